@@ -1,0 +1,1 @@
+"""The stack on one machine: Postgres, migrations, REST gateway, function host, supervisor."""

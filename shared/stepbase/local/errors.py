@@ -1,0 +1,38 @@
+"""What can go wrong on the local stack; each message says what to do next.
+
+LocalError
+├── PostgresNotFoundError   no server binaries of a supported version
+├── PostgresStartError      initdb or the server failed; the message ends with its log
+├── MigrationError          a migration file failed; names file and line
+├── PortTakenError          something else listens where a piece of the stack should
+├── ChildError              a piece of the stack died or did not become ready
+└── HostError               a function folder cannot be served
+"""
+
+
+class LocalError(Exception):
+    """The local stack cannot do what was asked."""
+
+
+class PostgresNotFoundError(LocalError):
+    """No usable PostgreSQL server binaries were found."""
+
+
+class PostgresStartError(LocalError):
+    """PostgreSQL could not be initialised or did not start."""
+
+
+class MigrationError(LocalError):
+    """A migration failed; nothing of its file was kept."""
+
+
+class PortTakenError(LocalError):
+    """The port a piece of the stack should listen on is in use."""
+
+
+class ChildError(LocalError):
+    """A process of the stack died or did not report that it is ready."""
+
+
+class HostError(LocalError):
+    """A function folder cannot be loaded or served."""
