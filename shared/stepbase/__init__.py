@@ -1,0 +1,1 @@
+"""Durable step functions for Supabase."""

@@ -1,0 +1,130 @@
+"""Ops: what a 206 reply asks the server to do, one object each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from stepbase.errors import ProtocolError
+
+
+class Opcode(StrEnum):
+    """Every opcode a server knows, spelled as on the wire."""
+
+    STEP_RUN = "StepRun"
+    STEP = "Step"  # legacy form of StepRun: `data` may already be wrapped
+    STEP_ERROR = "StepError"
+    STEP_FAILED = "StepFailed"
+    STEP_PLANNED = "StepPlanned"
+    SLEEP = "Sleep"
+    WAIT_FOR_EVENT = "WaitForEvent"
+    INVOKE_FUNCTION = "InvokeFunction"
+    WAIT_FOR_SIGNAL = "WaitForSignal"
+    GATEWAY = "Gateway"
+    AI_GATEWAY = "AIGateway"
+    RUN_COMPLETE = "RunComplete"
+    SYNC_RUN_COMPLETE = "SyncRunComplete"
+    DISCOVERY_REQUEST = "DiscoveryRequest"
+    DEFER_ADD = "DeferAdd"
+    DEFER_ABORT = "DeferAbort"
+    NONE = "None"
+
+
+_SPELLINGS = {**{code.value: code for code in Opcode}, "AiGateway": Opcode.AI_GATEWAY}
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One op.
+
+    Attributes:
+        op: What to do.
+        id: The hashed step id.
+        name: Opcode's argument where it has one (Sleep: until when; WaitForEvent: event name).
+        display_name: The step id as the user wrote it.
+        opts: Opcode's options, or None.
+        data: The step's result (StepRun, RunComplete).
+        error: The error object (StepError, StepFailed), or None.
+        userland_id: The step id as the user wrote it, if the SDK says.
+        userland_index: Which use of that id this is; None for the first.
+    """
+
+    op: Opcode
+    id: str
+    name: str = ""
+    display_name: str = ""
+    opts: Mapping[str, object] | None = None
+    data: object = None
+    error: Mapping[str, object] | None = None
+    userland_id: str | None = None
+    userland_index: int | None = None
+
+    def encode(self) -> dict[str, object]:
+        """Return the JSON object of this op, shaped as the official Python SDK's (vector `03`)."""
+        encoded: dict[str, object] = {
+            "displayName": self.display_name,
+            "id": self.id,
+            "name": self.name,
+            "op": self.op.value,
+            "opts": self.opts,
+            "userland": {"id": self.userland_id, "index": self.userland_index},
+        }
+        if self.error is not None:
+            encoded["error"] = self.error
+        encoded["data"] = self.data
+        return encoded
+
+
+def decode_op(raw: object, where: str) -> Op:
+    """Read one op; unknown fields are ignored, because SDKs send private ones.
+
+    Args:
+        where: Its place in the reply, e.g. ``"[0]"``, for the message.
+
+    Raises:
+        ProtocolError: If the opcode is unknown, or a field has the wrong form.
+    """
+    if not isinstance(raw, dict):
+        raise ProtocolError(f"op {where} must be a JSON object, got {raw!r:.60}")
+    code = raw.get("op")
+    opcode = _SPELLINGS.get(code) if isinstance(code, str) else None
+    if opcode is None:
+        raise ProtocolError(
+            f"op {where} has the unknown opcode {code!r:.60}; known: {', '.join(_SPELLINGS)}",
+            code="unknown_opcode",
+        )
+    hashed = raw.get("id")
+    if not isinstance(hashed, str) or not hashed or "\x00" in hashed:
+        if opcode is not Opcode.NONE:
+            raise ProtocolError(f"op {where} ({opcode}) has no id: expected the step's hashed id")
+        hashed = ""
+    userland = raw.get("userland")
+    userland = userland if isinstance(userland, dict) else {}
+    return Op(
+        op=opcode,
+        id=hashed,
+        name=_text(raw, "name", where),
+        display_name=_text(raw, "displayName", where),
+        opts=_mapping(raw, "opts", where),
+        data=raw.get("data"),
+        error=_mapping(raw, "error", where),
+        userland_id=userland.get("id") if isinstance(userland.get("id"), str) else None,
+        userland_index=userland.get("index") if isinstance(userland.get("index"), int) else None,
+    )
+
+
+def _text(raw: Mapping[str, object], field: str, where: str) -> str:
+    value = raw.get(field)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise ProtocolError(f"op {where}: {field!r} must be a string, got {value!r:.60}")
+    return value.replace("\x00", "")
+
+
+def _mapping(raw: Mapping[str, object], field: str, where: str) -> dict[str, object] | None:
+    value = raw.get(field)
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ProtocolError(f"op {where}: {field!r} must be a JSON object, got {value!r:.60}")
+    return value
