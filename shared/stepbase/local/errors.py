@@ -9,8 +9,10 @@ LocalError
 └── HostError               a function folder cannot be served
 """
 
+from stepbase.errors import StepbaseError
 
-class LocalError(Exception):
+
+class LocalError(StepbaseError):
     """The local stack cannot do what was asked."""
 
 

@@ -1,0 +1,181 @@
+"""Brings a database up to date: Supabase's own objects, then the migrations, then seed data.
+
+What was applied is recorded where the Supabase CLI records it, so `supabase db push` and
+`stepbase db apply` can take turns on one database.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+import stepbase
+from stepbase.local.errors import MigrationError
+from stepbase.local.statements import Statement, split
+
+# Any two appliers on one database take turns; the number is arbitrary but must never change.
+_LOCK = 7_394_102_856_114
+_NAME = re.compile(r"(?P<version>\d+)_(?P<name>.+)\.sql")
+_PRELUDE = "prelude.sql"
+
+_HISTORY = """
+create schema if not exists supabase_migrations;
+create table if not exists supabase_migrations.schema_migrations (version text not null primary key);
+alter table supabase_migrations.schema_migrations add column if not exists statements text[];
+alter table supabase_migrations.schema_migrations add column if not exists name text;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file of a migrations folder; `version` is the number its name begins with."""
+
+    file: str
+    version: str
+    name: str
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One line of `status`: a migration and whether file and database have it."""
+
+    version: str
+    name: str
+    applied: bool
+    in_folder: bool
+
+
+def migrations_folder() -> Path:
+    """Return the framework's migrations: the repository's folder, or the copy in the wheel."""
+    package = Path(stepbase.__file__).parent
+    repository = package.parents[1] / "supabase" / "migrations"
+    return repository if repository.is_dir() else package / "_migrations"
+
+
+def read_folder(folder: Path) -> dict[str, str]:
+    """Return the SQL files of `folder` by name, in name order."""
+    return {path.name: path.read_text("utf-8") for path in sorted(folder.glob("*.sql"))}
+
+
+async def apply(dsn: str, folder: Path | None = None) -> list[str]:
+    """Apply what is missing from `folder` (the framework's own by default); return its file names.
+
+    Raises:
+        MigrationError: naming file and line; nothing of that file was kept, all before it was.
+    """
+    return await apply_files(dsn, read_folder(folder or migrations_folder()))
+
+
+async def apply_files(dsn: str, files: Mapping[str, str]) -> list[str]:
+    """Apply the missing ones of `files` (name → SQL) in name order; see `apply`."""
+    migrations = _parse(files)
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute("select pg_advisory_lock($1)", _LOCK)
+        await _execute(connection, _PRELUDE, _prelude())
+        await connection.execute(_HISTORY)
+        applied = await _versions(connection)
+        done = []
+        for migration in migrations:
+            if migration.version not in applied:
+                await _apply_one(connection, migration)
+                done.append(migration.file)
+        return done
+    finally:
+        # The lock goes with the session.
+        await connection.close()
+
+
+async def seed(dsn: str, file: Path) -> None:
+    """Run `file` in one transaction.
+
+    Raises:
+        MigrationError: naming file and line; nothing was kept.
+    """
+    connection = await asyncpg.connect(dsn)
+    try:
+        async with connection.transaction():
+            await _execute(connection, file.name, list(split(file.read_text("utf-8"))))
+    finally:
+        await connection.close()
+
+
+async def status(dsn: str, files: Mapping[str, str]) -> list[Standing]:
+    """Compare `files` with what the database says was applied, oldest first; changes nothing."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        known = await connection.fetchval(
+            "select to_regclass('supabase_migrations.schema_migrations') is not null"
+        )
+        applied = await _versions(connection) if known else {}
+    finally:
+        await connection.close()
+    in_folder = {m.version: m.name for m in _parse(files)}
+    return [
+        Standing(version, name, version in applied, version in in_folder)
+        for version, name in sorted({**applied, **in_folder}.items())
+    ]
+
+
+def _parse(files: Mapping[str, str]) -> list[Migration]:
+    """Return `files` in name order, which is the order of their versions too.
+
+    Raises:
+        MigrationError: a name that is not `<number>_<name>.sql`, or a number used twice.
+    """
+    found: dict[str, Migration] = {}
+    for file, sql in sorted(files.items()):
+        match = _NAME.fullmatch(file)
+        if match is None:
+            raise MigrationError(f"{file}: migrations are named <number>_<name>.sql")
+        migration = Migration(file, match["version"], match["name"], sql)
+        if migration.version in found:
+            other = found[migration.version].file
+            raise MigrationError(f"{file} and {other} have the same number {migration.version}")
+        found[migration.version] = migration
+    return list(found.values())
+
+
+def _prelude() -> list[Statement]:
+    return list(split(Path(__file__).with_name(_PRELUDE).read_text("utf-8")))
+
+
+async def _versions(connection: asyncpg.Connection) -> dict[str, str]:
+    rows = await connection.fetch("select * from supabase_migrations.schema_migrations")
+    return {row["version"]: row.get("name") or "" for row in rows}
+
+
+async def _apply_one(connection: asyncpg.Connection, migration: Migration) -> None:
+    statements = list(split(migration.sql))
+    async with connection.transaction():
+        await _execute(connection, migration.file, statements)
+        # A file may have set the search_path, the role or a timeout for what follows in it.
+        await connection.execute("reset all; reset role")
+        await connection.execute(
+            "insert into supabase_migrations.schema_migrations (version, name, statements)"
+            " values ($1, $2, $3)",
+            migration.version,
+            migration.name,
+            [statement.text for statement in statements],
+        )
+
+
+async def _execute(connection: asyncpg.Connection, file: str, statements: list[Statement]) -> None:
+    for statement in statements:
+        try:
+            await connection.execute(statement.text)
+        except asyncpg.PostgresError as error:
+            line = statement.line + _lines_into(statement.text, error.position)
+            details = [error.detail, error.hint and f"hint: {error.hint}", error.context]
+            more = "".join(f"\n  {text}" for text in details if text)
+            raise MigrationError(
+                f"{file}:{line}: {error.message} (SQLSTATE {error.sqlstate}){more}"
+            ) from error
+
+
+def _lines_into(text: str, position: str | None) -> int:
+    """Return how many lines into a statement PostgreSQL's character position (from 1) lies."""
+    return text.count("\n", 0, int(position) - 1) if position else 0
