@@ -59,7 +59,7 @@ def find_binaries(pg_bin: str | Path | None = None) -> Binaries:
         PostgresNotFoundError: nothing usable; the message lists where it looked.
     """
     if pg_bin:
-        found = _inspect(Path(pg_bin))
+        found = _inspect(Path(pg_bin).absolute())
         if found is None or found.major < OLDEST:
             raise PostgresNotFoundError(
                 f"PG_BIN={pg_bin} does not hold initdb and postgres of version {OLDEST} or newer"
