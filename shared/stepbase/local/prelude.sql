@@ -32,10 +32,14 @@ begin
     if v_role.timeout is not null then
       execute format('alter role %I set statement_timeout = %L', v_role.name, v_role.timeout);
     end if;
-    if v_role.name = 'authenticator' then
-      grant anon, authenticated, service_role to authenticator;
-      alter role authenticator set lock_timeout = '8s';
-    end if;
+  end loop;
+
+  for v_role in
+    select name
+    from unnest(array['anon', 'authenticated', 'service_role']) as name
+    where not pg_catalog.pg_has_role('authenticator', name, 'member')
+  loop
+    execute format('grant %I to authenticator', v_role.name);
   end loop;
 end
 $$;
