@@ -1,0 +1,58 @@
+-- stepbase: the schema, its clock, and the rules that every later file keeps.
+--
+-- What lives here
+--   apps, functions        what was synced: who answers, for which events, with which options
+--   events                 named facts, as functions see them; a run starts from one
+--   runs, steps, attempts  one execution of a function, its memos, its failed attempts
+--   queue                  what is to be done and when: one row per thing a run waits for
+--   pauses                 stored waits for an event (cancel_on today)
+--   dedupe                 event ids seen per function, for 24 hours
+--   outbox, ledger, …      the later files: events from row triggers, exactly-once calls
+--
+-- The life of a run: `ingest` inserts its event, its row and its first queue item; `lease` gives the
+-- item to one engine; the engine calls the function over HTTP; `settle` writes everything the reply
+-- asks for in one transaction and either keeps the lease (next call), frees the item, turns it into
+-- a timer, or ends the run. `cancel` ends a run from outside. `sweep` deletes what is old.
+--
+-- Policy lives in Python, atomicity in SQL: these functions take due times and verdicts, they know
+-- no backoff and no protocol. SQL decides what only a lock can decide: who gets the lease, whether a
+-- reply is still wanted, whether an event id is new.
+--
+-- Lock order, for every function: runs by run_id (for no key update) → queue → pauses → dedupe by key
+-- → inserts. `lease` starts at queue but never waits (skip locked), so it closes no cycle.
+-- A two-connection test holds this (tests/engine/test_lock_order.py).
+--
+-- Time is `stepbase.now()`, the database's clock; no engine's own clock decides anything.
+--
+-- Error codes of our own, mapped once in engine/store.py and supabase/rpc.py:
+--   SB001  a ledger key is used again with other arguments or another function
+--   SB002  a function outside the allowed schemas was asked for
+--   SB003  a result is larger than the ledger keeps
+--   SB004  a call needs a key and has none
+--   SB010  an event given to emit is malformed
+--   SB011  a row trigger cannot be set up as asked
+--   SB012  a row trigger failed while it emitted its event
+--   SB101  the engine's copy of the functions is out of date: reload and send again
+
+create schema if not exists stepbase;
+comment on schema stepbase is 'Durable step functions: events, runs, steps, outbox, exactly-once calls.';
+revoke all on schema stepbase from public;
+
+-- The clock of everything below; tests move it with `set stepbase.fake_now = '…'`.
+create or replace function stepbase.now() returns timestamptz
+language sql stable security invoker set search_path = ''
+as $$
+  select coalesce(
+    nullif(pg_catalog.current_setting('stepbase.fake_now', true), '')::timestamptz,
+    pg_catalog.clock_timestamp()
+  )
+$$;
+comment on function stepbase.now() is 'The clock of all stepbase SQL: the database''s, unless a test sets stepbase.fake_now.';
+
+-- The version of this schema; an engine refuses one that it does not know.
+create table stepbase.schema_version (
+  one boolean primary key default true constraint there_is_one_row check (one),
+  version integer not null
+);
+insert into stepbase.schema_version (version) values (1);
+alter table stepbase.schema_version enable row level security;

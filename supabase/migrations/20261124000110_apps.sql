@@ -1,0 +1,98 @@
+-- Apps and functions as they were last synced, and the epoch that tells engines to reload them.
+
+create table stepbase.apps (
+  app_id uuid primary key,
+  name text not null unique,
+  url text not null,
+  sdk text not null default '',
+  framework text not null default '',
+  checksum text not null,
+  error text,
+  synced_at timestamptz not null,
+  archived_at timestamptz
+);
+comment on table stepbase.apps is 'One row per app (the functions behind one serve URL), as last synced.';
+
+create table stepbase.functions (
+  function_id uuid primary key,
+  app_id uuid not null,
+  slug text not null unique,
+  name text not null,
+  config json not null,
+  version integer not null default 1,
+  paused_at timestamptz,
+  archived_at timestamptz
+);
+comment on table stepbase.functions is 'One row per function; config is what the app registered, as on the wire.';
+create index functions_by_app on stepbase.functions (app_id);
+
+-- One number, raised by every change of the functions. `ingest` compares it, so a missed
+-- notification costs one more round trip and never a wrong decision.
+create table stepbase.epoch (
+  one boolean primary key default true constraint there_is_one_row check (one),
+  n bigint not null
+);
+insert into stepbase.epoch (n) values (1);
+
+alter table stepbase.apps enable row level security;
+alter table stepbase.functions enable row level security;
+alter table stepbase.epoch enable row level security;
+
+-- Stores an app and exactly these functions: new ones are added, changed ones get the next version,
+-- missing ones are archived. A function keeps its id when its app moves to another URL, so runs that
+-- sleep survive the move. Returns the app's id and whether anything changed. Locks: the epoch row
+-- first, so that two syncs of one app cannot interleave.
+create or replace function stepbase.register_app(
+  p_app_id uuid, p_name text, p_url text, p_sdk text, p_framework text, p_checksum text,
+  p_ids uuid[], p_slugs text[], p_names text[], p_configs text[]
+) returns table (app_id uuid, modified boolean)
+language plpgsql security invoker set search_path = ''
+as $$
+declare
+  v_now timestamptz := stepbase.now();
+  v_same boolean;
+begin
+  perform 1 from stepbase.epoch for update;
+  select a.checksum = p_checksum and a.url = p_url and a.archived_at is null
+    into v_same
+    from stepbase.apps a where a.name = p_name;
+  insert into stepbase.apps as a (app_id, name, url, sdk, framework, checksum, synced_at)
+    values (p_app_id, p_name, p_url, p_sdk, p_framework, p_checksum, v_now)
+    on conflict (name) do update
+      set url = excluded.url, sdk = excluded.sdk, framework = excluded.framework,
+          checksum = excluded.checksum, error = null, synced_at = excluded.synced_at,
+          archived_at = null
+    returning a.app_id into p_app_id;
+  if v_same then
+    return query select p_app_id, false;
+    return;
+  end if;
+  insert into stepbase.functions as f (function_id, app_id, slug, name, config)
+    select u.id, p_app_id, u.slug, u.name, u.config::json
+      from unnest(p_ids, p_slugs, p_names, p_configs) as u (id, slug, name, config)
+    on conflict (slug) do update
+      set app_id = excluded.app_id, name = excluded.name, config = excluded.config,
+          version = f.version + (f.config::text is distinct from excluded.config::text)::int,
+          archived_at = null;
+  update stepbase.functions f
+    set archived_at = v_now
+    where f.app_id = p_app_id and f.archived_at is null and f.slug <> all (p_slugs);
+  update stepbase.epoch set n = n + 1;
+  perform pg_catalog.pg_notify('stepbase', 'c');
+  return query select p_app_id, true;
+end
+$$;
+
+-- Everything an engine caches: the epoch and all functions, archived ones too (their runs go on).
+create or replace function stepbase.load_functions()
+returns table (
+  epoch bigint, function_id uuid, app_id uuid, app_name text, app_url text, slug text, name text,
+  config text, version integer, is_paused boolean, is_archived boolean
+)
+language sql stable security invoker set search_path = ''
+as $$
+  select e.n, f.function_id, f.app_id, a.name, a.url, f.slug, f.name, f.config::text, f.version,
+         f.paused_at is not null, f.archived_at is not null
+    from stepbase.epoch e
+    left join (stepbase.functions f join stepbase.apps a on a.app_id = f.app_id) on true
+$$;

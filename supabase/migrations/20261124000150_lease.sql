@@ -1,0 +1,100 @@
+-- Who does what next: leases, and their end.
+
+-- Gives up to p_n items to p_owner, oldest runs first.
+--
+-- First, what is due becomes ready: timers, sleeps, retries, and leases that ran out (their engine
+-- is gone; `losses` counts that, the attempt stays as it is). Then the ready items with the lowest
+-- score are leased; every lease raises `gen`, the fence that makes late writers lose.
+--
+-- Returns what a call needs: the run, its event, its memos in stack order (the woken step's own memo
+-- last), and for `match` items the event to check. next_due on each row: when the next timer fires.
+-- Locks: queue rows, skipping locked ones; waits for nothing.
+create or replace function stepbase.lease(p_owner text, p_n integer, p_lease interval)
+returns table (
+  run_id text, job text, kind text, step text, gen integer, attempt smallint, losses smallint,
+  outage_seconds double precision, function_id uuid, req_version smallint, has_started boolean,
+  is_overdue boolean, step_count integer, state_bytes integer, event_id text, event text,
+  hashes text[], memos text[], other_event text, residual text
+)
+language plpgsql security invoker set search_path = ''
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+declare
+  v_now timestamptz := stepbase.now();
+begin
+  update stepbase.queue q
+    set ready = true, owner = null, due_at = null,
+        losses = q.losses + (q.owner is not null)::int
+    from (
+      select d.run_id, d.job from stepbase.queue d
+        where not d.ready and d.due_at <= v_now
+        order by d.due_at limit 500 for update skip locked
+    ) d
+    where q.run_id = d.run_id and q.job = d.job;
+
+  return query
+    with picked as (
+      select p.run_id, p.job from stepbase.queue p
+        where p.ready order by p.score limit p_n for update skip locked
+    ), leased as (
+      update stepbase.queue q
+        set ready = false, owner = p_owner, due_at = v_now + p_lease, gen = q.gen + 1
+        from picked
+        where q.run_id = picked.run_id and q.job = picked.job
+        returning q.*
+    )
+    select l.run_id, l.job, l.kind, l.step, l.gen, l.attempt, l.losses,
+           extract(epoch from v_now - l.outage_since)::double precision,
+           r.function_id, r.req_version, r.started_at is not null,
+           coalesce(r.deadline_at <= v_now, false), r.step_count, r.state_bytes,
+           r.event_id, e.payload::text, m.hashes, m.memos,
+           case when l.kind = 'match' then
+             (select o.payload::text from stepbase.events o where o.id = split_part(l.job, ':', 2))
+           end,
+           case when l.kind = 'match' then
+             (select p.residual from stepbase.pauses p where p.run_id = l.run_id and p.hash = l.step)
+           end
+      from leased l
+      join stepbase.runs r on r.run_id = l.run_id
+      join stepbase.events e on e.id = r.event_id
+      left join lateral (
+        select array_agg(s.hash order by s.pos) as hashes,
+               array_agg(s.memo::text order by s.pos) as memos
+          from stepbase.steps s
+          where s.run_id = l.run_id and l.kind in ('edge', 'sleep')
+            and (s.status in ('done', 'failed') or (l.kind = 'sleep' and s.hash = l.step))
+      ) m on true;
+end
+$$;
+
+-- Seconds until the next timer or lease end, or null if there is none; and whether items are ready.
+create or replace function stepbase.next_due()
+returns table (seconds double precision, has_ready boolean)
+language sql stable security invoker set search_path = ''
+set enable_seqscan = off
+as $$
+  select extract(epoch from
+           (select q.due_at from stepbase.queue q where not q.ready order by q.due_at limit 1)
+           - stepbase.now())::double precision,
+         exists (select from stepbase.queue q where q.ready)
+$$;
+
+-- Prolongs the leases of calls that are still going on; returns the items that are no longer ours.
+-- Locks: queue rows.
+create or replace function stepbase.extend(
+  p_owner text, p_lease interval, p_runs text[], p_jobs text[], p_gens integer[]
+) returns table (run_id text, job text)
+language sql security invoker set search_path = ''
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+  with mine as (
+    update stepbase.queue q
+      set due_at = stepbase.now() + p_lease
+      from unnest(p_runs, p_jobs, p_gens) as u (run_id, job, gen)
+      where q.run_id = u.run_id and q.job = u.job and q.owner = p_owner and q.gen = u.gen
+      returning q.run_id, q.job
+  )
+  select u.run_id, u.job from unnest(p_runs, p_jobs) as u (run_id, job)
+  except
+  select m.run_id, m.job from mine m
+$$;

@@ -1,0 +1,43 @@
+-- Old rows go, a bounded number at a time, so that no sweep holds locks for long.
+
+-- Deletes finished runs (with their steps and attempts), events that no run needs, and expired
+-- de-duplication rows: at most p_limit of each. Failed runs may be kept longer. Returns how many runs
+-- and events went; call again while that equals p_limit. Locks: the deleted rows, skipping locked ones.
+create or replace function stepbase.sweep(
+  p_runs_older interval, p_failed_older interval, p_events_older interval, p_limit integer
+) returns table (runs integer, events integer)
+language plpgsql security invoker set search_path = ''
+as $$
+declare
+  v_now timestamptz := stepbase.now();
+  v_runs text[];
+  v_events integer;
+begin
+  select array_agg(o.run_id) into v_runs from (
+    select r.run_id from stepbase.runs r
+      where r.ended_at < v_now - p_runs_older
+        and (r.status <> 'Failed' or r.ended_at < v_now - p_failed_older)
+      order by r.ended_at limit p_limit for update skip locked
+  ) o;
+  if v_runs is not null then
+    delete from stepbase.steps s where s.run_id = any (v_runs);
+    delete from stepbase.attempts a where a.run_id = any (v_runs);
+    delete from stepbase.runs r where r.run_id = any (v_runs);
+  end if;
+  with old as (
+    select e.id from stepbase.events e
+      where e.received_at < v_now - p_events_older
+        and not exists (select from stepbase.runs r where r.event_id = e.id)
+      limit p_limit for update skip locked
+  ), gone as (
+    delete from stepbase.events e using old where e.id = old.id returning 1
+  )
+  select count(*)::int into v_events from gone;
+  delete from stepbase.dedupe d
+    where (d.function_id, d.key) in (
+      select x.function_id, x.key from stepbase.dedupe x
+        where x.until < v_now order by x.until limit p_limit for update skip locked
+    );
+  return query select coalesce(cardinality(v_runs), 0), v_events;
+end
+$$;
