@@ -7,12 +7,12 @@
 -- score are leased; every lease raises `gen`, the fence that makes late writers lose.
 --
 -- Returns what a call needs: the run, its event, its memos in stack order (the woken step's own memo
--- last), and for `match` items the event to check. next_due on each row: when the next timer fires.
+-- last), and for `match` items the event to check and the condition.
 -- Locks: queue rows, skipping locked ones; waits for nothing.
 create or replace function stepbase.lease(p_owner text, p_n integer, p_lease interval)
 returns table (
   run_id text, job text, kind text, step text, gen integer, attempt smallint, losses smallint,
-  outage_seconds double precision, function_id uuid, req_version smallint, has_started boolean,
+  outage_seconds double precision, hops smallint, function_id uuid, req_version smallint, has_started boolean,
   is_overdue boolean, step_count integer, state_bytes integer, event_id text, event text,
   hashes text[], memos text[], other_event text, residual text
 )
@@ -44,7 +44,7 @@ begin
         returning q.*
     )
     select l.run_id, l.job, l.kind, l.step, l.gen, l.attempt, l.losses,
-           extract(epoch from v_now - l.outage_since)::double precision,
+           extract(epoch from v_now - l.outage_since)::double precision, l.hops,
            r.function_id, r.req_version, r.started_at is not null,
            coalesce(r.deadline_at <= v_now, false), r.step_count, r.state_bytes,
            r.event_id, e.payload::text, m.hashes, m.memos,
@@ -65,18 +65,6 @@ begin
             and (s.status in ('done', 'failed') or (l.kind = 'sleep' and s.hash = l.step))
       ) m on true;
 end
-$$;
-
--- Seconds until the next timer or lease end, or null if there is none; and whether items are ready.
-create or replace function stepbase.next_due()
-returns table (seconds double precision, has_ready boolean)
-language sql stable security invoker set search_path = ''
-set enable_seqscan = off
-as $$
-  select extract(epoch from
-           (select q.due_at from stepbase.queue q where not q.ready order by q.due_at limit 1)
-           - stepbase.now())::double precision,
-         exists (select from stepbase.queue q where q.ready)
 $$;
 
 -- Prolongs the leases of calls that are still going on; returns the items that are no longer ours.

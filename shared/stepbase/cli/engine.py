@@ -1,0 +1,108 @@
+"""`stepbase engine`: the server that keeps runs in Postgres."""
+
+import asyncio
+from collections.abc import Coroutine
+from datetime import timedelta
+
+import click
+
+
+@click.command("engine")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to bind; others than loopback need keys.",
+)
+@click.option(
+    "--port", default=8288, show_default=True, type=int, help="Port to bind; 0 takes a free one."
+)
+@click.option("--database-url", help="Direct connection or session pooler.  [env: DATABASE_URL]")
+@click.option(
+    "--retry-interval", type=float, help="Fixed seconds between attempts, for development."
+)
+@click.option(
+    "--lease",
+    default=30.0,
+    show_default=True,
+    type=float,
+    help="Seconds until another engine takes over a silent one's work.",
+)
+@click.option(
+    "--max-calls", default=64, show_default=True, type=int, help="Calls in flight at once."
+)
+@click.option(
+    "--sdk-url",
+    "-u",
+    "sdk_urls",
+    multiple=True,
+    help="Serve URL of an app to sync at start; repeatable.",
+)
+@click.option("--log-level", default="INFO", show_default=True)
+@click.option("--log-json", is_flag=True, help="Log lines as JSON.")
+def command(
+    host: str,
+    port: int,
+    database_url: str | None,
+    retry_interval: float | None,
+    lease: float,
+    max_calls: int,
+    sdk_urls: tuple[str, ...],
+    log_level: str,
+    log_json: bool,
+) -> None:
+    """Run the engine: takes events, starts runs, calls functions; state lives in Postgres.
+
+    Keys come from INNGEST_SIGNING_KEY and INNGEST_EVENT_KEY; without them it is in dev mode.
+    """
+    from stepbase import config, log
+    from stepbase.engine.server import check_address, main
+    from stepbase.engine.settings import Settings
+    from stepbase.errors import StoreError
+
+    log.setup(log_level, as_json=log_json)
+    database_url = database_url or config.database_url()
+    if database_url is None:
+        raise click.UsageError("no database: give --database-url or set DATABASE_URL")
+    keys = config.inngest()
+    settings = Settings(
+        database_url=database_url,
+        host=host,
+        port=port,
+        signing_keys=tuple(k for k in (keys.signing_key, keys.signing_key_fallback) if k),
+        event_keys=(keys.event_key,) if keys.event_key else (),
+        retry_interval=retry_interval,
+        lease=timedelta(seconds=lease),
+        max_calls=max_calls,
+        sdk_urls=sdk_urls,
+    )
+    try:
+        check_address(settings)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    try:
+        _run(main(settings))
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {host}:{port}: {error}") from error
+    except StoreError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _run(coroutine: Coroutine[object, object, None]) -> None:
+    try:
+        import uvloop
+    except ImportError:
+        runner = asyncio.Runner()
+    else:
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    with runner:
+        loop = runner.get_loop()
+        import signal
+
+        task = loop.create_task(coroutine)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, task.cancel)
+        try:
+            loop.run_until_complete(task)
+        except asyncio.CancelledError:
+            return

@@ -1,0 +1,1 @@
+"""The engine's HTTP API: events in, syncs, and what one may ask about runs."""

@@ -1,0 +1,83 @@
+"""The ASGI app of an engine: routes, authentication, and errors as the wire has them."""
+
+from collections.abc import Awaitable, Callable
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from stepbase.engine.api import auth, events, register, runs
+from stepbase.engine.api.answers import Json, error, kind_header
+from stepbase.engine.app import Engine
+from stepbase.errors import StoreError
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def build(engine: Engine) -> Starlette:
+    """Return the API of a running engine."""
+    app = Starlette(
+        routes=[
+            Route("/e/{key}", events.post_events, methods=["POST"]),
+            *_routes(
+                ("GET", "/health", runs.get_health),
+                ("POST", "/fn/register", register.post_register),
+                ("PUT", "/fn/sync", register.put_sync),
+                ("GET", "/v1/events", runs.get_events),
+                ("GET", "/v1/events/{event_id}", runs.get_event),
+                ("GET", "/v1/events/{event_id}/runs", runs.get_event_runs),
+                ("GET", "/v1/runs/{run_id}", runs.get_run),
+                ("GET", "/v1/runs/{run_id}/jobs", runs.get_jobs),
+                ("DELETE", "/v1/runs/{run_id}", runs.delete_run),
+                ("GET", "/v0/runs/{run_id}/batch", runs.get_batch),
+                ("GET", "/v0/runs/{run_id}/actions", runs.get_actions),
+                ("DELETE", "/v0/runs/{run_id}", runs.delete_run),
+                ("GET", "/dev", _dev),
+            ),
+        ],
+        exception_handlers={StoreError: _store_error},
+    )
+    app.state.settings = engine.settings
+    app.state.store = engine.store
+    app.state.registry = engine.registry
+    app.state.intake = engine.intake
+    app.state.caller = engine.caller
+    return app
+
+
+def _routes(*entries: tuple[str, str, Endpoint]) -> list[Route]:
+    return [
+        Route(path, _guarded(path, endpoint), methods=[verb]) for verb, path, endpoint in entries
+    ]
+
+
+def _guarded(path: str, endpoint: Endpoint) -> Endpoint:
+    if path in auth.OPEN_PATHS:
+        return endpoint
+
+    async def guarded(request: Request) -> Response:
+        settings = request.app.state.settings
+        if not auth.may_ask(request, settings):
+            return error(401, "Authentication failed")
+        response = await endpoint(request)
+        response.headers.update(kind_header(settings.server_kind))
+        return response
+
+    return guarded
+
+
+async def _store_error(request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, StoreError)  # registered for nothing else
+    return error(503 if problem.is_transient else 500, str(problem))
+
+
+async def _dev(request: Request) -> Response:
+    """Say to SDKs that look for a dev server that there is one; unknown in cloud mode."""
+    if not request.app.state.settings.is_dev:
+        return error(404, "not in dev mode")
+    functions = [
+        {"name": f.config.name, "id": str(f.function_id), "slug": f.config.slug}
+        for f in request.app.state.registry.functions.by_id.values()
+    ]
+    return Json({"version": "stepbase", "authed": False, "functions": functions, "features": {}})

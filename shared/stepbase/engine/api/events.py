@@ -1,0 +1,102 @@
+"""`POST /e/{key}`: events from apps, clients and the official SDKs."""
+
+import json
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from stepbase.engine.api import auth
+from stepbase.engine.api.answers import Json
+from stepbase.engine.intake import Intake, Sent
+from stepbase.engine.settings import Settings
+from stepbase.errors import ProtocolError, StoreError
+from stepbase.protocol import names
+from stepbase.protocol.event import EventIn, decode_event
+from stepbase.protocol.jsontext import dumps_bytes
+
+
+async def post_events(request: Request) -> Response:
+    """Take one event or a list (vector `api-event-ingest.json`).
+
+    Answers 200 with one internal id per event. The first bad event ends it: 400 with the ids of those
+    before it, which are accepted. 401 for an unknown key; 503 while the database is away (nothing was
+    accepted: send again).
+    """
+    settings: Settings = request.app.state.settings
+    intake: Intake = request.app.state.intake
+    if not auth.may_send(request.path_params["key"], settings):
+        return Json({"status": 401, "message": "", "error": "Event key not found"}, 401)
+    events, problem = _decode(await request.body())
+    try:
+        ids = await intake.accept(
+            [Sent(event) for event in events], seed=request.headers.get(names.EVENT_ID_SEED)
+        )
+    except StoreError as error:
+        if not error.is_transient:
+            return Json({"ids": [""], "status": 400, "error": str(error)}, 400)
+        return Json(
+            {"ids": [""], "status": 503, "error": f"nothing was accepted, send again: {error}"},
+            503,
+            headers={"retry-after": "1"},
+        )
+    if problem is not None:
+        return Json({"ids": ids or [""], "status": 400, "error": problem}, 400)
+    return Json({"ids": ids or [""], "status": 200})
+
+
+def _decode(body: bytes) -> tuple[list[EventIn], str | None]:
+    """Return the events up to the first bad one, and what is wrong with that."""
+    try:
+        raw = json.loads(body, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        return [], f"the body is not JSON: {error}"
+    listed = raw if isinstance(raw, list) else [raw]
+    if len(listed) > names.MAX_EVENTS_PER_REQUEST:
+        return [], (
+            f"{len(listed)} events in one request, {names.MAX_EVENTS_PER_REQUEST} are allowed: "
+            "send them in several requests"
+        )
+    events: list[EventIn] = []
+    # Sizes and characters are only looked at closely if the whole body gives a reason to.
+    is_suspect = len(body) > names.MAX_EVENT_BYTES or b"\\u" in body
+    for each in listed:
+        try:
+            if is_suspect:
+                _check_text(each)
+            events.append(decode_event(each))
+        except ProtocolError as error:
+            return events, str(error)
+    return events, None
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check_text(event: object) -> None:
+    """Refuse what the database could not keep or match: too much, NUL, half a character."""
+    try:
+        text = dumps_bytes(event)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"the event cannot be stored: {error}") from error
+    if len(text) > names.MAX_EVENT_BYTES:
+        raise ProtocolError(
+            f"Event is over the max size: Max {names.MAX_EVENT_BYTES} bytes / Size {len(text)} bytes"
+        )
+    if b"\\u0000" in text or b"\\ud" in text:
+        _find_bad_text(event, "event")
+
+
+def _find_bad_text(value: object, where: str) -> None:
+    if isinstance(value, dict):
+        for key, each in value.items():
+            _find_bad_text(key, f"a key of {where}")
+            _find_bad_text(each, f"{where}.{key}")
+    elif isinstance(value, list):
+        for i, each in enumerate(value):
+            _find_bad_text(each, f"{where}[{i}]")
+    elif isinstance(value, str):
+        if "\x00" in value:
+            raise ProtocolError(f"{where} contains a NUL character, which Postgres cannot keep")
+        if any("\ud800" <= char <= "\udfff" for char in value):
+            raise ProtocolError(f"{where} contains half a surrogate pair, which is no character")

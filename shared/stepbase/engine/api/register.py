@@ -1,0 +1,59 @@
+"""`POST /fn/register`: an app declares its functions; `PUT /fn/sync` asks an app to do so."""
+
+import json
+import uuid
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from stepbase.engine.api.answers import Json, error
+from stepbase.engine.caller import Caller
+from stepbase.engine.registry import Registry
+from stepbase.engine.settings import Settings
+from stepbase.errors import ProtocolError, StoreError
+from stepbase.protocol import names
+from stepbase.protocol.sync import decode_register
+
+
+async def post_register(request: Request) -> Response:
+    """Store an app's functions (vectors `02-register…`, `api-register-variants.json`)."""
+    settings: Settings = request.app.state.settings
+    registry: Registry = request.app.state.registry
+    expected = request.headers.get(names.EXPECTED_SERVER_KIND)
+    if expected and expected != settings.server_kind:
+        return error(
+            400,
+            f"Expected server kind {settings.server_kind}, got {expected}: the app runs in "
+            f"{expected} mode; set or unset INNGEST_DEV on its side",
+        )
+    try:
+        wanted = decode_register(json.loads(await request.body()))
+        app_id, modified = await registry.register(wanted)
+    except (ValueError, RecursionError) as problem:
+        return error(400, f"Invalid request: {problem}")
+    except ProtocolError as problem:
+        return error(problem.status, str(problem))
+    except StoreError as problem:
+        return error(503 if problem.is_transient else 500, str(problem))
+    return Json(
+        {
+            "ok": True,
+            "modified": modified,
+            # Names this answer only; nothing is looked up by it.
+            "sync_id": str(uuid.uuid4()),  # noqa: TID251
+            "app_id": str(app_id),
+        }
+    )
+
+
+async def put_sync(request: Request) -> Response:
+    """Ask the app at `{"url"}` to register itself, and relay its answer."""
+    caller: Caller = request.app.state.caller
+    try:
+        url = json.loads(await request.body())["url"]
+        status, body = await caller.sync(str(url))
+    except (ValueError, TypeError, KeyError):
+        return error(400, 'expected {"url": "<the app\'s serve URL>"}')
+    except OSError as problem:
+        return error(502, str(problem))
+    return Response(body, status_code=status, media_type="application/json")

@@ -1,0 +1,187 @@
+"""The engine put together: store, registry, worker, relay, listener and sweeper in one process."""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from typing import Self
+
+from stepbase import clock, failpoint
+from stepbase.engine.batcher import Batcher
+from stepbase.engine.caller import Caller
+from stepbase.engine.executor import Executor, retrying
+from stepbase.engine.intake import Intake
+from stepbase.engine.listener import Listener
+from stepbase.engine.registry import Registry
+from stepbase.engine.relay import Relay
+from stepbase.engine.settings import Settings
+from stepbase.engine.store import Settled, Settling, Store, Tick
+from stepbase.engine.sweeper import sweep_forever
+from stepbase.engine.worker import Worker
+from stepbase.errors import StoreError
+from stepbase.protocol.ids import ulid
+
+_log = logging.getLogger("stepbase.engine.app")
+
+_DRAIN_SECONDS = 10.0
+
+
+class UlidSource:
+    """Makes ULIDs that rise within this process, also when the clock steps back."""
+
+    def __init__(self) -> None:
+        self._ms = 0
+        self._low = 0
+
+    def __call__(self) -> str:
+        """Return the next one."""
+        ms = clock.now_ms()
+        if ms > self._ms:
+            self._ms = ms
+            # One bit of headroom, so that counting up cannot run over.
+            self._low = int.from_bytes(secrets.token_bytes(10), "big") >> 1
+        else:
+            self._low += 1 + secrets.randbelow(1 << 32)
+        return ulid(self._ms, self._low.to_bytes(10, "big"))
+
+
+class Engine:
+    """One engine process; any number of them may share a database.
+
+    Use as an async context manager: entering connects and starts the tasks, leaving drains them.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.new_id = UlidSource()
+        self.owner = self.new_id()
+        self._stopping = False
+        self._stack = contextlib.AsyncExitStack()
+        self.failure: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Connect and start.
+
+        Raises:
+            StoreError: If the database is away or has no fitting schema.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Finish the calls in flight, then stop."""
+        self._stopping = True
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        settings = self.settings
+        self.store = await Store.open(settings.database_url, owner=self.owner, lease=settings.lease)
+        self._stack.push_async_callback(self.store.close)
+        self.registry = Registry(self.store)
+        await self.registry.reload()
+        self.caller = await Caller.open(
+            signing_key=settings.signing_keys[0] if settings.signing_keys else None,
+            server_kind=settings.server_kind,
+            timeout=settings.call_timeout,
+            limit=settings.max_calls + 4,
+        )
+        self._stack.push_async_callback(self.caller.close)
+        self._settling: Batcher[Settling, Settled] = Batcher(self._settle_batch)
+        executor = Executor(
+            self.caller,
+            self._settle,
+            has_backlog=lambda: self.worker.has_backlog,
+            new_id=self.new_id,
+            retry_interval=settings.retry_interval,
+        )
+        self.worker = Worker(self.store, self.registry, executor, settings)
+        self.intake = Intake(self.store, self.registry, self.worker, self.new_id)
+        self.relay = Relay(self.store, self.intake, self.owner)
+        await self._start_tasks()
+
+    async def _start_tasks(self) -> None:
+        listener = Listener(
+            self.settings.database_url,
+            interval=self.settings.sweep_seconds,
+            on_notify=self._notified,
+            on_tick=self._ticked,
+            is_idle=lambda: self.relay.is_idle,
+        )
+        self.failure = asyncio.get_running_loop().create_future()
+        ready = asyncio.Event()
+        tasks = [
+            self._spawn("listener", listener.run(ready)),
+            self._spawn("worker", self.worker.run()),
+            self._spawn("relay", self.relay.run()),
+            self._spawn("sweeper", sweep_forever(self.store, self.settings)),
+        ]
+        self._stack.push_async_callback(self._stop_tasks, tasks)
+        self._stack.push_async_callback(self.worker.drain, _DRAIN_SECONDS)
+        self.failure.add_done_callback(lambda _: ready.set())
+        await ready.wait()
+        if self.failure.done():
+            self.failure.result()
+
+    def _spawn(self, name: str, coroutine: object) -> "asyncio.Task[None]":
+        task: asyncio.Task[None] = asyncio.create_task(coroutine, name=name)  # type: ignore[arg-type]
+        task.add_done_callback(self._task_ended)
+        return task
+
+    def _task_ended(self, task: "asyncio.Task[None]") -> None:
+        """A task that ends by itself takes the engine down: a silent half-engine is worse."""
+        if task.cancelled() or self._stopping or self.failure is None or self.failure.done():
+            return
+        error = task.exception() or RuntimeError(f"the engine's {task.get_name()} ended")
+        self.failure.set_exception(error)
+
+    async def _stop_tasks(self, tasks: "Sequence[asyncio.Task[None]]") -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self.failure is not None and not self.failure.done():
+            self.failure.cancel()
+
+    async def _settle(self, settling: Settling) -> Settled:
+        size = sum(len(step.memo) for step in settling.effects.steps)
+        return await retrying(lambda: self._settling.add(settling, size), lambda: self._stopping)
+
+    async def _settle_batch(self, batch: Sequence[Settling]) -> list[Settled]:
+        if not failpoint.is_armed("engine.in_settle"):
+            return await self.store.settle(batch)
+        writing = asyncio.create_task(self.store.settle(batch))
+        await asyncio.sleep(0.001)
+        failpoint.hit("engine.in_settle")
+        return await writing
+
+    def _notified(self, payload: str) -> None:
+        if payload == "q":
+            self.worker.wake()
+        elif payload == "o":
+            self.relay.wake()
+        elif payload == "c":
+            reload = asyncio.create_task(self._reload())
+            self._reloads = reload  # keeps a reference until the next one
+
+    async def _reload(self) -> None:
+        try:
+            await self.registry.reload()
+        except StoreError as error:
+            # The epoch in `ingest` will find it out.
+            _log.warning("functions not reloaded", extra={"reason": str(error)[:200]})
+
+    def _ticked(self, tick: Tick) -> None:
+        self.worker.on_tick(tick)
+        if tick.has_outbox:
+            self.relay.wake()
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Engine]:
+    """Run an engine without its HTTP API, for tests and tools."""
+    async with Engine(settings) as engine:
+        yield engine

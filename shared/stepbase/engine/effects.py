@@ -1,0 +1,74 @@
+"""What the engine may write after a call: plain values, applied by `settle` in one transaction."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """What becomes of the queue item (the letters are `settle`'s)."""
+
+    CONTINUE = "c"
+    READY = "q"
+    TIMER = "t"
+    DONE = "d"
+    END = "e"
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """A step to store. `memo` is JSON text, exactly as later calls carry it."""
+
+    hash: str
+    name: str
+    op: str
+    status: str
+    memo: str
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """A failed attempt to record. `hash` is None for the code between steps; `error` is JSON text."""
+
+    hash: str | None
+    attempt: int
+    http_status: int | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """All effects of one call.
+
+    Attributes:
+        verdict: What becomes of the item.
+        due: For TIMER: when, absolutely …
+        delay: … or in seconds from now, by the database's clock.
+        attempt: The item's attempt from now on.
+        kind: The item's kind from now on: "edge" or "sleep".
+        step: For kind "sleep": the hash of the sleeping step.
+        status: For END: Completed, Failed or Cancelled.
+        output: For END: JSON text of the result.
+        error: For END: JSON text of the error object.
+        version: Execution version the SDK spoke, if it replied.
+        was_called: The function was reached and replied.
+        is_outage: The host did not answer at all.
+        steps: Steps to store.
+        failed: A failed attempt to record.
+    """
+
+    verdict: Verdict
+    due: datetime | None = None
+    delay: float | None = None
+    attempt: int = 0
+    kind: str = "edge"
+    step: str | None = None
+    status: str | None = None
+    output: str | None = None
+    error: str | None = None
+    version: int | None = None
+    was_called: bool = True
+    is_outage: bool = False
+    steps: tuple[StepRow, ...] = ()
+    failed: FailedAttempt | None = None

@@ -1,0 +1,141 @@
+"""Events in: ids, matching functions, one batched statement, and the runs it starts at once."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from stepbase import clock
+from stepbase.engine import expr
+from stepbase.engine.batcher import Batcher
+from stepbase.engine.item import Item
+from stepbase.engine.registry import Registry
+from stepbase.engine.starts import Event, Ingest, Start, event_time, plan_starts
+from stepbase.engine.store import STALE, Store
+from stepbase.engine.worker import Worker
+from stepbase.errors import StoreError
+from stepbase.protocol.event import EventIn, payload
+from stepbase.protocol.ids import seeded_event_ids
+from stepbase.protocol.jsontext import dumps
+
+_log = logging.getLogger("stepbase.engine.intake")
+
+_GROUP = 256
+_WAITING_BYTES = 64 * 1024 * 1024
+_PATIENCE_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """An event with what the sender does not say: where it came from."""
+
+    event: EventIn
+    outbox_id: str | None = None
+
+
+class Intake:
+    """Takes events from the API and the relay."""
+
+    def __init__(
+        self, store: Store, registry: Registry, worker: Worker, new_id: Callable[[], str]
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._worker = worker
+        self._new_id = new_id
+        self._batcher: Batcher[list[Event], None] = Batcher(self._flush)
+
+    async def accept(self, sent: Sequence[Sent], *, seed: str | None = None) -> list[str]:
+        """Store events and start their runs; return the internal ids, in order, once committed.
+
+        Raises:
+            StoreError: If the database stays away for 15 seconds, or too much is waiting for it;
+                the sender keeps the events and sends them again.
+        """
+        if self._batcher.waiting_bytes > _WAITING_BYTES:
+            raise StoreError(
+                "more than 64 MiB of events wait for the database: send again later",
+                sqlstate=None,
+                is_transient=True,
+            )
+        ids = seeded_event_ids(seed, len(sent)) if seed else None
+        ids = ids or [self._new_id() for _ in sent]
+        now_ms = clock.now_ms()
+        events = [_event(each, event_id, now_ms) for each, event_id in zip(sent, ids, strict=True)]
+        groups = [events[i : i + _GROUP] for i in range(0, len(events), _GROUP)]
+        sizes = [sum(len(each.payload) for each in group) for group in groups]
+        await asyncio.gather(*(self._batcher.add(g, n) for g, n in zip(groups, sizes, strict=True)))
+        return ids
+
+    async def _flush(self, groups: Sequence[list[Event]]) -> list[None]:
+        events = [event for group in groups for event in group]
+        deadline = clock.monotonic() + _PATIENCE_SECONDS
+        delay = 0.05
+        while True:
+            epoch = self._registry.epoch
+            starts = plan_starts(
+                events, self._registry.functions, expr.holds, self._new_id, clock.utcnow()
+            )
+            try:
+                await self._write(epoch, Ingest(events, starts))
+                return [None] * len(groups)
+            except StoreError as error:
+                if error.sqlstate == STALE:
+                    await self._registry.reload(unless_epoch=epoch)
+                elif error.is_transient and clock.monotonic() < deadline:
+                    _log.warning("database away, events wait", extra={"reason": str(error)[:200]})
+                    await asyncio.sleep(delay)
+                    delay = min(delay * 2, 1.0)
+                else:
+                    raise
+
+    async def _write(self, epoch: int, batch: Ingest) -> None:
+        ready = [start for start in batch.starts if start.due is None]
+        reserved = self._worker.reserve(len(ready))
+        for start in ready[:reserved]:
+            start.is_direct = True
+        launched = 0
+        try:
+            rows = await self._store.ingest(epoch, batch)
+            for row in rows:
+                start = batch.starts[row["start"] - 1]
+                if row["is_leased"] and launched < reserved:
+                    self._worker.launch(_item(start, batch.events[start.event - 1], row["gen"]))
+                    launched += 1
+        finally:
+            self._worker.release(reserved - launched)
+        if len(ready) > reserved:
+            self._worker.has_backlog = True
+            self._worker.wake()
+        for start in batch.starts:
+            if start.due is not None:
+                self._worker.due_in((start.due - clock.utcnow()).total_seconds())
+            if start.deadline is not None:
+                self._worker.due_in(start.deadline)
+
+
+def _event(sent: Sent, internal_id: str, now_ms: int) -> Event:
+    seen = payload(sent.event, internal_id, now_ms)
+    return Event(
+        id=internal_id,
+        event_id=sent.event.id,
+        name=sent.event.name,
+        payload=dumps(seen),
+        parsed=seen,
+        ts=event_time(seen["ts"]),
+        source="api" if sent.outbox_id is None else "outbox",
+        outbox_id=sent.outbox_id,
+    )
+
+
+def _item(start: Start, event: Event, gen: int) -> Item:
+    return Item(
+        run_id=start.run_id,
+        job="main",
+        kind="edge",
+        step=None,
+        gen=gen,
+        attempt=0,
+        function=start.function,
+        event=event.payload,
+    )

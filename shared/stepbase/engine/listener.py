@@ -1,0 +1,106 @@
+"""The engine's ear: one connection that listens, and looks at the queue every few seconds.
+
+The tick runs on the listening connection on purpose: a listener that died without a word shows
+itself there, and an idle engine needs no other statement. After every reconnect it listens again and
+everything is woken, so a lost notification costs at most one tick.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import asyncpg
+
+from stepbase.engine.relay import IDLE
+from stepbase.engine.store import Tick
+from stepbase.errors import StoreError
+
+_log = logging.getLogger("stepbase.engine.listener")
+
+CHANNEL = "stepbase"
+_PROBE_SECONDS = 5.0
+
+
+class Listener:
+    """Listens on `stepbase`: payload q = ready items, c = functions changed, o = outbox rows.
+
+    Args:
+        on_notify: Called with each payload, and with every one of them after a reconnect.
+        on_tick: Called with the tick's result every `interval` seconds.
+        is_idle: Whether the relay sleeps and outbox writers must notify.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        interval: float,
+        on_notify: Callable[[str], None],
+        on_tick: Callable[[Tick], None],
+        is_idle: Callable[[], bool],
+    ) -> None:
+        self._dsn = dsn
+        self._interval = interval
+        self._on_notify = on_notify
+        self._on_tick = on_tick
+        self._is_idle = is_idle
+
+    async def run(self, ready: asyncio.Event) -> None:
+        """Listen until cancelled; sets `ready` when the first connection listens.
+
+        Raises:
+            StoreError: If notifications do not arrive: a transaction pooler sits in between.
+        """
+        delay = 0.1
+        while True:
+            try:
+                await self._listen(ready)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+                _log.warning("listener lost its connection", extra={"reason": str(error)[:200]})
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 2.0)
+            else:
+                delay = 0.1
+
+    async def _listen(self, ready: asyncio.Event) -> None:
+        connection = await asyncpg.connect(
+            self._dsn,
+            command_timeout=30,
+            server_settings={"application_name": "stepbase engine listener"},
+        )
+        try:
+            await self._probe(connection)
+            await connection.add_listener(CHANNEL, self._received)
+            ready.set()
+            for payload in ("c", "q", "o"):
+                self._on_notify(payload)
+            while not connection.is_closed():
+                row = await connection.fetchrow(
+                    "select * from stepbase.tick($1)", IDLE if self._is_idle() else None
+                )
+                assert row is not None  # the function returns one row
+                self._on_tick(Tick(row["seconds"], row["has_ready"], row["has_outbox"]))
+                await asyncio.sleep(self._interval)
+        finally:
+            connection.terminate()
+
+    def _received(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        self._on_notify(str(payload))
+
+    async def _probe(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        """Make sure that a notification comes back on this very connection."""
+        came = asyncio.Event()
+        name = f"stepbase_probe_{await connection.fetchval('select pg_backend_pid()')}"
+        await connection.add_listener(name, lambda *_: came.set())
+        await connection.execute(f"notify {name}")
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                await came.wait()
+        except TimeoutError:
+            raise StoreError(
+                "notifications do not arrive on this connection: the engine needs a direct "
+                "connection or the session pooler (port 5432), not the transaction pooler (6543)",
+                sqlstate=None,
+                is_transient=False,
+            ) from None
+        await connection.execute(f"unlisten {name}")

@@ -1,0 +1,156 @@
+"""The engine's copy of the functions: loaded from the store, reloaded when the epoch says so."""
+
+import asyncio
+import hashlib
+import json
+import logging
+from uuid import UUID
+
+import cronsim
+
+from stepbase.engine import expr
+from stepbase.engine.starts import Function, Functions
+from stepbase.engine.store import Store
+from stepbase.errors import ProtocolError
+from stepbase.protocol.ids import app_uuid, function_uuid
+from stepbase.protocol.jsontext import dumps
+from stepbase.protocol.sync import FunctionConfig, RegisterRequest, decode_function
+
+_log = logging.getLogger("stepbase.engine.registry")
+
+
+class Registry:
+    """Holds all functions; `epoch` says which state of the store they are."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = asyncio.Lock()
+        self.epoch = 0
+        self.functions = Functions([])
+
+    async def reload(self, *, unless_epoch: int | None = None) -> None:
+        """Load everything again, unless somebody has done so since `unless_epoch`."""
+        async with self._lock:
+            if unless_epoch is not None and self.epoch != unless_epoch:
+                return
+            rows = await self._store.load_functions()
+            functions = []
+            for row in rows:
+                if row["function_id"] is None:
+                    continue
+                try:
+                    config = decode_function(json.loads(row["config"]))
+                except ProtocolError as error:
+                    _log.error(
+                        "stored function cannot be read",
+                        extra={"slug": row["slug"], "reason": str(error)},
+                    )
+                    continue
+                functions.append(
+                    Function(
+                        function_id=row["function_id"],
+                        app_name=row["app_name"],
+                        version=row["version"],
+                        config=config,
+                        is_paused=row["is_paused"],
+                        is_archived=row["is_archived"],
+                    )
+                )
+            self.functions = Functions(functions)
+            self.epoch = rows[0]["epoch"] if rows else 0
+
+    async def get(self, function_id: UUID) -> Function | None:
+        """Return a function by id, looking once into the store if it is new to us."""
+        found = self.functions.by_id.get(function_id)
+        if found is None:
+            await self.reload()
+            found = self.functions.by_id.get(function_id)
+        return found
+
+    async def register(self, request: RegisterRequest) -> tuple[UUID, bool]:
+        """Store a sync; return (app id, whether anything changed).
+
+        Raises:
+            ProtocolError: If an expression or a cron schedule in it does not work.
+        """
+        for config in request.functions:
+            check_function(config)
+        rows = [
+            (function_uuid(c.name, c.url), c.slug, c.name, dumps(c.raw)) for c in request.functions
+        ]
+        known = self.functions.by_slug
+        rows = [(known[r[1]].function_id if r[1] in known else r[0], *r[1:]) for r in rows]
+        checksum = hashlib.sha256(
+            dumps([request.url, request.framework, sorted(r[3] for r in rows)]).encode()
+        ).hexdigest()
+        app_id, modified = await self._store.register_app(
+            app_uuid(request.app_name),
+            request.app_name,
+            request.url,
+            request.sdk,
+            request.framework,
+            checksum,
+            rows,
+        )
+        if modified:
+            await self.reload()
+            _log.info(
+                "app synced",
+                extra={"app": request.app_name, "functions": len(rows), "url": request.url},
+            )
+        return app_id, modified
+
+
+def check_function(config: FunctionConfig) -> None:
+    """Refuse at sync what would only fail when an event comes.
+
+    Raises:
+        ProtocolError: Naming the function, the field and the reason.
+    """
+    expressions = [(f"trigger {t.event!r}", t.expression) for t in config.triggers]
+    expressions += [(f"cancel on {c.event!r}", c.if_) for c in config.cancels]
+    for where, expression in expressions:
+        if expression is None:
+            continue
+        try:
+            expr.compile_expression(expression)
+        except ProtocolError as error:
+            raise ProtocolError(
+                f"function {config.slug!r}, {where}: {error}", code="invalid_function"
+            ) from error
+    for trigger in config.triggers:
+        if trigger.cron is not None:
+            check_cron(config.slug, trigger.cron)
+
+
+def check_cron(slug: str, spec: str) -> None:
+    """Check a five-field schedule with an optional `TZ=Area/City ` in front.
+
+    Raises:
+        ProtocolError: If it is not one.
+    """
+    from datetime import UTC, datetime
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    fields = spec
+    zone = ZoneInfo("UTC")
+    head, _, rest = spec.partition(" ")
+    if head.startswith(("TZ=", "CRON_TZ=")):
+        fields = rest
+        try:
+            zone = ZoneInfo(head.partition("=")[2])
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ProtocolError(
+                f"function {slug!r}: cron {spec!r} names an unknown time zone",
+                code="invalid_function",
+            ) from error
+    try:
+        if len(fields.split()) != 5:
+            raise ValueError(f"{len(fields.split())} fields instead of 5")
+        next(cronsim.CronSim(fields, datetime(2026, 1, 1, tzinfo=UTC).astimezone(zone)))
+    except (cronsim.CronSimError, ValueError, StopIteration) as error:
+        raise ProtocolError(
+            f"function {slug!r}: cron {spec!r} is not a schedule ({error}); "
+            'expected five fields such as "0 9 * * 1-5", optionally after "TZ=Area/City "',
+            code="invalid_function",
+        ) from error

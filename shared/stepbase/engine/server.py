@@ -1,0 +1,99 @@
+"""The engine as a process: HTTP server, readiness line, signals."""
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import logging
+import socket
+import sys
+from collections.abc import AsyncIterator
+
+import uvicorn
+
+from stepbase.engine.api import app as api
+from stepbase.engine.app import Engine
+from stepbase.engine.settings import Settings
+
+_log = logging.getLogger("stepbase.engine.server")
+
+
+def check_address(settings: Settings) -> None:
+    """Refuse to serve the world without keys.
+
+    Raises:
+        ValueError: If the address is not loopback and a key is missing.
+    """
+    host = settings.host
+    is_loopback = host == "localhost"
+    with contextlib.suppress(ValueError):
+        is_loopback = ipaddress.ip_address(host).is_loopback
+    if not is_loopback and not (settings.signing_keys and settings.event_keys):
+        raise ValueError(
+            f"refusing to bind {host} without keys: anybody could start and read runs. "
+            "Set INNGEST_SIGNING_KEY and INNGEST_EVENT_KEY, or bind 127.0.0.1"
+        )
+
+
+@contextlib.asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[tuple[Engine, int, uvicorn.Server]]:
+    """Run an engine with its HTTP API; yields the engine, its port and the HTTP server.
+
+    Raises:
+        ValueError: See `check_address`.
+        OSError: If the port is taken.
+        StoreError: If the database is away or has no fitting schema.
+    """
+    check_address(settings)
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    with listening:
+        async with Engine(settings) as engine:
+            server = uvicorn.Server(
+                uvicorn.Config(
+                    api.build(engine),
+                    log_config=None,
+                    access_log=False,
+                    lifespan="off",
+                    timeout_graceful_shutdown=5,
+                    timeout_keep_alive=75,
+                    server_header=False,
+                )
+            )
+            server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+            task = asyncio.create_task(server.serve([listening]))
+            try:
+                while not server.started and not task.done():
+                    await asyncio.sleep(0.005)
+                yield engine, listening.getsockname()[1], server
+            finally:
+                server.should_exit = True
+                await task
+
+
+async def main(settings: Settings) -> None:
+    """Serve until a signal, or until a part of the engine fails.
+
+    Raises:
+        Exception: What ended the engine, if it was not a signal.
+    """
+    async with serving(settings) as (engine, port, _):
+        sys.stdout.write(json.dumps({"ready": "engine", "port": port}) + "\n")
+        sys.stdout.flush()
+        await _sync_apps(engine)
+        assert engine.failure is not None  # set once the engine has started
+        with contextlib.suppress(asyncio.CancelledError):
+            await engine.failure
+
+
+async def _sync_apps(engine: Engine) -> None:
+    for url in engine.settings.sdk_urls:
+        try:
+            status, body = await engine.caller.sync(url)
+        except OSError as error:
+            _log.warning("app not synced", extra={"url": url, "reason": str(error)})
+            continue
+        if status != 200:
+            _log.warning(
+                "app not synced", extra={"url": url, "status": status, "body": body[:300].decode()}
+            )

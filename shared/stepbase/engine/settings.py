@@ -1,0 +1,49 @@
+"""Everything that can be set on an engine, with its default. Values only."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """An engine's settings.
+
+    Attributes:
+        database_url: Direct connection or session pooler; LISTEN needs a session.
+        host: Address to bind; anything but loopback needs keys.
+        port: 0 takes a free one.
+        signing_keys: First the key calls are signed with, then those also accepted. Empty: dev mode.
+        event_keys: Keys that may send events. Empty: anyone (dev mode).
+        retry_interval: Fixed seconds between attempts instead of the schedule (development).
+        max_calls: Calls in flight at once.
+        lease: How long an item is kept without a sign of life.
+        call_timeout: Seconds one call may take.
+        sweep_seconds: How often an idle engine looks around.
+        keep_runs, keep_failed, keep_events: Ages at which history is deleted.
+        sdk_urls: Serve URLs to sync at start.
+    """
+
+    database_url: str = field(repr=False)
+    host: str = "127.0.0.1"
+    port: int = 8288
+    signing_keys: tuple[str, ...] = field(default=(), repr=False)
+    event_keys: tuple[str, ...] = field(default=(), repr=False)
+    retry_interval: float | None = None
+    max_calls: int = 64
+    lease: timedelta = timedelta(seconds=30)
+    call_timeout: float = 7200.0
+    sweep_seconds: float = 5.0
+    keep_runs: timedelta = timedelta(days=30)
+    keep_failed: timedelta = timedelta(days=90)
+    keep_events: timedelta = timedelta(days=7)
+    sdk_urls: tuple[str, ...] = ()
+
+    @property
+    def is_dev(self) -> bool:
+        """True without signing keys: nothing is signed and nothing asked for."""
+        return not self.signing_keys
+
+    @property
+    def server_kind(self) -> str:
+        """The word for this mode on the wire."""
+        return "dev" if self.is_dev else "cloud"

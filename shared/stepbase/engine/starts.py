@@ -1,0 +1,181 @@
+"""Events to runs: which functions an event starts, and what each start needs. Pure."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from uuid import UUID
+
+from stepbase.engine.match import Wait, wait_for, wildcard_prefixes
+from stepbase.protocol.ids import hash_step_id
+from stepbase.protocol.sync import CancelConfig, FunctionConfig
+
+_CANCEL_SECONDS = 365 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event about to be stored.
+
+    Attributes:
+        id: Internal ULID.
+        event_id: The sender's id, or None.
+        payload: The event as functions see it, as JSON text.
+        parsed: The same, parsed.
+        source: "api" or "outbox".
+        outbox_id: The outbox row it was taken from, or None.
+    """
+
+    id: str
+    event_id: str | None
+    name: str
+    payload: str
+    parsed: Mapping[str, object]
+    ts: datetime
+    source: str = "api"
+    outbox_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function as the engine knows it."""
+
+    function_id: UUID
+    app_name: str
+    version: int
+    config: FunctionConfig
+    is_paused: bool = False
+    is_archived: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A cancel_on of one run; `expires` in seconds from its start."""
+
+    hash: str
+    event_name: str
+    wait: Wait
+    expires: float
+
+
+@dataclass(slots=True)
+class Start:
+    """A run to be started.
+
+    Attributes:
+        event: Place of its event in the batch, from 1.
+        key: The sender's event id, which de-duplicates, or None.
+        due: When it starts, or None for now.
+        deadline: Seconds in which the first call must happen, or None.
+        is_direct: The engine has a free slot: lease the item to it in the same statement.
+    """
+
+    event: int
+    run_id: str
+    function: Function
+    key: str | None
+    due: datetime | None
+    deadline: float | None
+    pauses: tuple[Pause, ...]
+    is_direct: bool = False
+
+    @property
+    def function_id(self) -> UUID:
+        """The function's id."""
+        return self.function.function_id
+
+    @property
+    def version(self) -> int:
+        """The function's version at the start."""
+        return self.function.version
+
+
+@dataclass(frozen=True, slots=True)
+class Ingest:
+    """One statement's worth of events and the runs they start."""
+
+    events: Sequence[Event]
+    starts: Sequence[Start] = field(default_factory=list)
+
+
+class Functions:
+    """All functions, found by id or by the event that starts them."""
+
+    def __init__(self, functions: Sequence[Function]) -> None:
+        self.by_id = {each.function_id: each for each in functions}
+        self.by_slug = {each.config.slug: each for each in functions}
+        self._by_event: dict[str, list[tuple[Function, str | None]]] = {}
+        for each in functions:
+            if each.is_archived or each.is_paused:
+                continue
+            for trigger in each.config.triggers:
+                if trigger.event is not None:
+                    known = self._by_event.setdefault(trigger.event, [])
+                    known.append((each, trigger.expression))
+
+    def started_by(
+        self, event: Event, holds: Callable[[str, Mapping[str, object]], bool]
+    ) -> list[Function]:
+        """Return the functions an event starts, each once even if several triggers match."""
+        found: dict[UUID, Function] = {}
+        for pattern in (event.name, *wildcard_prefixes(event.name)):
+            for function, expression in self._by_event.get(pattern, ()):
+                if function.function_id in found:
+                    continue
+                if expression is None or holds(expression, {"event": event.parsed}):
+                    found[function.function_id] = function
+        return list(found.values())
+
+
+def plan_starts(
+    events: Sequence[Event],
+    functions: Functions,
+    holds: Callable[[str, Mapping[str, object]], bool],
+    new_id: Callable[[], str],
+    now: datetime,
+) -> list[Start]:
+    """Work out every run that a batch of events starts."""
+    starts = []
+    for place, event in enumerate(events, 1):
+        for function in functions.started_by(event, holds):
+            config = function.config
+            starts.append(
+                Start(
+                    event=place,
+                    run_id=new_id(),
+                    function=function,
+                    key=event.event_id,
+                    due=event.ts if event.ts > now else None,
+                    deadline=config.start_timeout,
+                    pauses=_pauses(config.cancels, event, holds),
+                )
+            )
+    return starts
+
+
+def _pauses(
+    cancels: Sequence[CancelConfig],
+    event: Event,
+    holds: Callable[[str, Mapping[str, object]], bool],
+) -> tuple[Pause, ...]:
+    pauses = []
+    for place, cancel in enumerate(cancels):
+        wait = wait_for(cancel.if_, event.parsed, lambda text: holds(text, {"event": event.parsed}))
+        if wait is not None:
+            pauses.append(
+                Pause(
+                    hash=hash_step_id(f"cancel:{place}"),
+                    event_name=cancel.event,
+                    wait=wait,
+                    expires=_CANCEL_SECONDS if cancel.timeout is None else cancel.timeout,
+                )
+            )
+    return tuple(pauses)
+
+
+def event_time(ms: object) -> datetime:
+    """Turn an event's `ts` (milliseconds) into a time."""
+    return (
+        datetime.fromtimestamp(float(ms) / 1000, UTC)
+        if isinstance(ms, int | float)
+        else datetime.fromtimestamp(0, UTC)
+    )

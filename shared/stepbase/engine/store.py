@@ -1,0 +1,336 @@
+"""The engine's only SQL: one method per SQL function, values in, rows out."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Self
+from uuid import UUID
+
+import asyncpg
+
+from stepbase.engine.effects import Settlement
+from stepbase.engine.starts import Ingest, Start
+from stepbase.errors import StoreError
+
+SCHEMA_VERSION = 1
+STALE = "SB101"
+
+_log = logging.getLogger("stepbase.engine.store")
+# Connection trouble, too many connections, shutdown, crash recovery, deadlock, read-only.
+_TRANSIENT_CLASSES = ("08", "53", "57", "58", "40", "25")
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What `settle` says of one call: applied, already or lost; and the gen to go on with."""
+
+    outcome: str
+    gen: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """What there is to do: seconds until the next timer (None: no timer), ready items, outbox rows."""
+
+    seconds: float | None
+    has_ready: bool
+    has_outbox: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """One call to settle: whose item it is, and what to write.
+
+    Attributes:
+        called: Seconds the call took, or None if the function was not reached.
+        finish: Seconds from the first call until the run must end, or None.
+        woken: Hash of the sleeping step that this call woke, or None.
+    """
+
+    run_id: str
+    job: str
+    gen: int
+    effects: Settlement
+    called: float | None
+    finish: float | None
+    woken: str | None
+
+
+class _Connection(asyncpg.Connection):
+    """A pool connection without the reset on release: it costs a round trip, and we set nothing."""
+
+    async def reset(self, *, timeout: float | None = None, **_: object) -> None:
+        """Do nothing."""
+
+
+class Store:
+    """A small pool of connections to the engine's database; safe for concurrent use."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", owner: str, lease: timedelta) -> None:
+        self._pool = pool
+        self.owner = owner
+        self.lease_time = lease
+
+    @classmethod
+    async def open(cls, dsn: str, *, owner: str, lease: timedelta, size: int = 6) -> Self:
+        """Connect, and check that the schema is one this engine knows.
+
+        Raises:
+            StoreError: If the database is away, has no stepbase schema, or another version of it.
+        """
+        with _translated():
+            pool = await asyncpg.create_pool(
+                dsn,
+                min_size=1,
+                max_size=size,
+                connection_class=_Connection,
+                command_timeout=60,
+                server_settings={"application_name": "stepbase engine"},
+            )
+        store = cls(pool, owner, lease)
+        try:
+            await store._check_schema()
+        except BaseException:
+            await pool.close()
+            raise
+        return store
+
+    async def close(self) -> None:
+        """Close every connection; gives up waiting after five seconds."""
+        try:
+            await asyncio.wait_for(self._pool.close(), 5)
+        except TimeoutError:
+            self._pool.terminate()
+
+    async def _check_schema(self) -> None:
+        try:
+            version = (await self._fetch("select version from stepbase.schema_version"))[0][0]
+        except StoreError as error:
+            if error.sqlstate in ("42P01", "3F000"):
+                raise StoreError(
+                    "this database has no stepbase schema: apply the migrations first "
+                    "(stepbase db apply, or supabase db push)",
+                    sqlstate=error.sqlstate,
+                    is_transient=False,
+                ) from error
+            raise
+        if version != SCHEMA_VERSION:
+            raise StoreError(
+                f"the stepbase schema has version {version}, this engine knows {SCHEMA_VERSION}: "
+                "apply the migrations that belong to this version of stepbase, or upgrade the engine",
+                sqlstate=None,
+                is_transient=False,
+            )
+
+    async def _fetch(self, sql: str, *args: object) -> "list[asyncpg.Record]":
+        with _translated():
+            async with self._pool.acquire() as connection:
+                return await connection.fetch(sql, *args)
+
+    async def register_app(
+        self,
+        app_id: UUID,
+        name: str,
+        url: str,
+        sdk: str,
+        framework: str,
+        checksum: str,
+        functions: Sequence[tuple[UUID, str, str, str]],
+    ) -> tuple[UUID, bool]:
+        """Store an app with exactly these functions (id, slug, name, config); return (id, modified)."""
+        ids, slugs, titles, configs = _columns(functions, 4)
+        rows = await self._fetch(
+            "select * from stepbase.register_app($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            app_id, name, url, sdk, framework, checksum, ids, slugs, titles, configs,
+        )  # fmt: skip
+        return rows[0]["app_id"], rows[0]["modified"]
+
+    async def load_functions(self) -> "list[asyncpg.Record]":
+        """Return the epoch with every function; one row with nulls if there is no function."""
+        return await self._fetch("select * from stepbase.load_functions()")
+
+    async def ingest(self, epoch: int, batch: Ingest) -> "list[asyncpg.Record]":
+        """Store events and start runs; rows (start, run_id, is_leased, gen) for those with a run.
+
+        Raises:
+            StoreError: With sqlstate SB101 if the functions have changed since `epoch`.
+        """
+        events = _columns(
+            [
+                (e.id, e.event_id, e.name, e.payload, e.ts, e.source, e.outbox_id)
+                for e in batch.events
+            ],
+            7,
+        )
+        starts = _columns([_start_row(s) for s in batch.starts], 8)
+        waits = _columns(
+            [
+                (i, p.hash, p.event_name, p.wait.path, p.wait.value, p.wait.residual, p.expires)
+                for i, start in enumerate(batch.starts, 1)
+                for p in start.pauses
+            ],
+            7,
+        )
+        return await self._fetch(
+            _INGEST, epoch, self.owner, self.lease_time, *events, *starts, *waits
+        )
+
+    async def lease(self, count: int) -> "list[asyncpg.Record]":
+        """Lease up to `count` items."""
+        return await self._fetch(
+            "select * from stepbase.lease($1, $2, $3)", self.owner, count, self.lease_time
+        )
+
+    async def tick(self, idle: timedelta | None) -> Tick:
+        """Ask what there is to do; with `idle`, have outbox writers notify us for that long."""
+        row = (await self._fetch("select * from stepbase.tick($1)", idle))[0]
+        return Tick(row["seconds"], row["has_ready"], row["has_outbox"])
+
+    async def extend(self, items: Sequence[tuple[str, str, int]]) -> "set[tuple[str, str]]":
+        """Prolong leases (run, job, gen); return those (run, job) that are no longer ours."""
+        rows = await self._fetch(
+            "select * from stepbase.extend($1, $2, $3, $4, $5)",
+            self.owner, self.lease_time, *_columns(items, 3),
+        )  # fmt: skip
+        return {(row["run_id"], row["job"]) for row in rows}
+
+    async def settle(self, batch: Sequence[Settling]) -> list[Settled]:
+        """Write the effects of a batch of calls, in one transaction; one answer per call, in order."""
+        calls = _columns([_call_row(each) for each in batch], 17)
+        steps = _columns(
+            [
+                (i, s.hash, s.name, s.op, s.status, s.memo, s.attempt)
+                for i, each in enumerate(batch, 1)
+                for s in each.effects.steps
+            ],
+            7,
+        )
+        failed = _columns(
+            [
+                (i, f.hash, f.attempt, f.http_status, f.error)
+                for i, each in enumerate(batch, 1)
+                if (f := each.effects.failed) is not None
+            ],
+            5,
+        )
+        rows = await self._fetch(_SETTLE, self.owner, self.lease_time, *calls, *steps, *failed)
+        answers = {row["call"]: Settled(row["outcome"], row["gen"]) for row in rows}
+        return [answers[i] for i in range(1, len(batch) + 1)]
+
+    async def cancel(self, run_ids: Sequence[str], cause: str) -> list[str]:
+        """Cancel live runs; return the ids of those this call ended. `cause` is JSON text."""
+        rows = await self._fetch("select stepbase.cancel($1, $2) as id", list(run_ids), cause)
+        return [row["id"] for row in rows]
+
+    async def sweep(
+        self, runs: timedelta, failed: timedelta, events: timedelta, limit: int
+    ) -> tuple[int, int]:
+        """Delete what is older than these ages; return how many runs and events went."""
+        rows = await self._fetch(
+            "select * from stepbase.sweep($1, $2, $3, $4)", runs, failed, events, limit
+        )
+        return rows[0]["runs"], rows[0]["events"]
+
+    async def outbox_take(self, count: int, token: str, lease: timedelta) -> "list[asyncpg.Record]":
+        """Lease due outbox rows: (id, name, payload, tries)."""
+        return await self._fetch(
+            "select * from stepbase.outbox_take($1, $2, $3)", count, token, lease
+        )
+
+    async def outbox_fail(
+        self, row_id: str, error: str, retry_at: datetime | None, token: str
+    ) -> None:
+        """Give an outbox row back with an error; without a time it becomes a dead letter."""
+        await self._fetch(
+            "select stepbase.outbox_fail($1, $2, $3, $4)", row_id, error, retry_at, token
+        )
+
+    async def get_event(self, event_id: str) -> "asyncpg.Record | None":
+        """Return an event by internal id: (id, payload, received_at, source)."""
+        rows = await self._fetch("select * from stepbase.get_event($1)", event_id)
+        return rows[0] if rows else None
+
+    async def list_events(
+        self,
+        limit: int,
+        before: str | None,
+        name: str | None,
+        after: datetime | None,
+        until: datetime | None,
+    ) -> "list[asyncpg.Record]":
+        """Return events, newest first."""
+        return await self._fetch(
+            "select * from stepbase.list_events($1, $2, $3, $4, $5)",
+            limit, before, name, after, until,
+        )  # fmt: skip
+
+    async def get_runs(
+        self, *, run_id: str | None = None, event_id: str | None = None
+    ) -> "list[asyncpg.Record]":
+        """Return one run by id, or all runs of an event by its internal id."""
+        return await self._fetch("select * from stepbase.get_runs($1, $2)", run_id, event_id)
+
+    async def get_jobs(self, run_id: str) -> "list[asyncpg.Record]":
+        """Return a run's queue items."""
+        return await self._fetch("select * from stepbase.get_jobs($1)", run_id)
+
+    async def get_state(self, run_id: str) -> "asyncpg.Record | None":
+        """Return a live run's (event, hashes, memos), or None if it has ended or never was."""
+        rows = await self._fetch("select * from stepbase.get_state($1)", run_id)
+        return rows[0] if rows else None
+
+
+def _start_row(s: Start) -> tuple[object, ...]:
+    return (
+        s.event, s.run_id, s.function_id, s.version, s.key, s.due, s.deadline, s.is_direct
+    )  # fmt: skip
+
+
+def _call_row(each: Settling) -> tuple[object, ...]:
+    e = each.effects
+    return (
+        each.run_id, each.job, each.gen, e.verdict.value, e.due, e.delay, e.attempt, e.kind, e.step,
+        e.status, e.output, e.error, e.version, each.called, e.is_outage, each.finish, each.woken,
+    )  # fmt: skip
+
+
+def _columns(rows: Sequence[tuple[object, ...]], width: int) -> list[list[object]]:
+    """Turn rows into the column arrays the SQL functions take."""
+    return (
+        [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+    )
+
+
+def _call(name: str, count: int) -> str:
+    return f"select * from stepbase.{name}({', '.join(f'${i}' for i in range(1, count + 1))})"
+
+
+_INGEST = _call("ingest", 25)
+_SETTLE = _call("settle", 31)
+
+
+class _translated:  # reads as a statement: `with _translated():`
+    """Turns the driver's errors into StoreError."""
+
+    def __enter__(self) -> None:
+        """Start."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _trace: object
+    ) -> None:
+        """Raise StoreError in place of what the driver raised."""
+        if isinstance(error, asyncpg.PostgresError):
+            sqlstate = error.sqlstate or ""
+            raise StoreError(
+                f"{type(error).__name__}: {error}",
+                sqlstate=sqlstate,
+                is_transient=sqlstate[:2] in _TRANSIENT_CLASSES,
+            ) from error
+        if isinstance(error, OSError | asyncpg.InterfaceError | TimeoutError):
+            raise StoreError(
+                f"the database cannot be reached: {type(error).__name__}: {error}",
+                sqlstate=None,
+                is_transient=True,
+            ) from error

@@ -1,0 +1,216 @@
+"""The engine's hands: leases items while there are free slots, and wakes when there is work."""
+
+import asyncio
+import contextlib
+import logging
+
+import asyncpg
+
+from stepbase import clock
+from stepbase.engine.effects import Settlement, Verdict
+from stepbase.engine.executor import Executor
+from stepbase.engine.item import Item
+from stepbase.engine.registry import Registry
+from stepbase.engine.settings import Settings
+from stepbase.engine.store import Store, Tick
+from stepbase.errors import StoreError
+
+_log = logging.getLogger("stepbase.engine.worker")
+
+_LEASE_AT_ONCE = 64
+
+
+class Worker:
+    """Leases and executes items, at most `settings.max_calls` at once.
+
+    Work arrives in four ways: a run this engine just started (`reserve` and `launch`), a
+    notification (`wake`), a timer this engine knows of, and the listener's tick every few seconds
+    (`on_tick`), which also finds what the others missed.
+    """
+
+    def __init__(self, store: Store, registry: Registry, executor: Executor, settings: Settings):
+        self._store = store
+        self._registry = registry
+        self._executor = executor
+        self._settings = settings
+        self._free = settings.max_calls
+        self._flights: dict[asyncio.Task[None], tuple[Item, float]] = {}
+        self._wake = asyncio.Event()
+        self._has_work = False
+        self._next_due: float | None = None  # by clock.monotonic()
+        self._stopping = False
+        self.has_backlog = False
+
+    @property
+    def in_flight(self) -> int:
+        """How many items are being worked on."""
+        return len(self._flights)
+
+    def wake(self) -> None:
+        """There may be ready items: look soon."""
+        self._has_work = True
+        self._wake.set()
+
+    def on_tick(self, tick: Tick) -> None:
+        """Take in what a look at the queue has shown."""
+        self._next_due = None if tick.seconds is None else clock.monotonic() + tick.seconds
+        if tick.has_ready or (tick.seconds is not None and tick.seconds <= 0):
+            self.wake()
+
+    def due_in(self, seconds: float) -> None:
+        """A timer of our own will fire in so many seconds."""
+        due = clock.monotonic() + seconds
+        if self._next_due is None or due < self._next_due:
+            self._next_due = due
+            self._wake.set()
+
+    def reserve(self, wanted: int) -> int:
+        """Take free slots for runs that are about to start here; none while others wait."""
+        if self.has_backlog or self._stopping:
+            return 0
+        count = min(wanted, self._free)
+        self._free -= count
+        return count
+
+    def release(self, count: int) -> None:
+        """Give reserved slots back."""
+        self._free += count
+        if count and self.has_backlog:
+            self.wake()
+
+    def launch(self, item: Item) -> None:
+        """Work on an item whose slot is already taken."""
+        task = asyncio.create_task(self._execute(item))
+        self._flights[task] = (item, clock.monotonic())
+        task.add_done_callback(self._landed)
+
+    async def _execute(self, item: Item) -> None:
+        try:
+            effects = await self._executor.execute(item)
+        except StoreError as error:
+            if not self._stopping:
+                _log.error("item left to its lease", extra={"reason": str(error)})
+            return
+        if effects is not None:
+            self._after(effects)
+
+    def _after(self, effects: Settlement) -> None:
+        if effects.verdict is Verdict.READY:
+            self.has_backlog = True
+            self.wake()
+        elif effects.verdict is Verdict.TIMER and effects.delay is not None:
+            self.due_in(effects.delay)
+        elif effects.verdict is Verdict.TIMER and effects.due is not None:
+            self.due_in((effects.due - clock.utcnow()).total_seconds())
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        self._flights.pop(task, None)
+        self._free += 1
+        if self.has_backlog:
+            self.wake()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("an item failed inside the engine", exc_info=error)
+
+    async def run(self) -> None:
+        """Lease and execute until cancelled."""
+        extending = asyncio.create_task(self._extend_leases())
+        try:
+            while not self._stopping:
+                await self._wait()
+                try:
+                    await self._lease()
+                except StoreError as error:
+                    _log.warning("lease failed", extra={"reason": str(error)[:200]})
+                    await asyncio.sleep(0.2)
+                    self.wake()
+        finally:
+            extending.cancel()
+
+    async def _wait(self) -> None:
+        """Sleep until woken or a timer is due; then until enough slots are free to be worth a look."""
+        while True:
+            timeout = None
+            if self._next_due is not None:
+                timeout = max(0.0, self._next_due - clock.monotonic())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._wake.wait()
+            self._wake.clear()
+            if self._next_due is not None and clock.monotonic() >= self._next_due:
+                self._next_due = None
+                self._has_work = True
+            enough = max(1, self._settings.max_calls // 4) if self.has_backlog else 1
+            if self._has_work and self._free >= enough:
+                self._has_work = False
+                return
+            # Without a slot nothing can be leased: the next call that lands wakes us.
+            self.has_backlog = self.has_backlog or self._has_work
+
+    async def _lease(self) -> None:
+        wanted = min(self._free, _LEASE_AT_ONCE)
+        self._free -= wanted
+        rows = []
+        try:
+            rows = await self._store.lease(wanted)
+        finally:
+            self._free += wanted - len(rows)
+        self.has_backlog = len(rows) == wanted
+        for row in rows:
+            item = await self._item(row)
+            if item is None:
+                self._free += 1
+            else:
+                self.launch(item)
+        if self.has_backlog:
+            self.wake()
+        elif self._next_due is None:
+            self.on_tick(await self._store.tick(None))
+
+    async def _item(self, row: asyncpg.Record) -> Item | None:
+        function = await self._registry.get(row["function_id"])
+        if function is None:
+            # Its configuration cannot be read; the lease runs out and is tried again later.
+            _log.error("function of a run is unknown", extra={"run_id": row["run_id"]})
+            return None
+        return Item(
+            run_id=row["run_id"],
+            job=row["job"],
+            kind=row["kind"],
+            step=row["step"],
+            gen=row["gen"],
+            attempt=row["attempt"],
+            function=function,
+            event=row["event"],
+            losses=row["losses"],
+            hops=row["hops"],
+            outage=row["outage_seconds"] or 0.0,
+            version=row["req_version"],
+            has_started=row["has_started"],
+            is_overdue=row["is_overdue"],
+            state_bytes=row["state_bytes"],
+            memos=list(zip(row["hashes"] or (), row["memos"] or (), strict=True)),
+            other_event=row["other_event"],
+            residual=row["residual"],
+        )
+
+    async def _extend_leases(self) -> None:
+        third = self._settings.lease.total_seconds() / 3
+        while True:
+            await asyncio.sleep(third)
+            now = clock.monotonic()
+            old = [item for item, since in self._flights.values() if now - since > third]
+            if not old:
+                continue
+            try:
+                await self._store.extend([(i.run_id, i.job, i.gen) for i in old])
+            except StoreError as error:
+                _log.warning("leases not extended", extra={"reason": str(error)[:200]})
+
+    async def drain(self, seconds: float) -> None:
+        """Lease nothing more and wait for the calls in flight, at most so long."""
+        self._stopping = True
+        self.wake()
+        if self._flights:
+            await asyncio.wait(list(self._flights), timeout=seconds)
+        for task in list(self._flights):
+            task.cancel()
