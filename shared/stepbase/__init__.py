@@ -1,1 +1,124 @@
-"""Durable step functions for Supabase."""
+"""Durable step functions for Supabase.
+
+::
+
+    from stepbase import App, Event, EventData, Step, serve
+
+Names are loaded when they are first used, so that `import stepbase` costs nothing and pydantic comes
+with the first event class.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stepbase.errors import (
+        DefinitionError,
+        NonRetriableError,
+        ProtocolError,
+        RetryAfterError,
+        SendError,
+        StepbaseError,
+        StepError,
+        Suspend,
+    )
+    from stepbase.hosts.asgi import asgi
+    from stepbase.hosts.functions_framework import serve
+    from stepbase.sdk.app import App
+    from stepbase.sdk.context import Context
+    from stepbase.sdk.event import Event
+    from stepbase.sdk.event_data import EventData
+    from stepbase.sdk.function import Function
+    from stepbase.sdk.options import (
+        Batch,
+        CancelOn,
+        Concurrency,
+        Debounce,
+        EngineOptions,
+        Priority,
+        RateLimit,
+        Singleton,
+        Throttle,
+        Timeouts,
+    )
+    from stepbase.sdk.step import Step, SyncStep
+    from stepbase.sdk.trigger import Cron
+    from stepbase.supabase.call import RpcCall
+
+_HOMES = {
+    "App": "sdk.app",
+    "Batch": "sdk.options",
+    "CancelOn": "sdk.options",
+    "Concurrency": "sdk.options",
+    "Context": "sdk.context",
+    "Cron": "sdk.trigger",
+    "Debounce": "sdk.options",
+    "DefinitionError": "errors",
+    "EngineOptions": "sdk.options",
+    "Event": "sdk.event",
+    "EventData": "sdk.event_data",
+    "Function": "sdk.function",
+    "NonRetriableError": "errors",
+    "Priority": "sdk.options",
+    "ProtocolError": "errors",
+    "RateLimit": "sdk.options",
+    "RetryAfterError": "errors",
+    "RpcCall": "supabase.call",
+    "SendError": "errors",
+    "Singleton": "sdk.options",
+    "Step": "sdk.step",
+    "StepError": "errors",
+    "StepbaseError": "errors",
+    "Suspend": "errors",
+    "SyncStep": "sdk.step",
+    "Throttle": "sdk.options",
+    "Timeouts": "sdk.options",
+    "asgi": "hosts.asgi",
+    "serve": "hosts.functions_framework",
+}
+
+__all__ = [
+    "App",
+    "Batch",
+    "CancelOn",
+    "Concurrency",
+    "Context",
+    "Cron",
+    "Debounce",
+    "DefinitionError",
+    "EngineOptions",
+    "Event",
+    "EventData",
+    "Function",
+    "NonRetriableError",
+    "Priority",
+    "ProtocolError",
+    "RateLimit",
+    "RetryAfterError",
+    "RpcCall",
+    "SendError",
+    "Singleton",
+    "Step",
+    "StepError",
+    "StepbaseError",
+    "Suspend",
+    "SyncStep",
+    "Throttle",
+    "Timeouts",
+    "asgi",
+    "serve",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'stepbase' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"stepbase.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

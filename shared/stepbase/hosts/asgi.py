@@ -1,0 +1,92 @@
+"""Any ASGI server: uvicorn, hypercorn, or mounted in Starlette or FastAPI."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from stepbase.sdk.app import App
+from stepbase.sdk.endpoint import Endpoint, Request
+from stepbase.sdk.http import aclose
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class AsgiEndpoint:
+    """An ASGI application that serves one app; `app` is the `App`."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.app = endpoint.app
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or follow the server's start and stop."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            raise RuntimeError(f"a serve endpoint answers HTTP, not {scope['type']}")
+        response = await self._endpoint.ahandle(_request(scope, await _body(receive)))
+        headers = [(name.encode(), value.encode()) for name, value in response.headers.items()]
+        headers.append((b"content-length", str(len(response.body)).encode()))
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": response.body})
+
+
+def asgi(
+    app: App, *, serve_origin: str | None = None, serve_path: str | None = None
+) -> AsgiEndpoint:
+    """Return an ASGI application that serves the app at whatever path it is mounted.
+
+    Args:
+        serve_origin: Public origin, needed in cloud mode; `INNGEST_SERVE_ORIGIN` overrides it.
+        serve_path: Public path; `INNGEST_SERVE_PATH` overrides it.
+    """
+    return AsgiEndpoint(
+        Endpoint(app, framework="asgi", serve_origin=serve_origin, serve_path=serve_path)
+    )
+
+
+def _request(scope: Scope, body: bytes) -> Request:
+    headers = {
+        name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
+    }
+    server = scope.get("server") or ("127.0.0.1", None)
+    port = f":{server[1]}" if server[1] else ""
+    host = headers.get("host") or f"{server[0]}{port}"
+    path = scope["path"]
+    root = scope.get("root_path", "")
+    if root and not path.startswith(root):
+        path = root + path  # servers before ASGI 3's clarification left the root path out
+    return Request(
+        method=scope["method"],
+        url=f"{scope.get('scheme', 'http')}://{host}{path}",
+        query=scope.get("query_string", b"").decode("latin-1"),
+        headers=headers,
+        body=body,
+    )
+
+
+async def _body(receive: Receive) -> bytes:
+    chunks = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            break
+        chunks.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            break
+    return b"".join(chunks)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await aclose()
+            await send({"type": "lifespan.shutdown.complete"})
+            return

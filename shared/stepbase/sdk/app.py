@@ -1,0 +1,187 @@
+"""Apps: the functions behind one serve URL, and sending events."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from stepbase import config
+from stepbase.errors import DefinitionError
+from stepbase.sdk import options as opt
+from stepbase.sdk import sender
+from stepbase.sdk.event import Event
+from stepbase.sdk.function import Function, Options, check_id, define
+from stepbase.sdk.http import Exchange, asend, send
+from stepbase.sdk.sender import Sendable, to_events
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+class App:
+    """The functions of one function folder, served at one URL.
+
+    ::
+
+        app = App("currency")
+
+        @app.function("award", on=AwardRequested)
+        async def award(event: Event[AwardRequested], step: Step) -> None: ...
+
+        main = serve(app)
+
+    Args:
+        app_id: Letters, digits, ``-``, ``_`` and ``.``; functions are ``<app_id>-<id>`` on the wire.
+        logger: Where `ctx.logger` writes; ``logging.getLogger("stepbase.app.<app_id>")`` if not given.
+
+    Raises:
+        DefinitionError: If the id has another form.
+    """
+
+    def __init__(self, app_id: str, *, logger: logging.Logger | None = None) -> None:
+        self.id = check_id(app_id, "App(id)")
+        self.logger = logger or logging.getLogger(f"stepbase.app.{app_id}")
+        self._functions: dict[str, Function] = {}
+
+    @property
+    def functions(self) -> Mapping[str, Function]:
+        """The functions by slug (`<app_id>-<id>`), without failure handlers."""
+        return self._functions
+
+    def find(self, slug: str) -> Function | None:
+        """Return the function or failure handler of that slug, or None."""
+        found = self._functions.get(slug)
+        if found is None and slug.endswith("-failure"):
+            main = self._functions.get(slug.removesuffix("-failure"))
+            found = main.on_failure if main else None
+        return found
+
+    def function(
+        self,
+        function_id: str,
+        *,
+        on: Any = None,
+        retries: int = 3,
+        concurrency: int | opt.Concurrency | Sequence[opt.Concurrency] | None = None,
+        throttle: opt.Throttle | None = None,
+        rate_limit: opt.RateLimit | None = None,
+        debounce: opt.Debounce | None = None,
+        priority: opt.Priority | None = None,
+        batch: opt.Batch | None = None,
+        idempotency: str | None = None,
+        singleton: opt.Singleton | None = None,
+        cancel_on: opt.CancelOn | Sequence[opt.CancelOn] | None = None,
+        timeouts: opt.Timeouts | None = None,
+        on_failure: Callable[..., Any] | None = None,
+        name: str | None = None,
+        engine: opt.EngineOptions | None = None,
+    ) -> Callable[[Callable[..., Any]], Function]:
+        """Make a durable function of the handler below.
+
+        The handler is `async def` or `def` and takes any of: ``event`` (typed by the trigger's event
+        class), ``events`` (for batches), ``step`` (`Step` or `SyncStep`), ``ctx`` (`Context`).
+
+        Args:
+            function_id: Unique in the app; do not change it while runs are under way.
+            on: What starts it: an event class, an event name, ``SomeEvent.where("…")``, `Cron`, a list of
+                these, or None for functions that are only invoked.
+            retries: Further attempts of each step, and of the code between steps, 0 to 20.
+            concurrency: A number, a `Concurrency`, or up to two of them.
+            cancel_on: Events that cancel a run, up to five.
+            idempotency: CEL expression; one run per value in 24 hours.
+            on_failure: Handler that runs once when a run has failed for good.
+            name: Title for people; the id if not given.
+
+        Raises:
+            DefinitionError: If an option is wrong; the message says what is allowed.
+        """
+        limits = tuple(
+            opt.Concurrency(limit) if isinstance(limit, int) else limit
+            for limit in _tuple(concurrency)
+        )
+        options = Options(
+            retries=retries,
+            concurrency=_checked(limits, opt.Concurrency, "concurrency"),
+            throttle=_one(throttle, opt.Throttle, "throttle"),
+            rate_limit=_one(rate_limit, opt.RateLimit, "rate_limit"),
+            debounce=_one(debounce, opt.Debounce, "debounce"),
+            priority=_one(priority, opt.Priority, "priority"),
+            batch=_one(batch, opt.Batch, "batch"),
+            idempotency=idempotency,
+            singleton=_one(singleton, opt.Singleton, "singleton"),
+            cancel_on=_checked(_tuple(cancel_on), opt.CancelOn, "cancel_on"),
+            timeouts=_one(timeouts, opt.Timeouts, "timeouts"),
+            engine=_one(engine, opt.EngineOptions, "engine"),
+        )
+
+        def decorate(handler: Callable[..., Any]) -> Function:
+            function = define(self.id, function_id, handler, on, options, name, on_failure)
+            if function.slug in self._functions:
+                raise DefinitionError(f'app "{self.id}" already has a function "{function_id}"')
+            self._functions[function.slug] = function
+            return function
+
+        return decorate
+
+    async def send(self, events: Sendable | Sequence[Sendable]) -> list[str]:
+        """Send one event or several; returns the server's ids of them, in order.
+
+        Five tries with growing pauses; the server recognises a repeated try.
+
+        Raises:
+            SendError: If the server refused one, or never answered.
+        """
+        return await self.send_events(to_events(events))
+
+    def send_sync(self, events: Sendable | Sequence[Sendable]) -> list[str]:
+        """Send one event or several from plain code; see `send`."""
+        return self.send_events_sync(to_events(events))
+
+    async def send_events(self, events: Sequence[Event[Any]]) -> list[str]:
+        """Send events that are already `Event`s."""
+        import asyncio
+
+        script = sender.send(events, config.inngest())
+        answer: Any = None
+        while True:
+            try:
+                asked = script.send(answer)
+            except StopIteration as done:
+                found: list[str] = done.value
+                return found
+            answer = None
+            if isinstance(asked, Exchange):
+                answer = await asend(asked)
+            else:
+                await asyncio.sleep(asked.seconds)
+
+    def send_events_sync(self, events: Sequence[Event[Any]]) -> list[str]:
+        """Send events that are already `Event`s, blocking."""
+        script = sender.send(events, config.inngest())
+        answer: Any = None
+        while True:
+            try:
+                asked = script.send(answer)
+            except StopIteration as done:
+                found: list[str] = done.value
+                return found
+            answer = None
+            if isinstance(asked, Exchange):
+                answer = send(asked)
+            else:
+                time.sleep(asked.seconds)
+
+
+def _one(value: Any, kind: type, name: str) -> Any:
+    if value is not None and not isinstance(value, kind):
+        raise DefinitionError(f"{name}=…: expected {kind.__name__}(…), got {value!r:.80}")
+    return value
+
+
+def _checked(values: tuple[Any, ...], kind: type, name: str) -> tuple[Any, ...]:
+    for value in values:
+        _one(value, kind, name)
+    return values

@@ -1,0 +1,52 @@
+"""What a handler may know about its call: `ctx`."""
+
+import logging
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stepbase.sdk.replay import Replay
+
+if TYPE_CHECKING:
+    from stepbase.sdk.app import App
+    from stepbase.sdk.function import Function
+
+
+class ReplayLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger that is silent while code runs that has run before; adds run_id and function."""
+
+    def __init__(self, logger: logging.Logger, replay: Replay, extra: dict[str, object]) -> None:
+        super().__init__(logger, extra)
+        self._replay = replay
+
+    def isEnabledFor(self, level: int) -> bool:
+        """Say no during replay."""
+        return not self._replay.is_replaying and self.logger.isEnabledFor(level)
+
+    def process(
+        self, msg: Any, kwargs: MutableMapping[str, Any]
+    ) -> tuple[Any, MutableMapping[str, Any]]:
+        """Add the run's fields to those of the call."""
+        kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
+        return msg, kwargs
+
+
+@dataclass(slots=True)
+class Context:
+    """The call a handler runs in; take it as ``ctx``.
+
+    Attributes:
+        run_id: The run; the same in all its calls.
+        attempt: From 0; counts the tries of the step, or of the code between two steps, at hand.
+        max_attempts: Retries + 1, or None if the server did not say.
+        app: The app.
+        function: The function.
+        logger: Silent while finished parts of the run are replayed.
+    """
+
+    run_id: str
+    attempt: int
+    max_attempts: int | None
+    app: "App"
+    function: "Function"
+    logger: ReplayLogger

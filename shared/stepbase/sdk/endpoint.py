@@ -1,0 +1,215 @@
+"""The serve endpoint: answers a server's requests, whatever host they came through.
+
+`Endpoint.handle` and `Endpoint.ahandle` drive one script that verifies, parses, decides and answers; it
+asks its driver only for what differs between sync and async: running a handler, and sending a request.
+An answer a server may retry carries no `x-inngest-no-retry`: deploys overlap, keys are rotated, and no
+run may fail for it.
+"""
+
+import json
+import logging
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+from stepbase import clock, config
+from stepbase.config import InngestConfig
+from stepbase.errors import ProtocolError
+from stepbase.protocol import names, signing
+from stepbase.protocol.call import Call, decode_call
+from stepbase.sdk import registration, replies
+from stepbase.sdk.app import App
+from stepbase.sdk.execution import Execution, Outcome, prepare
+from stepbase.sdk.fault import fault
+from stepbase.sdk.http import Exchange, asend, send
+from stepbase.sdk.replies import Response
+
+logger = logging.getLogger("stepbase.sdk.endpoint")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a host passes on.
+
+    Attributes:
+        url: Scheme, host and path as the host saw them, without the query.
+        headers: Names in lower case.
+    """
+
+    method: str
+    url: str
+    query: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+Script = Generator[Execution | Exchange, Any, Response]
+
+
+class Endpoint:
+    """Answers the requests for one app.
+
+    Args:
+        framework: Name of the host, for the server's display.
+        serve_origin: Public origin, e.g. ``"https://x.supabase.co"``; `INNGEST_SERVE_ORIGIN` overrides it.
+        serve_path: Public path, e.g. ``"/compute/v1/currency"``; `INNGEST_SERVE_PATH` overrides it.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        framework: str,
+        serve_origin: str | None = None,
+        serve_path: str | None = None,
+    ) -> None:
+        self.app = app
+        self.framework = framework
+        self.serve_origin = serve_origin
+        self.serve_path = serve_path
+        self._config: InngestConfig | None = None
+        self._headers: dict[str, str] = {}
+
+    @property
+    def config(self) -> InngestConfig:
+        """The environment, read at the first request."""
+        if self._config is None:
+            self._config = config.inngest()
+            self._headers = replies.standing_headers(self._config, self.framework)
+        return self._config
+
+    def handle(self, request: Request) -> Response:
+        """Answer a request, blocking; async handlers run on the process's background event loop."""
+        script = self._answer(request)
+        asked = next(script, None)
+        while True:
+            try:
+                if isinstance(asked, Execution):
+                    asked = script.send(_run(asked))
+                elif isinstance(asked, Exchange):
+                    asked = script.send(send(asked))
+                else:
+                    raise AssertionError("a script asks for executions and exchanges")
+            except StopIteration as done:
+                response: Response = done.value
+                return response
+
+    async def ahandle(self, request: Request) -> Response:
+        """Answer a request on the running event loop; sync handlers run in a thread."""
+        script = self._answer(request)
+        result: Any = None
+        while True:
+            try:
+                asked = script.send(result)
+            except StopIteration as done:
+                response: Response = done.value
+                return response
+            result = await (_arun(asked) if isinstance(asked, Execution) else asend(asked))
+
+    def _answer(self, request: Request) -> Script:
+        settings = self.config
+        key: str | None = None
+        problem: ProtocolError | None = None
+        try:
+            key = self._verify(request, settings)
+        except ProtocolError as error:
+            problem = error
+        try:
+            response = yield from self._dispatch(request, key, problem)
+        except ProtocolError as error:
+            response = replies.refusal(error)
+        response.headers = {**self._headers, **response.headers}
+        if key is not None:
+            response.headers[names.SIGNATURE] = signing.sign(response.body, key, clock.now_s())
+        return response
+
+    def _verify(self, request: Request, settings: InngestConfig) -> str | None:
+        """Return the key that signed the request, or None in dev mode."""
+        if settings.is_dev:
+            return None
+        keys = [each for each in (settings.signing_key, settings.signing_key_fallback) if each]
+        if not keys:
+            raise ProtocolError(
+                "this app runs in cloud mode without a signing key: set INNGEST_SIGNING_KEY, "
+                "or INNGEST_DEV=1 to talk to a dev server",
+                status=500,
+                code="signing_key_missing",
+            )
+        return signing.verify(
+            request.headers.get(names.SIGNATURE), request.body, keys, clock.now_s()
+        )
+
+    def _dispatch(self, request: Request, key: str | None, problem: ProtocolError | None) -> Script:
+        if request.method == "POST":
+            if problem is not None:
+                logger.warning("refused a call: %s", problem)
+                raise problem
+            return (yield from self._post(request))
+        if request.method == "PUT":
+            return (yield from registration.sync(self, request, key, problem))
+        if request.method in ("GET", "HEAD"):
+            return registration.introspection(self, request, is_authenticated=key is not None)
+        raise ProtocolError(
+            f"{request.method} is not answered here: GET describes, PUT syncs, POST calls",
+            status=405,
+            code="method_not_allowed",
+        )
+
+    def _post(self, request: Request) -> Script:
+        query = dict(parse_qsl(request.query))
+        if query.get("probe") == "trust":
+            return Response(200, b"null")
+        slug = query.get("fnId", "")
+        function = self.app.find(slug)
+        if function is None:
+            raise ProtocolError(
+                f"function {slug} not found: app {self.app.id!r} has "
+                f"{', '.join(self.app.functions) or 'none'}; if it was renamed or removed, sync the app",
+                status=500,
+                code="function_not_found",
+            )
+        call = decode_call(_json(request.body))
+        call = _with_step_id(call, query.get("stepId"))
+        if call.use_api:
+            call = yield from registration.fetch_state(self, call)
+        try:
+            execution = prepare(self.app, function, call)
+        except Exception as error:
+            return replies.raised(fault(error))
+        outcome: Outcome = yield execution
+        return replies.reply(outcome)
+
+
+def _json(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(
+            f"the body of the call is not JSON: {error}", code="body_invalid"
+        ) from error
+
+
+def _with_step_id(call: Call, step_id: str | None) -> Call:
+    """Trust the URL's step id over the body's, as the official SDKs do."""
+    if step_id is None or step_id == call.step_id:
+        return call
+    import dataclasses
+
+    return dataclasses.replace(call, step_id=step_id)
+
+
+def _run(execution: Execution) -> Outcome:
+    if not execution.function.is_async:
+        return execution.run()
+    from stepbase.sdk.background import run
+
+    return run(execution.arun())
+
+
+async def _arun(execution: Execution) -> Outcome:
+    if execution.function.is_async:
+        return await execution.arun()
+    import asyncio
+
+    return await asyncio.to_thread(execution.run)

@@ -1,0 +1,217 @@
+"""Running a handler for one call, and what came of it.
+
+A sync handler runs in the current thread and leaves by `Suspend`. An async one is driven by hand
+inside the host's own task: what it awaits of asyncio is passed on to the event loop, what it awaits of
+us (`Parked`) is answered on the spot, so a call costs no task of its own and finished steps no trip
+through the loop. When the call is over the parked handler is left by CancelledError.
+"""
+
+import types
+from collections.abc import Coroutine, Generator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stepbase.errors import Suspend
+from stepbase.protocol.call import Call
+from stepbase.sdk import typed
+from stepbase.sdk.app import App
+from stepbase.sdk.context import Context, ReplayLogger
+from stepbase.sdk.event import Event, from_payload
+from stepbase.sdk.fault import CodedError, Fault, fault
+from stepbase.sdk.function import Function
+from stepbase.sdk.replay import Decision, Place, Replay, StepOp
+from stepbase.sdk.step import Parked, Step, SyncStep, answer
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The handler returned: its value as JSON text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """The call ended at a step."""
+
+    ops: tuple[StepOp, ...]
+    no_retry: bool
+    retry_after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """The handler failed outside a step."""
+
+    fault: Fault
+
+
+Outcome = Returned | Reported | Raised
+
+
+@dataclass(slots=True)
+class Execution:
+    """One call of one function, ready to run."""
+
+    function: Function
+    replay: Replay
+    arguments: dict[str, Any]
+
+    def run(self) -> Outcome:
+        """Run a sync handler in this thread."""
+        try:
+            value = self.function.handler(**self.arguments)
+        except Suspend:
+            return self._left()
+        except Exception as error:
+            return self._raised(error)
+        return self._returned(value)
+
+    async def arun(self) -> Outcome:
+        """Run an async handler in the running task."""
+        import asyncio
+
+        coroutine = self.function.handler(**self.arguments)
+        try:
+            value = await _drive(coroutine, self.replay, asyncio.CancelledError)
+        except asyncio.CancelledError:
+            if not self._is_left:
+                raise  # the host itself is stopping
+            return self._left()
+        except Exception as error:
+            return self._raised(error)
+        return self._returned(value)
+
+    @property
+    def _is_left(self) -> bool:
+        return self.replay.is_over or self.replay.passed_over is not None
+
+    def _left(self) -> Outcome:
+        replay = self.replay
+        if replay.ops:
+            return Reported(tuple(replay.ops), replay.no_retry, replay.retry_after)
+        return Raised(fault(_unexpected(replay.passed_over)))
+
+    def _returned(self, value: object) -> Outcome:
+        if self._is_left:
+            return self._left()  # the handler swallowed the suspension
+        try:
+            what = f'function "{self.function.id}"'
+            return Returned(typed.encode(value, self.function.returns, what))
+        except Exception as error:
+            return Raised(fault(error))
+
+    def _raised(self, error: Exception) -> Outcome:
+        if self._is_left:
+            self.function_logger.warning(
+                "the handler raised while it was being left at a step; the step counts",
+                exc_info=error,
+            )
+            return self._left()
+        return Raised(fault(error))
+
+    @property
+    def function_logger(self) -> Any:
+        """Where this function's own warnings go."""
+        import logging
+
+        return logging.getLogger("stepbase.sdk")
+
+
+def _unexpected(place: Place | None) -> Exception:
+    name = place.step_id if place else "?"
+    return StepUnexpectedError(
+        f'found step "{name}" when targeting a different step: the function was changed while this run '
+        "was under way; put changed code behind a new step id"
+    )
+
+
+class StepUnexpectedError(Exception):
+    """A call was for a planned step that the handler no longer reaches."""
+
+    code = "step_unexpected"
+
+
+@types.coroutine
+def _drive(
+    coroutine: Coroutine[Any, Any, Any], replay: Replay, leave: type[BaseException]
+) -> Generator[Any, Any, Any]:
+    forward: Any = coroutine.send
+    argument: Any = None
+    while True:
+        try:
+            asked = forward(argument)
+        except StopIteration as done:
+            return done.value
+        if type(asked) is Parked:
+            if asked.new is not None and answer(replay, asked.new) is Decision.RUN:
+                forward, argument = coroutine.send, Decision.RUN
+            else:
+                forward, argument = (
+                    coroutine.throw,
+                    leave("this call is over; the run goes on later"),
+                )
+            continue
+        try:
+            argument = yield asked
+            forward = coroutine.send
+        except BaseException as error:
+            forward, argument = coroutine.throw, error
+
+
+def prepare(app: App, function: Function, call: Call) -> Execution:
+    """Check the call's events and build the handler's arguments.
+
+    Raises:
+        CodedError: Final; if a payload does not fit its event class. The message names the field.
+    """
+    replay = Replay(call)
+    wants = function.wants
+    arguments: dict[str, Any] = {}
+    if "event" in wants:
+        arguments["event"] = _event(function, call.event)
+    if "events" in wants:
+        arguments["events"] = [_event(function, each) for each in call.events]
+    if "step" in wants:
+        arguments["step"] = (Step if function.is_async else SyncStep)(app, replay)
+    if "ctx" in wants:
+        arguments["ctx"] = _context(app, function, call, replay)
+    if "event" not in wants and "events" not in wants and function.models:
+        _event(function, call.event)
+    return Execution(function, replay, arguments)
+
+
+def _context(app: App, function: Function, call: Call, replay: Replay) -> Context:
+    extra: dict[str, object] = {"run_id": call.run_id, "function": function.slug}
+    return Context(
+        run_id=call.run_id,
+        attempt=call.attempt,
+        max_attempts=call.max_attempts,
+        app=app,
+        function=function,
+        logger=ReplayLogger(app.logger, replay, extra),
+    )
+
+
+def _event(function: Function, raw: Mapping[str, Any]) -> Event[Any]:
+    data = raw.get("data")
+    data = {} if data is None else data
+    model = function.model_for(str(raw.get("name") or ""))
+    if model is not None:
+        data = _validate(model, data, raw)
+    return from_payload(raw, data)
+
+
+def _validate(model: Any, data: Any, raw: Mapping[str, Any]) -> Any:
+    try:
+        return model.model_validate(data)
+    except ValueError as error:
+        first = error
+    try:
+        return typed.decode(data, model, "event")  # strict models read JSON more kindly
+    except CodedError:
+        raise CodedError(
+            f'event "{raw.get("name")}" ({raw.get("id")}) does not fit {model.__name__}: '
+            f"data.{typed.explain(first)}",
+            "event_invalid",
+        ) from first

@@ -1,0 +1,102 @@
+"""Errors on their way out: the error object of the wire, and whether and when to try again."""
+
+import math
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+
+from stepbase.errors import NonRetriableError, RetryAfterError
+
+_OWN_CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_MAX_CAUSES = 5
+_MAX_STACK = 32_000
+_CODES: tuple[tuple[type[BaseException], str], ...] = (
+    (NonRetriableError, "non_retriable_error"),
+    (RetryAfterError, "retry_after_error"),
+)
+
+
+class CodedError(NonRetriableError):
+    """A final error of ours that carries the wire's `code` word."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An exception as a reply needs it.
+
+    Attributes:
+        error: The error object `{code, name, message, stack, cause?}`.
+        no_retry: True if there must be no further attempt.
+        retry_after: Value of the `Retry-After` header, or None.
+    """
+
+    error: dict[str, object]
+    no_retry: bool
+    retry_after: str | None
+
+
+def fault(exception: BaseException) -> Fault:
+    """Describe an exception for the server; frames of stepbase itself are left out of its stack."""
+    return Fault(
+        error=error_object(exception),
+        no_retry=isinstance(exception, NonRetriableError),
+        retry_after=_retry_after(exception.when)
+        if isinstance(exception, RetryAfterError)
+        else None,
+    )
+
+
+def error_object(exception: BaseException, depth: int = 0) -> dict[str, object]:
+    """Return the error object of the wire, causes included."""
+    import traceback  # only failures need it
+
+    shown = traceback.TracebackException(
+        type(exception), exception, _skip_own(exception.__traceback__), compact=True
+    )
+    stack = "".join(shown.format(chain=False))
+    error: dict[str, object] = {
+        "code": _code(exception),
+        "message": clean(str(exception)),
+        "name": type(exception).__name__,
+        "stack": clean(stack[-_MAX_STACK:]),
+    }
+    if exception.__cause__ is not None and depth < _MAX_CAUSES:
+        error["cause"] = error_object(exception.__cause__, depth + 1)
+    return error
+
+
+def _code(exception: BaseException) -> str:
+    code = getattr(exception, "code", None)
+    if isinstance(exception, CodedError) and isinstance(code, str):
+        return code
+    return next((code for kind, code in _CODES if isinstance(exception, kind)), "unknown")
+
+
+def _skip_own(tb: TracebackType | None) -> TracebackType | None:
+    first = tb
+    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_OWN_CODE):
+        tb = tb.tb_next
+    return tb or first
+
+
+def clean(text: str) -> str:
+    """Write NUL characters and lone surrogates visibly: no database takes them."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+
+
+def _retry_after(when: datetime | timedelta | float) -> str:
+    # TypeScript's forms: whole seconds for a span, ISO time for a moment.
+    if isinstance(when, datetime):
+        return iso_ms(when)
+    seconds = when.total_seconds() if isinstance(when, timedelta) else when
+    return str(math.ceil(seconds))
+
+
+def iso_ms(when: datetime) -> str:
+    """Write an aware datetime as the wire has it: UTC, milliseconds, Z."""
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

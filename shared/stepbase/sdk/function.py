@@ -1,0 +1,275 @@
+"""Functions: a handler with its id, triggers and options, checked when it is defined."""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
+from urllib.parse import quote
+
+from stepbase.errors import DefinitionError
+from stepbase.protocol import names
+from stepbase.sdk import options as opt
+from stepbase.sdk import typed
+from stepbase.sdk.trigger import Cron, EventTrigger, Trigger, to_triggers
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_ARGUMENTS = ("event", "events", "step", "ctx")
+
+
+def check_id(value: object, what: str) -> str:
+    """Return an app's or function's id if it can stand in a URL.
+
+    Raises:
+        DefinitionError: If not; the message says what is allowed.
+    """
+    if not isinstance(value, str) or not _ID.fullmatch(value) or len(value) > 100:
+        raise DefinitionError(
+            f'{what}: an id is letters, digits, "-", "_" and ".", for example "award-currency" '
+            f"(at most 100); got {value!r}"
+        )
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of one function; see `App.function`."""
+
+    retries: int = 3
+    concurrency: tuple[opt.Concurrency, ...] = ()
+    throttle: opt.Throttle | None = None
+    rate_limit: opt.RateLimit | None = None
+    debounce: opt.Debounce | None = None
+    priority: opt.Priority | None = None
+    batch: opt.Batch | None = None
+    idempotency: str | None = None
+    singleton: opt.Singleton | None = None
+    cancel_on: tuple[opt.CancelOn, ...] = ()
+    timeouts: opt.Timeouts | None = None
+    engine: opt.EngineOptions | None = None
+
+    def wire(self) -> dict[str, Any]:
+        """Return the fields that register these options, spelled as the official SDK does."""
+        fields: dict[str, Any] = {
+            "concurrency": [limit.wire() for limit in self.concurrency] or None,
+            "throttle": self.throttle and self.throttle.wire(),
+            "rateLimit": self.rate_limit and self.rate_limit.wire(),
+            "debounce": self.debounce and self.debounce.wire(),
+            "priority": self.priority and self.priority.wire(),
+            "batchEvents": self.batch and self.batch.wire(),
+            "idempotency": self.idempotency,
+            "singleton": self.singleton and self.singleton.wire(),
+            "cancel": [cancel.wire() for cancel in self.cancel_on] or None,
+            "timeouts": self.timeouts and self.timeouts.wire(),
+            "stepbase": self.engine and self.engine.wire(),
+        }
+        return {name: value for name, value in fields.items() if value}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Function:
+    """A durable function of an app; made by `App.function`.
+
+    Attributes:
+        slug: `<app>-<id>`, its name on the wire.
+        handler: The Python callable.
+        wants: The arguments the handler takes, of event, events, step and ctx.
+        is_async: Whether the handler is `async def`.
+        returns: The handler's return annotation.
+        models: Event classes by event name, for checking payloads.
+        on_failure: The function that runs when this one failed for good, or None.
+    """
+
+    id: str
+    slug: str
+    name: str
+    handler: Callable[..., Any]
+    triggers: tuple[Trigger, ...]
+    options: Options
+    wants: tuple[str, ...]
+    is_async: bool
+    returns: Any
+    models: Mapping[str, Any] = field(default_factory=dict)
+    on_failure: "Function | None" = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the handler directly, without any durability."""
+        return self.handler(*args, **kwargs)
+
+    def model_for(self, event_name: str) -> Any:
+        """Return the event class that checks payloads of this name, or None for untyped ones.
+
+        A direct call of a function with a single event class is checked with that class.
+        """
+        model = self.models.get(event_name)
+        if model is None and event_name == "inngest/function.invoked" and len(self.models) == 1:
+            return next(iter(self.models.values()))
+        return model
+
+    def wire(self, serve_url: str) -> list[dict[str, Any]]:
+        """Return the objects that register this function, its failure handler included."""
+        url = f"{serve_url}?fnId={quote(self.slug)}&stepId={names.STEP}"
+        step = {
+            "id": names.STEP,
+            "name": names.STEP,
+            "retries": {"attempts": self.options.retries},
+            "runtime": {"type": "http", "url": url},
+        }
+        registered = {
+            "id": self.slug,
+            "name": self.name,
+            "triggers": [trigger.wire() for trigger in self.triggers],
+            "steps": {names.STEP: step},
+            **self.options.wire(),
+        }
+        return [registered, *(self.on_failure.wire(serve_url) if self.on_failure else [])]
+
+
+def define(
+    app_id: str,
+    function_id: str,
+    handler: Callable[..., Any],
+    on: object,
+    options: Options,
+    name: str | None,
+    on_failure: Callable[..., Any] | None,
+) -> Function:
+    """Check everything a function declares and build it.
+
+    Raises:
+        DefinitionError: If something cannot work; the message says what is allowed.
+    """
+    what = f'function "{function_id}"'
+    check_id(function_id, "@app.function(id)")
+    triggers = to_triggers(on)
+    models = {
+        trigger.name: trigger.model
+        for trigger in triggers
+        if isinstance(trigger, EventTrigger) and trigger.model is not None
+    }
+    _check_options(options, triggers, what)
+    for cancel in options.cancel_on:
+        for model in models.values() if cancel.match else ():
+            opt.check_path_in_model(cancel.match or "", model, f"{what}: CancelOn(match=…)")
+    wants = _wants(handler, what)
+    slug = f"{app_id}-{function_id}"
+    failure = None
+    if on_failure is not None:
+        failure = _failure(slug, name or function_id, on_failure)
+    return Function(
+        id=function_id,
+        slug=slug,
+        name=name or function_id,
+        handler=handler,
+        triggers=triggers,
+        options=options,
+        wants=wants,
+        is_async=inspect.iscoroutinefunction(handler),
+        returns=typed.returns_of(handler),
+        models=models,
+        on_failure=failure,
+    )
+
+
+def _failure(slug: str, name: str, handler: Callable[..., Any]) -> Function:
+    """The extra function a server runs when another one failed for good (vector `02-register…`)."""
+    expression = f"event.data.function_id == '{slug}'"
+    what = f'on_failure of "{slug}"'
+    return Function(
+        id=f"{slug}-failure",
+        slug=f"{slug}-failure",
+        name=f"{name} (failure)",
+        handler=handler,
+        triggers=(EventTrigger(names.EVENT_FUNCTION_FAILED, expression),),
+        options=Options(retries=0),
+        wants=_wants(handler, what),
+        is_async=inspect.iscoroutinefunction(handler),
+        returns=typed.returns_of(handler),
+    )
+
+
+def _check_options(options: Options, triggers: Sequence[Trigger], what: str) -> None:
+    retries = options.retries
+    if (
+        not isinstance(retries, int)
+        or isinstance(retries, bool)
+        or not 0 <= retries <= names.MAX_RETRIES
+    ):
+        raise DefinitionError(
+            f"{what}: retries=… is a whole number from 0 to {names.MAX_RETRIES}, got {retries!r}"
+        )
+    if len(options.concurrency) > names.MAX_CONCURRENCY_LIMITS:
+        raise DefinitionError(
+            f"{what}: at most {names.MAX_CONCURRENCY_LIMITS} concurrency limits, "
+            f"got {len(options.concurrency)}"
+        )
+    if len(options.cancel_on) > names.MAX_CANCELS:
+        raise DefinitionError(
+            f"{what}: at most {names.MAX_CANCELS} cancel_on events, got {len(options.cancel_on)}"
+        )
+    if options.idempotency is not None:
+        opt.check_expression(options.idempotency, f"{what}: idempotency=…")
+        if options.rate_limit is not None:
+            raise DefinitionError(
+                f"{what}: idempotency is a rate limit of 1 in 24 hours; give one of the two"
+            )
+    if options.batch is not None:
+        _check_batch(options, what)
+    if options.batch is not None and any(isinstance(trigger, Cron) for trigger in triggers):
+        raise DefinitionError(f"{what}: batch collects events; it cannot go with Cron(…)")
+
+
+def _check_batch(options: Options, what: str) -> None:
+    others = {
+        "cancel_on": options.cancel_on,
+        "debounce": options.debounce,
+        "singleton": options.singleton,
+        "priority": options.priority,
+    }
+    for name, value in others.items():
+        if value:
+            raise DefinitionError(f"{what}: batch and {name} exclude each other on the server")
+
+
+def _wants(handler: Callable[..., Any], what: str) -> tuple[str, ...]:
+    """Return the arguments a handler takes, in the order it names them."""
+    if not callable(handler):
+        raise DefinitionError(f"{what}: expected a function, got {handler!r}")
+    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+        raise DefinitionError(f"{what}: a handler returns its result, it cannot yield")
+    wants = []
+    for parameter in inspect.signature(handler).parameters.values():
+        known = parameter.name in _ARGUMENTS and parameter.kind in (
+            parameter.POSITIONAL_OR_KEYWORD,
+            parameter.KEYWORD_ONLY,
+        )
+        if known:
+            wants.append(parameter.name)
+        elif parameter.default is parameter.empty and parameter.kind not in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+        ):
+            raise DefinitionError(
+                f"{what}: the handler takes {parameter.name!r}; arguments are given by name, "
+                "and there are: event, events, step, ctx"
+            )
+    _check_step_annotation(handler, what)
+    return tuple(wants)
+
+
+def _check_step_annotation(handler: Callable[..., Any], what: str) -> None:
+    """A sync handler with the async `Step` would never await its steps, so refuse it here."""
+    try:
+        kind = getattr(get_type_hints(handler).get("step"), "__name__", None)
+    except (NameError, TypeError, AttributeError):
+        kind = None  # names that exist only for the type checker
+    is_async = inspect.iscoroutinefunction(handler)
+    if kind == "Step" and not is_async:
+        raise DefinitionError(
+            f"{what}: the handler is a plain def, so its step is a SyncStep: "
+            "annotate it `step: SyncStep`, or write `async def`"
+        )
+    if kind == "SyncStep" and is_async:
+        raise DefinitionError(
+            f"{what}: the handler is async, so its step is a Step: annotate it `step: Step`"
+        )

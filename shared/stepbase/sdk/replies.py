@@ -1,0 +1,89 @@
+"""Answers on the wire: status, headers and bytes for each outcome of a call."""
+
+from dataclasses import dataclass, field
+
+from stepbase.config import InngestConfig
+from stepbase.errors import ProtocolError
+from stepbase.protocol import names
+from stepbase.protocol.jsontext import dumps, dumps_bytes
+from stepbase.protocol.op import Op
+from stepbase.sdk.execution import Outcome, Reported, Returned
+from stepbase.sdk.fault import Fault
+from stepbase.sdk.replay import StepOp
+from stepbase.sdk.version import SDK
+
+
+@dataclass(slots=True)
+class Response:
+    """What a host sends back."""
+
+    status: int
+    body: bytes = field(repr=False)
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def server_kind(settings: InngestConfig) -> str:
+    """Return the word for the mode: dev or cloud."""
+    return "dev" if settings.is_dev else "cloud"
+
+
+def standing_headers(settings: InngestConfig, framework: str) -> dict[str, str]:
+    """Return the headers of every response (vector `03-call…`)."""
+    headers = {
+        "content-type": "application/json",
+        names.SDK: SDK,
+        names.REQ_VERSION: str(names.EXECUTION_VERSION),
+        "user-agent": SDK,
+        names.FRAMEWORK: framework,
+        names.EXPECTED_SERVER_KIND: server_kind(settings),
+        names.SDK_HANDLED: "true",
+    }
+    if settings.env:
+        headers[names.ENV] = settings.env
+    return headers
+
+
+def reply(outcome: Outcome) -> Response:
+    """Write the answer to a call."""
+    if isinstance(outcome, Returned):
+        return Response(200, outcome.text.encode())
+    if isinstance(outcome, Reported):
+        body = "[" + ",".join(_op_text(op) for op in outcome.ops) + "]"
+        return Response(206, body.encode(), _retry_headers(outcome))
+    return raised(outcome.fault)
+
+
+def raised(fault: Fault) -> Response:
+    """Write the answer of a function that failed outside a step."""
+    return Response(500, dumps_bytes(fault.error), _retry_headers(fault))
+
+
+def refusal(error: ProtocolError) -> Response:
+    """Write the answer to a request that is none; servers try it again."""
+    body = {"code": error.code, "message": str(error), "name": type(error).__name__}
+    return Response(error.status, dumps_bytes(body))
+
+
+def _retry_headers(outcome: Reported | Fault) -> dict[str, str]:
+    headers = {}
+    if outcome.no_retry:
+        headers[names.NO_RETRY] = "true"
+    retry_after = outcome.retry_after
+    if retry_after is not None:
+        headers[names.RETRY_AFTER] = retry_after
+    return headers
+
+
+def _op_text(op: StepOp) -> str:
+    shape = Op(
+        op=op.op,
+        id=op.place.hashed,
+        name=op.name,
+        display_name=op.place.step_id,
+        opts=op.opts,
+        error=op.error,
+        userland_id=op.place.step_id,
+        userland_index=op.place.index or None,
+    ).encode()
+    del shape["data"]
+    return f'{dumps(shape)[:-1]},"data":{op.data}}}'

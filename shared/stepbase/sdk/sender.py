@@ -1,0 +1,139 @@
+"""Sending events: the request, the tries, the answer. Written once; two small drivers."""
+
+import json
+import random
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stepbase import clock
+from stepbase.config import InngestConfig
+from stepbase.errors import DefinitionError, SendError
+from stepbase.protocol import ids, names
+from stepbase.protocol.jsontext import dumps
+from stepbase.sdk import typed
+from stepbase.sdk.event import Event, event_name_of
+from stepbase.sdk.http import Answer, Exchange
+from stepbase.sdk.version import SDK
+
+TRIES = 5
+_FIRST_PAUSE_SECONDS = 0.1
+
+Sendable = Any
+"""An `EventData` instance, an `Event`, or a dict with at least a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Asks the driver to wait before the next try."""
+
+    seconds: float
+
+
+def to_events(given: Sendable | Sequence[Sendable]) -> list[Event[Any]]:
+    """Read what may be sent.
+
+    Raises:
+        DefinitionError: If something is no event; the message says what is.
+    """
+    items = given if isinstance(given, list | tuple) else [given]
+    return [_to_event(item) for item in items]
+
+
+def _to_event(item: Sendable) -> Event[Any]:
+    if isinstance(item, Event):
+        return item
+    if event_name_of(type(item)) is not None:
+        return Event(data=item)
+    if isinstance(item, Mapping) and isinstance(item.get("name"), str):
+        unknown = set(item) - {"name", "data", "id", "ts", "user", "v"}
+        if not unknown:
+            return Event(**item)
+        raise DefinitionError(f"an event has no field {', '.join(sorted(unknown))}: {item!r:.80}")
+    raise DefinitionError(
+        f'cannot send {item!r:.80}: expected an EventData instance, Event("name", {{…}}), '
+        'or a dict with "name" and "data"'
+    )
+
+
+def send(
+    events: Sequence[Event[Any]], config: InngestConfig
+) -> Generator[Exchange | Pause, Any, list[str]]:
+    """Post events as one request, at most five times; returns the server's ids of them.
+
+    Yields `Exchange`s, to be sent an `Answer`, and `Pause`s. Every try carries the same seed, so the
+    server gives the same ids to events it has already taken.
+
+    Raises:
+        SendError: If the server refused one, or never answered.
+    """
+    if not events:
+        return []
+    if len(events) > names.MAX_EVENTS_PER_REQUEST:
+        raise SendError(
+            f"{len(events)} events in one send, {names.MAX_EVENTS_PER_REQUEST} are allowed: split them"
+        )
+    if config.event_key is None and not config.is_dev:
+        raise SendError("no event key: set INNGEST_EVENT_KEY, or INNGEST_DEV=1 for the dev server")
+    exchange = _exchange(events, config)
+    answer = Answer(0, {}, b"")
+    for attempt in range(TRIES):
+        answer = yield exchange
+        if 0 < answer.status < 500:
+            break
+        if attempt < TRIES - 1:
+            yield Pause(_FIRST_PAUSE_SECONDS * (2**attempt + random.random()))
+    return _ids(answer)
+
+
+def _exchange(events: Sequence[Event[Any]], config: InngestConfig) -> Exchange:
+    body = "[" + ",".join(_event_text(event) for event in events) + "]"
+    seed = ids.event_id_seed(clock.now_ms(), random.randbytes(10))
+    headers = {
+        "content-type": "application/json",
+        "user-agent": SDK,
+        names.SDK: SDK,
+        names.EVENT_ID_SEED: seed,
+    }
+    if config.env:
+        headers[names.ENV] = config.env
+    url = f"{config.event_origin}/e/{config.event_key or names.NO_EVENT_KEY}"
+    return Exchange("POST", url, headers, body.encode())
+
+
+def _event_text(event: Event[Any]) -> str:
+    """Write one event; its payload obeys the same rules as a step's result."""
+    try:
+        data = typed.encode(event.data, type(event.data), f'event "{event.name}"')
+    except Exception as error:
+        raise SendError(str(error).replace("returned a value", "has a payload")) from error
+    if not data.startswith("{"):
+        raise SendError(f'event "{event.name}": its data must be a JSON object, got {data:.60}')
+    fields: dict[str, Any] = {"name": event.name, "ts": int(event.ts.timestamp() * 1000)}
+    if event.id:
+        fields["id"] = event.id
+    if event.user:
+        fields["user"] = dict(event.user)
+    if event.v is not None:
+        fields["v"] = event.v
+    return f'{dumps(fields)[:-1]},"data":{data}}}'
+
+
+def _ids(answer: Answer) -> list[str]:
+    if answer.status == 0:
+        raise SendError(f"events not sent after {TRIES} tries: {answer.body.decode()}")
+    try:
+        body = json.loads(answer.body)
+    except ValueError:
+        body = None
+    found = body.get("ids") if isinstance(body, dict) else None
+    accepted = [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
+    problem = body.get("error") if isinstance(body, dict) else None
+    if problem or not 200 <= answer.status < 300 or found is None:
+        shown = problem or answer.body[:200].decode(errors="replace")
+        raise SendError(
+            f"the server refused an event (HTTP {answer.status}): {shown}",
+            ids=tuple(filter(None, accepted)),
+            status=answer.status,
+        )
+    return accepted

@@ -1,0 +1,158 @@
+"""The verbs of `step`, each written once, for sync and async handlers alike. Pure.
+
+A verb is a generator. If the step is done it returns the result straight away; if not it yields one
+`NewStep` that says what has to happen. Its driver (`sdk.step`) runs, reports or parks it, and the call
+ends there; a driver that could go on in the same call would send the stored result back in.
+"""
+
+import uuid
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, TypeVar
+
+from stepbase.errors import NonRetriableError
+from stepbase.protocol import names
+from stepbase.protocol.duration import to_timedelta
+from stepbase.protocol.op import Opcode
+from stepbase.sdk import typed
+from stepbase.sdk.event import Event
+from stepbase.sdk.fault import iso_ms
+from stepbase.sdk.replay import MISSING, Place, Replay
+from stepbase.supabase.call import PreparedCall
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class NewStep:
+    """An unfinished step.
+
+    Attributes:
+        work: What to run if it is to run here, or None if the server does it.
+        returns: The annotation of the result, or `typed.UNTYPED`.
+        name: The op's `name` on the wire.
+        is_raw: True if the work gives JSON that must be read as `returns` before it counts.
+    """
+
+    place: Place
+    opcode: Opcode
+    name: str
+    work: Callable[[], Any] | None = None
+    returns: Any = typed.UNTYPED
+    is_raw: bool = False
+    opts: dict[str, Any] | None = None
+
+
+Verb = Generator[NewStep, Any, T]
+
+
+def run(
+    replay: Replay,
+    step_id: str,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    returns: Any,
+) -> Verb[Any]:
+    """Run a callable once and keep its result."""
+    place = replay.reach(step_id)
+    if returns is typed.UNTYPED:
+        returns = typed.returns_of(function)
+    value = replay.recall(place)
+    if value is MISSING:
+        work = partial(function, *args, **kwargs) if args or kwargs else function
+        value = yield NewStep(place, Opcode.STEP_RUN, place.step_id, work, returns)
+    if returns is typed.UNTYPED:
+        return value
+    return typed.decode(value, returns, f'step "{step_id}"')
+
+
+def sleep(
+    replay: Replay, step_id: str, duration: timedelta | str, now: Callable[[], datetime]
+) -> Verb[None]:
+    """Pause the run for a while; its clock starts when the step is first reached."""
+    try:
+        span = to_timedelta(duration)
+    except (TypeError, ValueError) as error:
+        raise NonRetriableError(f'step "{step_id}": {error}') from error
+    return (yield from _sleep(replay, step_id, lambda: now() + span, now))
+
+
+def sleep_until(
+    replay: Replay, step_id: str, when: datetime | str, now: Callable[[], datetime]
+) -> Verb[None]:
+    """Pause the run until a moment; one that has passed does not pause it."""
+    moment = _moment(step_id, when)
+    return (yield from _sleep(replay, step_id, lambda: moment, now))
+
+
+def _sleep(
+    replay: Replay, step_id: str, until: Callable[[], datetime], now: Callable[[], datetime]
+) -> Verb[None]:
+    place = replay.reach(step_id)
+    if replay.recall(place) is MISSING:
+        moment = until()
+        if moment - now() > timedelta(seconds=names.MAX_SLEEP_SECONDS):
+            raise NonRetriableError(
+                f'step "{step_id}": a sleep lasts at most {names.MAX_SLEEP_SECONDS // 86_400} days, '
+                f"this one would end {iso_ms(moment)}"
+            )
+        yield NewStep(place, Opcode.SLEEP, iso_ms(moment))
+
+
+def _moment(step_id: str, when: datetime | str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(when) if isinstance(when, str) else when
+    except ValueError as error:
+        raise NonRetriableError(
+            f'step "{step_id}": not a time: {when!r}; write for example "2030-01-31T09:00:00Z"'
+        ) from error
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        raise NonRetriableError(
+            f'step "{step_id}": sleep_until needs a datetime with a timezone, got {when!r}; '
+            "use datetime.now(UTC) + timedelta(…)"
+        )
+    return moment.astimezone(UTC)
+
+
+def send_event(
+    replay: Replay,
+    step_id: str,
+    events: Sequence[Event[Any]],
+    send: Callable[[Sequence[Event[Any]]], Any],
+) -> Verb[list[str]]:
+    """Send events once; ids derived from the run and the step keep a repeated send from doubling them."""
+    place = replay.reach(step_id)
+    value = replay.recall(place)
+    if value is MISSING:
+        for i, event in enumerate(events):
+            event.id = event.id or stable_key(replay.run_id, f"{place.hashed}:{i}")
+        value = yield NewStep(
+            place, Opcode.STEP_RUN, place.step_id, partial(send, events), list[str]
+        )
+    return [str(each) for each in value]
+
+
+def stable_key(run_id: str, name: str) -> str:
+    """Return a UUID that is the same at every replay and retry of this run."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}:{name}"))
+
+
+def rpc(
+    replay: Replay, step_id: str, prepared: PreparedCall, call: Callable[..., Any]
+) -> Verb[Any]:
+    """Call an SQL function through the ledger, so that its effect happens once.
+
+    Args:
+        call: Carries the prepared call and the step's hashed id, and returns the typed result.
+    """
+    place = replay.reach(step_id)
+    value = replay.recall(place)
+    if value is MISSING:
+        work = partial(call, prepared, place.hashed)
+        value = yield NewStep(place, Opcode.STEP_RUN, place.step_id, work, prepared.returns, True)
+    if prepared.returns is typed.UNTYPED:
+        return value
+    return typed.decode(value, prepared.returns, f'step "{step_id}"')

@@ -1,0 +1,149 @@
+"""Exactly-once calls: carrying a `PreparedCall` to `public.stepbase_call`, and reading the answer.
+
+Everything is retried but what cannot come out differently: errors the function raises itself (P0001),
+bad data (classes 22 and 23), PT4xx, and the ledger's own (SB0…). The rest of the list only adds a
+hint for the person who reads the attempt.
+"""
+
+import json
+import re
+from decimal import Decimal
+from typing import Any
+
+from stepbase.errors import NonRetriableError, StepbaseError
+from stepbase.supabase.call import PreparedCall
+
+CALL = "stepbase_call"
+
+_FINAL = re.compile(r"P0001|2[23]...|PT4..|SB0..")
+_HINTS: tuple[tuple[str, str], ...] = (
+    (
+        r"42883|PGRST202|PGRST002|PGRST203",
+        "the SQL function, or public.stepbase_call itself, is not there (yet): apply the migrations "
+        "(stepbase db apply, supabase db push); if they are applied, run: notify pgrst, 'reload schema'",
+    ),
+    (
+        r"25006",
+        "the database is read-only: a failover is under way, or the disk is full; "
+        "on Supabase see Database → Settings",
+    ),
+    (
+        r"401|PGRST30[123]",
+        "the Supabase key was refused: it is expired, revoked or of another project; "
+        "check SUPABASE_SECRET_KEY and SUPABASE_URL",
+    ),
+    (
+        r"42501|403",
+        "a grant is missing: public.stepbase_call needs the secret key (service_role), and the SQL function "
+        "needs: grant execute on function … to service_role (or to authenticated, with as_user=)",
+    ),
+    (r"57014", "the statement ran into its timeout: raise it with step.rpc(…, timeout=…)"),
+    (
+        r"40001|40P01|55P03",
+        "two transactions were in each other's way; the next attempt usually succeeds",
+    ),
+    (
+        r"08...|53...|57P0.|PGRST00[013]|50[234]|5..",
+        "the database or its API is away or overloaded",
+    ),
+)
+
+
+class RpcError(StepbaseError):
+    """An SQL function could not be called, or failed in a way that may pass; the step is tried again.
+
+    Attributes:
+        code: SQLSTATE, PostgREST code or HTTP status, or None when there was no answer.
+    """
+
+    def __init__(self, message: str, code: str | None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def call(prepared: PreparedCall, step: str) -> Any:
+    """Carry a call, blocking; returns the function's result.
+
+    Raises:
+        NonRetriableError: If trying again cannot help; the message is the database's.
+        RpcError: If it can; the message says what to do.
+    """
+    import httpx
+    from postgrest import APIError
+
+    from stepbase.supabase.client import sync_client
+
+    try:
+        response = sync_client().rpc(CALL, prepared.parameters(step)).execute()
+    except APIError as error:
+        raise classify(prepared.function, error.json()) from error
+    except (httpx.HTTPError, LookupError) as error:
+        raise _unreachable(prepared.function, error) from error
+    return read(prepared, response.data)
+
+
+async def acall(prepared: PreparedCall, step: str) -> Any:
+    """Carry a call on the running event loop; see `call`."""
+    import httpx
+    from postgrest import APIError
+
+    from stepbase.supabase.client import async_client
+
+    try:
+        response = await async_client().rpc(CALL, prepared.parameters(step)).execute()
+    except APIError as error:
+        raise classify(prepared.function, error.json()) from error
+    except (httpx.HTTPError, LookupError) as error:
+        raise _unreachable(prepared.function, error) from error
+    return read(prepared, response.data)
+
+
+def classify(function: str, body: Any) -> Exception:
+    """Turn an error body of the REST API into the exception to raise."""
+    fields = body if isinstance(body, dict) else {}
+    code = str(fields.get("code") or "")
+    message = str(fields.get("message") or "no message")
+    source = RpcError(f"{function}: {message} ({code or 'no code'})", code or None)
+    if _FINAL.fullmatch(code):
+        final = NonRetriableError(message)
+        final.__cause__ = source
+        return final
+    notes = [str(fields[name]) for name in ("details", "hint") if fields.get(name)]
+    notes += [hint for pattern, hint in _HINTS if re.fullmatch(pattern, code)][:1]
+    shown = "; ".join([f"{function}: {message} ({code or 'no code'})", *notes])
+    return RpcError(shown, code or None)
+
+
+def _unreachable(function: str, error: Exception) -> RpcError:
+    reason = str(error) or type(error).__name__
+    if isinstance(error, LookupError):
+        return RpcError(f"{function}: {reason}", None)
+    return RpcError(
+        f"{function}: no answer from Supabase ({type(error).__name__}: {reason}): "
+        "check SUPABASE_URL and that the project is not paused",
+        None,
+    )
+
+
+def read(prepared: PreparedCall, text: Any) -> Any:
+    """Read the envelope `{"data": …, "replayed": …}` and return the result as plain JSON.
+
+    Raises:
+        RpcError: If it is no envelope.
+    """
+    try:
+        envelope = json.loads(text, parse_float=_number) if isinstance(text, str) else text
+        return envelope["data"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise RpcError(
+            f"{prepared.function}: public.{CALL} answered {text!r:.120}, expected a JSON text with data: "
+            "the migrations of this database are of another version",
+            None,
+        ) from error
+
+
+def _number(text: str) -> float | Decimal:
+    """Read a number as float if that loses nothing, else as Decimal."""
+    number = float(text)
+    exact = Decimal(text)
+    return number if Decimal(repr(number)) == exact else exact
