@@ -46,16 +46,17 @@ def command(
     from stepbase.local.gateway.app import Gateway
     from stepbase.local.gateway.auth import Authenticator, Keys
     from stepbase.local.gateway.database import Database
-    from stepbase.local.serving import serve
+    from stepbase.local.serving import Service, listen
 
     log.setup()
+    try:
+        sock = listen(host, port)
+    except LocalError as error:
+        raise click.ClickException(str(error)) from error
     gateway = Gateway(
         Database(database_url, schemas),
         Authenticator(Keys.load(keys), jwks_url),
         schemas=schemas,
         most=max_rows,
     )
-    try:
-        serve(gateway, "gateway", host, port)
-    except LocalError as error:
-        raise click.ClickException(str(error)) from error
+    Service(gateway, "gateway", sock).run()

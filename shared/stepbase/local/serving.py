@@ -2,8 +2,10 @@
 
 import json
 import logging
+import os
 import socket
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import uvicorn
@@ -13,8 +15,8 @@ from stepbase.local.errors import PortTakenError
 _GRACE_SECONDS = 5
 
 
-def listen(host: str, port: int, option: str) -> socket.socket:
-    """Return a socket bound to `port` (0: any free one).
+def listen(host: str, port: int, option: str = "--port") -> socket.socket:
+    """Return a listening socket on `port` (0: any free one).
 
     Raises:
         PortTakenError: naming the port and the `option` that chooses another.
@@ -25,50 +27,60 @@ def listen(host: str, port: int, option: str) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
-        # Two sockets may be bound to one port; only one may listen.
         sock.listen(512)
     except OSError as error:
         sock.close()
         raise PortTakenError(
-            f"port {port} on {host} cannot be used ({error.strerror}); "
-            f"stop what listens there or choose another with {option}"
+            f"port {port} on {host} cannot be used ({os.strerror(error.errno or 0)}): "
+            f"stop what listens there, or choose another with {option}"
         ) from error
     return sock
 
 
-def announce(name: str, port: int, **more: object) -> None:
-    """Print the line a supervisor waits for."""
-    sys.stdout.write(json.dumps({"ready": name, "port": port, **more}) + "\n")
-    sys.stdout.flush()
+def inherited(fd: int) -> socket.socket:
+    """Return the listening socket that this process was started with."""
+    return socket.socket(fileno=fd)
 
 
-def serve(app: Any, name: str, host: str, port: int, option: str = "--port") -> None:
-    """Serve `app` until SIGINT or SIGTERM; prints `{"ready": name, "port": N}` once it answers.
+class Service:
+    """One application on one listening socket; prints `{"ready": name, "port": N}` when it answers.
 
-    Raises:
-        PortTakenError: before anything was started.
+    `more` goes into that line.
     """
-    sock = listen(host, port, option)
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        lifespan="on",
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
-    _Server(config, name, sock.getsockname()[1]).run(sockets=[sock])
+
+    def __init__(
+        self, app: Any, name: str, sock: socket.socket, more: Mapping[str, object] | None = None
+    ) -> None:
+        self._sock = sock
+        self._ready = {"ready": name, "port": sock.getsockname()[1], **(more or {})}
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            lifespan="on",
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+        self._server = _Server(config, self._ready)
+
+    def run(self) -> None:
+        """Serve until SIGINT, SIGTERM or `stop`; closes the socket."""
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        self._server.run(sockets=[self._sock])
+
+    def stop(self) -> None:
+        """Let `run` finish what it is answering and return; callable from any thread."""
+        self._server.should_exit = True
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, name: str, port: int) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Mapping[str, object]) -> None:
         super().__init__(config)
-        self._name = name
-        self._port = port
+        self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if not self.should_exit:
-            announce(self._name, self._port)
+            sys.stdout.write(json.dumps(self._ready) + "\n")
+            sys.stdout.flush()
