@@ -7,7 +7,7 @@ import click
 
 import stepbase.cli
 
-_NOT_COMMANDS = {"main"}
+_NOT_COMMANDS = {"main", "__main__"}
 
 
 class LazyGroup(click.Group):
