@@ -39,13 +39,16 @@ comment on schema stepbase is 'Durable step functions: events, runs, steps, outb
 revoke all on schema stepbase from public;
 
 -- The clock of everything below; tests move it with `set stepbase.fake_now = '…'`.
+-- plpgsql, because a SQL function that cannot be inlined is parsed anew in every transaction (30 µs).
 create or replace function stepbase.now() returns timestamptz
-language sql stable security invoker set search_path = ''
+language plpgsql stable security invoker set search_path = ''
 as $$
-  select coalesce(
+begin
+  return coalesce(
     nullif(pg_catalog.current_setting('stepbase.fake_now', true), '')::timestamptz,
     pg_catalog.clock_timestamp()
-  )
+  );
+end
 $$;
 comment on function stepbase.now() is 'The clock of all stepbase SQL: the database''s, unless a test sets stepbase.fake_now.';
 

@@ -27,10 +27,7 @@ create table stepbase.outbox (
   tries int not null default 0,
   token text,
   error text,
-  dead_at timestamptz,
-  constraint a_dead_event_has_an_error_and_no_lease
-    check (dead_at is null or (error is not null and token is null)),
-  constraint tries_are_counted_from_zero check (tries >= 0)
+  dead_at timestamptz
 ) with (
   -- A queue: rows live for moments, so their remains are swept at once.
   fillfactor = 80,
@@ -43,9 +40,6 @@ create table stepbase.outbox (
 
 -- outbox_take: what is due, oldest first.
 create index outbox_due on stepbase.outbox (due_at) where dead_at is null;
--- outbox_requeue and outbox_health: the dead ones.
-create index outbox_dead on stepbase.outbox (dead_at) where dead_at is not null;
-
 comment on table stepbase.outbox is
   'Events on their way out, written by emit and row triggers in the transaction of the change.';
 
@@ -89,19 +83,19 @@ end
 $$;
 
 -- Puts one event into the outbox: the one place that knows its shape. For emit and the row triggers,
--- which have made sure that the name is allowed and p_data is an object. Returns the event's id. An
--- id that is already in the outbox is the same event again and changes nothing (it waits for a
--- transaction that is just inserting it). p_table is the row trigger's, for the error message. Raises
--- SB010 when the event is too large. Notifies only
--- while a relay has said that it sleeps: a NOTIFY takes a lock at commit that all databases of the
--- server share, too dear for every business transaction.
+-- which have made sure that the name is allowed and p_data is an object. p_more is the text of further
+-- fields, p_table the row trigger's table for the error message. Returns the event's id. Raises SB010
+-- when the event is too large, and 23505 when its id is in the outbox already.
+--
+-- Every business transaction pays for this, so there is one statement, which looks at the relay on its
+-- way, and the table has no check constraints (each costs as much as an index). Notifies only while a
+-- relay has said that it sleeps: NOTIFY takes a lock at commit that the whole server shares.
 create function stepbase.enqueue_event(
   p_name text,
   p_data json,
   p_id text default null,
   p_ts timestamptz default null,
-  p_user json default null,
-  p_v text default null,
+  p_more text default null,
   p_table regclass default null
 ) returns text
   language plpgsql
@@ -110,35 +104,29 @@ create function stepbase.enqueue_event(
 declare
   v_now constant timestamptz := stepbase.now();
   v_ms constant bigint := floor(date_part('epoch', v_now) * 1000);
-  v_hex text;
-  v_id text := p_id;
-  v_payload text;
+  -- UUIDv7 (RFC 9562 5.7): 48 bits of milliseconds, then a random UUID from behind its version digit.
+  v_hex constant text := lpad(to_hex(v_ms), 12, '0');
+  v_id constant text := coalesce(p_id, left(v_hex, 8) || '-' || right(v_hex, 4) || '-7'
+    || substr(gen_random_uuid()::text, 16));
+  v_payload json := json_build_object('name', p_name, 'data', p_data, 'id', v_id, 'ts',
+    coalesce(floor(date_part('epoch', p_ts) * 1000)::bigint, v_ms));
+  v_relay_sleeps boolean;
 begin
-  if v_id is null then
-    -- UUIDv7 (RFC 9562 5.7): 48 bits of milliseconds, then a random UUID from behind its version.
-    v_hex := lpad(to_hex(v_ms), 12, '0');
-    v_id := left(v_hex, 8) || '-' || right(v_hex, 4) || '-7' || substr(gen_random_uuid()::text, 16);
+  if p_more is not null then
+    v_payload := left(v_payload::text, -1) || p_more || '}';
   end if;
-
-  v_payload := '{"name":' || to_json(p_name)
-    || ',"data":' || p_data
-    || ',"id":' || to_json(v_id)
-    || ',"ts":' || coalesce(floor(date_part('epoch', p_ts) * 1000)::bigint, v_ms)
-    || coalesce(',"user":' || p_user, '')
-    || coalesce(',"v":' || to_json(p_v), '')
-    || '}';
-  if octet_length(v_payload) > 3145728 then
+  if pg_column_size(v_payload) > 3145728 then
     raise exception '%event "%" has % bytes, at most 3145728 (3 MiB) are allowed',
-      coalesce('row trigger on ' || p_table || ': ', ''), p_name, octet_length(v_payload)
+      coalesce('row trigger on ' || p_table || ': ', ''), p_name, pg_column_size(v_payload)
       using errcode = 'SB010',
         hint = 'Send an id and let the function read the rest from the database.';
   end if;
 
   insert into stepbase.outbox (id, name, payload, created_at, due_at)
-  values (v_id, p_name, v_payload::json, v_now, v_now)
-  on conflict (id) do nothing;
+  values (v_id, p_name, v_payload, v_now, v_now)
+  returning (select idle_until > v_now from stepbase.relay_state) into v_relay_sleeps;
 
-  if exists (select from stepbase.relay_state where idle_until > v_now) then
+  if v_relay_sleeps then
     perform pg_notify('stepbase', 'o');
   end if;
   return v_id;
@@ -146,7 +134,8 @@ end
 $$;
 
 -- Emits one event when, and only when, the caller's transaction commits. Returns its id, which is
--- also what de-duplicates it for 24 hours: the same id is the same event. ts is when it happened
+-- also what de-duplicates it for 24 hours: an id that is still in the outbox is the same event and
+-- changes nothing (a transaction that is just emitting it is waited for). ts is when it happened
 -- (default: now). "user" is handed to functions as event.user, v is the version of the data.
 -- Parameters have the names of the event's own fields: select stepbase.emit('a/b', '{}', id => 'x').
 -- Raises SB010 when a value is not allowed.
@@ -178,7 +167,12 @@ begin
       name, jsonb_typeof("user")
       using errcode = 'SB010';
   end if;
-  return stepbase.enqueue_event(name, data::json, id, ts, "user"::json, v);
+  return stepbase.enqueue_event(
+    name, data::json, id, ts,
+    nullif(concat(', "user" : ' || "user"::text, ', "v" : ' || to_json(v)::text), ''));
+exception
+  when unique_violation then
+    return id;
 end
 $$;
 

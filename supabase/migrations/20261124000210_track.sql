@@ -218,6 +218,7 @@ begin
         as $body$
       declare
         v_data json;
+        v_id text;
       begin
         -- Only the reading of the row is guarded: a block that writes would take a transaction id
         -- for every row.
@@ -229,7 +230,7 @@ begin
               detail = 'SQLSTATE ' || sqlstate,
               hint = 'If a column was renamed or dropped, call stepbase.track again.';
         end;
-        perform stepbase.enqueue_event(%2$L, v_data, p_table => tg_relid::regclass);
+        v_id := stepbase.enqueue_event(%2$L, v_data, p_table => tg_relid::regclass);
         return null;
       end
       $body$
