@@ -25,22 +25,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import aiohttp
 import asyncpg
 from bench.support import processes
+from bench.support.api import post
 
 from stepbase.local import migrate
 from stepbase.local.postgres import Cluster
 
 BATCH = 50
-
-
-async def post(
-    http: aiohttp.ClientSession, engine_url: str, events: list[dict[str, object]]
-) -> list[str]:
-    """Send events; return their ids."""
-    async with http.post(f"{engine_url}/e/bench", json=events) as response:
-        answer = await response.json(content_type=None)
-        assert response.status == 200, answer
-        ids: list[str] = answer["ids"]
-        return ids
 
 
 async def until_all_ended(connection: "asyncpg.Connection[asyncpg.Record]", count: int) -> None:

@@ -1,6 +1,6 @@
-"""The function under measurement: three steps that do nothing, served over ASGI."""
+"""The functions under measurement, served over ASGI."""
 
-from stepbase import App, Step
+from stepbase import App, CancelOn, Step
 from stepbase.hosts.asgi import asgi
 
 app = App("bench")
@@ -13,6 +13,17 @@ async def three(step: Step) -> dict[str, int]:
     two = await step.run("two", lambda: 2)
     more = await step.run("three", lambda: 3)
     return {"sum": one + two + more}
+
+
+@app.function(
+    "sleeper",
+    on="bench/sleeper",
+    cancel_on=CancelOn("bench/refund", match="data.id"),
+)
+async def sleeper(step: Step) -> str:
+    """Sleep for a day, unless a refund comes."""
+    await step.sleep("nap", "1d")
+    return "awake"
 
 
 asgi_app = asgi(app)
