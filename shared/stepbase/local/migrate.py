@@ -47,6 +47,13 @@ class Standing:
     applied: bool
     in_folder: bool
 
+    @property
+    def state(self) -> str:
+        """One word for it."""
+        if not self.applied:
+            return "missing"
+        return "applied" if self.in_folder else "not in here"
+
 
 def migrations_folder() -> Path:
     """Return the framework's migrations: the repository's folder, or the copy in the wheel."""
@@ -58,6 +65,21 @@ def migrations_folder() -> Path:
 def read_folder(folder: Path) -> dict[str, str]:
     """Return the SQL files of `folder` by name, in name order."""
     return {path.name: path.read_text("utf-8") for path in sorted(folder.glob("*.sql"))}
+
+
+def read_project(project: Path) -> dict[str, str]:
+    """Return the framework's migrations and those in the project's `supabase/migrations`.
+
+    A project that carries its own copy of a framework file uses that.
+    """
+    return dict(
+        sorted(
+            {
+                **read_folder(migrations_folder()),
+                **read_folder(project / "supabase" / "migrations"),
+            }.items()
+        )
+    )
 
 
 async def apply(dsn: str, folder: Path | None = None) -> list[str]:

@@ -6,6 +6,7 @@ whether they are root, which version is installed or where its files are.
 """
 
 import contextlib
+import os
 import re
 import secrets
 import shutil
@@ -95,6 +96,11 @@ class Cluster:
     def running(self) -> bool:
         """Whether the server process is alive."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def died(self) -> bool:
+        """Whether the server ended though nobody stopped it."""
+        return self._process is not None and self._process.poll() is not None
 
     @property
     def home(self) -> Path:
@@ -328,6 +334,16 @@ class Cluster:
             **self._account.popen_arguments(),  # type: ignore[call-overload]
         )
         return answer
+
+
+def is_in_use(folder: Path) -> bool:
+    """Say whether a server runs on the cluster in `folder`."""
+    try:
+        pid = int((folder / "data" / "postmaster.pid").read_text().split()[0])
+        os.kill(pid, 0)
+    except (OSError, ValueError, IndexError):
+        return False
+    return True
 
 
 def _free_port() -> int:

@@ -1,0 +1,123 @@
+"""`stepbase dev`: the stack on a terminal, until Ctrl-C."""
+
+import asyncio
+import contextlib
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from stepbase.local.errors import LocalError
+from stepbase.local.postgres import is_in_use
+from stepbase.local.stack import Plan, Stack
+
+_COLOURS = {
+    "postgres": "blue",
+    "migrations": "blue",
+    "seed": "blue",
+    "gateway": "green",
+    "engine": "magenta",
+    "host": "cyan",
+    "sync": "yellow",
+}
+_ENVIRONMENT_FILE = "env"
+_MODE = 0o600
+
+
+class Terminal:
+    """Prints a line of a piece with its name before it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __call__(self, name: str, line: str) -> None:
+        """Print `line`, as it is: what a process prints is no markup."""
+        text = Text(f"{name:>10} ", style=_COLOURS.get(name, "white"))
+        self._console.print(text, Text("│ ", style="dim"), Text(line), sep="", soft_wrap=True)
+
+
+def run(plan: Plan, console: Console) -> None:
+    """Run the stack until SIGINT, SIGTERM or SIGHUP.
+
+    Raises:
+        LocalError: it could not be started; nothing is left running.
+    """
+    asyncio.run(_run(plan, console))
+
+
+def forget(data: Path) -> None:
+    """Remove the cluster under `data`, wherever its folder's link leads; the keys stay.
+
+    Raises:
+        LocalError: it is running.
+    """
+    folder = data / "postgres"
+    if is_in_use(folder):
+        raise LocalError(f"{folder} is in use by another `stepbase dev`: stop that first")
+    shutil.rmtree(folder.resolve(), ignore_errors=True)
+    if folder.is_symlink():
+        folder.unlink()
+
+
+async def _run(plan: Plan, console: Console) -> None:
+    stack = Stack(plan, Terminal(console))
+    with _signals() as (asked, insisted):
+        starting = asyncio.create_task(stack.start())
+        wanted = asyncio.create_task(asked.wait())
+        try:
+            await asyncio.wait({starting, wanted}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                _greet(stack, console)
+                await wanted
+        finally:
+            wanted.cancel()
+            starting.cancel()
+            await asyncio.wait({starting})
+            console.print("stopping (Ctrl-C again: at once)", style="dim")
+            await _stop(stack, insisted)
+
+
+async def _stop(stack: Stack, insisted: asyncio.Event) -> None:
+    stopping = asyncio.create_task(stack.stop())
+    impatient = asyncio.create_task(insisted.wait())
+    await asyncio.wait({stopping, impatient}, return_when=asyncio.FIRST_COMPLETED)
+    impatient.cancel()
+    if not stopping.done():
+        stopping.cancel()
+        await asyncio.wait({stopping})
+        await stack.abandon()
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
+    """Yield two events: the first signal sets the first, the next one the second."""
+    asked, insisted = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        (insisted if asked.is_set() else asked).set()
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for number in numbers:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield asked, insisted
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+def _greet(stack: Stack, console: Console) -> None:
+    data = stack.plan.data
+    environment = "".join(f"{k}={v}\n" for k, v in stack.client_environment().items())
+    if data is not None:
+        file = data / _ENVIRONMENT_FILE
+        file.touch(mode=_MODE)
+        file.write_text(environment, "utf-8")
+        console.print(f"ready; `set -a; . {file}` points a shell at it, Ctrl-C stops it")
+    else:
+        console.print("ready; Ctrl-C stops it and forgets everything")
