@@ -82,7 +82,7 @@ async def ours(dsn: str, engine_url: str, runs: int, idle_runs: int) -> dict[str
     connection = await asyncpg.connect(dsn)
     async with aiohttp.ClientSession() as http:
         before = await connection.fetchval("select count(*) from stepbase.runs")
-        event = {"name": "bench/three", "data": {"n": 1}}
+        event: dict[str, object] = {"name": "bench/three", "data": {"n": 1}}
         for _ in range(10):
             await post(http, engine_url, [event])
         await until_all_ended(connection, before + 10)

@@ -84,11 +84,10 @@ class Engine:
         self._stack.push_async_callback(self.store.close)
         self.registry = Registry(self.store)
         await self.registry.reload()
-        self.caller = await Caller.open(
+        self.caller = Caller(
             signing_key=settings.signing_keys[0] if settings.signing_keys else None,
             server_kind=settings.server_kind,
             timeout=settings.call_timeout,
-            limit=settings.max_calls + 4,
         )
         self._stack.push_async_callback(self.caller.close)
         self._settling: Batcher[Settling, Settled] = Batcher(self._settle_batch)

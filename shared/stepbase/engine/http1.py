@@ -1,0 +1,284 @@
+"""A keep-alive HTTP/1.1 client for calls to functions, on httptools' parser.
+
+Why not a library: calls are the engine's hot path, and the full-featured client spent more than a
+third of the engine's CPU there (docs/decisions/0004-http-client.md has the figures). This one does what
+calls need and nothing else: one request at a time on a connection, a body known beforehand, TLS by
+asyncio, limits on headers and bodies. No redirects, cookies, proxies or decompression: none is asked
+for, so none may come.
+
+Parsing is llhttp's, through httptools; what is written here is bounded by `Limits` and fuzzed
+(tests/properties/test_engine_http1.py).
+"""
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import httptools
+
+from stepbase import clock
+
+CONNECT_SECONDS = 10.0
+IDLE_SECONDS = 4.0
+"""Unused connections are dropped after this; uvicorn and gunicorn close theirs after 5 or 2 seconds."""
+MAX_HEADER_BYTES = 64 * 1024
+
+
+class NotSentError(OSError):
+    """The connection could not be made, or was closed before the answer began."""
+
+
+class BrokenReplyError(Exception):
+    """The answer began, and is not HTTP, is too large, or ends in the middle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer; header names are lower case, of repeated ones the last counts."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a URL leads: the connection's address, and what goes on the request line."""
+
+    host: str
+    port: int
+    is_tls: bool
+    path: str
+    authority: str
+
+    @classmethod
+    def parse(cls, url: str) -> "Target":
+        """Take a URL apart.
+
+        Raises:
+            ValueError: If it is not an absolute http or https URL, or could split the request.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"expected an absolute http(s) URL, got {url!r:.200}")
+        if not url.isascii() or any(char <= " " or char == "\x7f" for char in url):
+            raise ValueError(f"the URL has characters that must be percent-encoded: {url!r:.200}")
+        is_tls = parts.scheme == "https"
+        query = f"?{parts.query}" if parts.query else ""
+        return cls(
+            host=parts.hostname,
+            port=parts.port or (443 if is_tls else 80),
+            is_tls=is_tls,
+            path=(parts.path or "/") + query,
+            authority=parts.netloc.rpartition("@")[2],
+        )
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: one request at a time, its answer handed to a future."""
+
+    def __init__(self, max_body: int) -> None:
+        self._max_body = max_body
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[Response] | None = None
+        self._parser: httptools.HttpResponseParser | None = None
+        self.idle_since = 0.0
+        self.is_open = False
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
+        self._transport = transport  # type: ignore[assignment]  # uvloop's is not a subclass
+        self.is_open = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_open = False
+        if self._answer is None or self._answer.done():
+            return
+        if self._parser is not None and self._has_begun and not self._is_framed:
+            # Neither a length nor chunks: the end of the connection is the end of the body.
+            self._finish()
+        elif self._has_begun:
+            self._fail(BrokenReplyError("the connection closed in the middle of the answer"))
+        else:
+            self._fail(NotSentError(f"the connection closed before an answer: {exc or 'EOF'}"))
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is None or self._answer.done() or self._parser is None:
+            # Bytes nobody asked for: this connection cannot be trusted any more.
+            self.close()
+            return
+        self._has_begun = True
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(BrokenReplyError(f"the answer is not HTTP: {error}"))
+
+    # httptools callbacks
+
+    def on_message_begin(self) -> None:
+        self._headers: dict[str, str] = {}
+        self._header_bytes = 0
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > MAX_HEADER_BYTES:
+            self._fail(BrokenReplyError(f"the answer's headers exceed {MAX_HEADER_BYTES} bytes"))
+            return
+        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        assert self._parser is not None  # set before bytes are fed
+        self._status = self._parser.get_status_code()
+        self._is_framed = (
+            "content-length" in self._headers
+            or "chunked" in self._headers.get("transfer-encoding", "").lower()
+            or self._status in (204, 304)
+        )
+
+    def on_body(self, body: bytes) -> None:
+        if self._answer is None or self._answer.done():
+            return
+        if not self._body_bytes and self._status == 201:
+            body = body.lstrip()  # keep-alive spaces of a stream
+        self._body.append(body)
+        self._body_bytes += len(body)
+        if self._body_bytes > self._max_body:
+            # Enough to know that it is too much: the reply is refused by its size.
+            self._finish(reuse=False)
+
+    def on_message_complete(self) -> None:
+        if self._status >= 200:
+            assert self._parser is not None  # as above
+            self._finish(reuse=self._is_framed and self._parser.should_keep_alive())
+
+    # ours
+
+    def _finish(self, *, reuse: bool = False) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(Response(self._status, self._headers, b"".join(self._body)))
+        if not reuse:
+            self.close()
+
+    def _fail(self, error: Exception) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+        self.close()
+
+    def close(self) -> None:
+        """Close at once."""
+        self.is_open = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def send(self, data: bytes) -> Response:
+        """Write a request and return its answer."""
+        assert self._transport is not None  # connected before it is handed out
+        self._parser = httptools.HttpResponseParser(self)
+        self._has_begun = False
+        self._is_framed = True
+        self._status = 0
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(data)
+        try:
+            return await self._answer
+        finally:
+            if not self._answer.done():
+                self.close()
+            self._answer = self._parser = None
+
+
+class Client:
+    """Sends requests over kept-alive connections; how many at once is the caller's business.
+
+    Args:
+        max_body: Bytes of an answer to read; a longer one comes back cut, just above this size.
+    """
+
+    def __init__(self, *, max_body: int) -> None:
+        self._max_body = max_body
+        self._idle: dict[tuple[str, int, bool], list[_Connection]] = {}
+        self._tls: ssl.SSLContext | None = None
+
+    async def request(
+        self, method: str, url: str, body: bytes, headers: Mapping[str, str], *, timeout: float
+    ) -> Response:
+        """Send a request and return its answer, whatever its status.
+
+        A kept connection that turns out to be closed is replaced once, without a word: the other
+        side closes idle ones at any time.
+
+        Raises:
+            ValueError: If the URL or a header cannot be sent.
+            NotSentError: If nothing answers; the request may have arrived all the same.
+            BrokenReplyError: If the answer is not HTTP, or ends in the middle.
+            TimeoutError: After `timeout` seconds.
+        """
+        target = Target.parse(url)
+        data = _encode(method, target, body, headers)
+        key = (target.host, target.port, target.is_tls)
+        async with asyncio.timeout(timeout):
+            kept = self._take(key)
+            if kept is not None:
+                try:
+                    return await self._exchange(kept, key, data)
+                except NotSentError:
+                    pass
+            return await self._exchange(await self._connect(target), key, data)
+
+    async def _exchange(
+        self, connection: _Connection, key: tuple[str, int, bool], data: bytes
+    ) -> Response:
+        response = await connection.send(data)
+        if connection.is_open:
+            connection.idle_since = clock.monotonic()
+            self._idle.setdefault(key, []).append(connection)
+        return response
+
+    def _take(self, key: tuple[str, int, bool]) -> _Connection | None:
+        """Return the connection used last, closing those that have idled too long."""
+        idle = self._idle.get(key, [])
+        oldest = clock.monotonic() - IDLE_SECONDS
+        while idle and (idle[0].idle_since < oldest or not idle[0].is_open):
+            idle.pop(0).close()
+        while idle:
+            connection = idle.pop()
+            if connection.is_open:
+                return connection
+        return None
+
+    async def _connect(self, target: Target) -> _Connection:
+        if target.is_tls and self._tls is None:
+            self._tls = ssl.create_default_context()
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: _Connection(self._max_body),
+                    target.host,
+                    target.port,
+                    ssl=self._tls if target.is_tls else None,
+                )
+        except OSError as error:
+            raise NotSentError(f"cannot connect to {target.authority}: {error}") from error
+        return connection
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        for idle in self._idle.values():
+            for connection in idle:
+                connection.close()
+        self._idle.clear()
+
+
+def _encode(method: str, target: Target, body: bytes, headers: Mapping[str, str]) -> bytes:
+    lines = [f"{method} {target.path} HTTP/1.1", f"host: {target.authority}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    lines += [f"content-length: {len(body)}", "", ""]
+    if any("\r" in line or "\n" in line for line in lines):
+        raise ValueError("a header contains a line break")
+    return "\r\n".join(lines).encode("latin-1") + body
