@@ -9,10 +9,13 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from stepbase.sdk.http import aclose
+
 T = TypeVar("T")
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
+_thread: threading.Thread | None = None
 _pid = 0
 
 
@@ -21,29 +24,34 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     return asyncio.run_coroutine_threadsafe(coroutine, _running_loop()).result()
 
 
+def stop() -> None:
+    """Stop the loop, if there is one; the next `run` starts another."""
+    global _loop, _thread
+    with _lock:
+        loop, thread = _loop, _thread
+        _loop = _thread = None
+    if loop is not None and thread is not None and _pid == os.getpid():
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
 def _running_loop() -> asyncio.AbstractEventLoop:
-    global _loop, _pid
+    global _loop, _thread, _pid
     with _lock:
         if _loop is None or _pid != os.getpid():  # a forked worker has no thread of its parent's
-            _loop = asyncio.new_event_loop()
-            _pid = os.getpid()
-            threading.Thread(target=_loop.run_forever, name="stepbase-loop", daemon=True).start()
+            _loop, _pid = asyncio.new_event_loop(), os.getpid()
+            _thread = threading.Thread(
+                target=_serve, args=(_loop,), name="stepbase-loop", daemon=True
+            )
+            _thread.start()
         return _loop
 
 
-def stop() -> None:
-    """Stop the loop and close it; for tests."""
-    global _loop
-    with _lock:
-        loop, _loop = _loop, None
-    if loop is None:
-        return
-    stopped = threading.Event()
-
-    def finish() -> None:
-        loop.stop()
-        loop.call_soon(stopped.set)
-
-    loop.call_soon_threadsafe(finish)
-    stopped.wait(1)
-    loop.call_soon_threadsafe(loop.stop)
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+        loop.run_until_complete(aclose())
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()

@@ -21,7 +21,7 @@ from stepbase.protocol.call import Call, decode_call
 from stepbase.sdk import registration, replies
 from stepbase.sdk.app import App
 from stepbase.sdk.execution import Execution, Outcome, prepare
-from stepbase.sdk.fault import fault
+from stepbase.sdk.fault import function_fault
 from stepbase.sdk.http import Exchange, asend, send
 from stepbase.sdk.replies import Response
 
@@ -82,18 +82,14 @@ class Endpoint:
     def handle(self, request: Request) -> Response:
         """Answer a request, blocking; async handlers run on the process's background event loop."""
         script = self._answer(request)
-        asked = next(script, None)
+        result: Any = None
         while True:
             try:
-                if isinstance(asked, Execution):
-                    asked = script.send(_run(asked))
-                elif isinstance(asked, Exchange):
-                    asked = script.send(send(asked))
-                else:
-                    raise AssertionError("a script asks for executions and exchanges")
+                asked = script.send(result)
             except StopIteration as done:
                 response: Response = done.value
                 return response
+            result = _run(asked) if isinstance(asked, Execution) else send(asked)
 
     async def ahandle(self, request: Request) -> Response:
         """Answer a request on the running event loop; sync handlers run in a thread."""
@@ -119,6 +115,9 @@ class Endpoint:
             response = yield from self._dispatch(request, key, problem)
         except ProtocolError as error:
             response = replies.refusal(error)
+        except Exception as error:
+            logger.exception("a request could not be answered")
+            response = replies.raised(function_fault(error))
         response.headers = {**self._headers, **response.headers}
         if key is not None:
             response.headers[names.SIGNATURE] = signing.sign(response.body, key, clock.now_s())
@@ -176,7 +175,7 @@ class Endpoint:
         try:
             execution = prepare(self.app, function, call)
         except Exception as error:
-            return replies.raised(fault(error))
+            return replies.raised(function_fault(error))
         outcome: Outcome = yield execution
         return replies.reply(outcome)
 

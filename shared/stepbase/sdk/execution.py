@@ -6,21 +6,24 @@ us (`Parked`) is answered on the spot, so a call costs no task of its own and fi
 through the loop. When the call is over the parked handler is left by CancelledError.
 """
 
+import logging
 import types
 from collections.abc import Coroutine, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stepbase.errors import Suspend
+from stepbase.errors import StepbaseError, Suspend
 from stepbase.protocol.call import Call
 from stepbase.sdk import typed
 from stepbase.sdk.app import App
 from stepbase.sdk.context import Context, ReplayLogger
 from stepbase.sdk.event import Event, from_payload
-from stepbase.sdk.fault import CodedError, Fault, fault
+from stepbase.sdk.fault import CodedError, Fault, function_fault
 from stepbase.sdk.function import Function
 from stepbase.sdk.replay import Decision, Place, Replay, StepOp
 from stepbase.sdk.step import Parked, Step, SyncStep, answer
+
+logger = logging.getLogger("stepbase.sdk.execution")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +74,17 @@ class Execution:
         """Run an async handler in the running task."""
         import asyncio
 
+        step = self.arguments.get("step")
+        if step is not None:
+            step.bind(asyncio.current_task())
         coroutine = self.function.handler(**self.arguments)
         try:
             value = await _drive(coroutine, self.replay, asyncio.CancelledError)
-        except asyncio.CancelledError:
-            if not self._is_left:
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
                 raise  # the host itself is stopping
-            return self._left()
+            return self._left() if self._is_left else Raised(function_fault(error))
         except Exception as error:
             return self._raised(error)
         return self._returned(value)
@@ -90,7 +97,7 @@ class Execution:
         replay = self.replay
         if replay.ops:
             return Reported(tuple(replay.ops), replay.no_retry, replay.retry_after)
-        return Raised(fault(_unexpected(replay.passed_over)))
+        return Raised(function_fault(_unexpected(replay.passed_over)))
 
     def _returned(self, value: object) -> Outcome:
         if self._is_left:
@@ -99,23 +106,16 @@ class Execution:
             what = f'function "{self.function.id}"'
             return Returned(typed.encode(value, self.function.returns, what))
         except Exception as error:
-            return Raised(fault(error))
+            return Raised(function_fault(error))
 
     def _raised(self, error: Exception) -> Outcome:
         if self._is_left:
-            self.function_logger.warning(
+            logger.warning(
                 "the handler raised while it was being left at a step; the step counts",
                 exc_info=error,
             )
             return self._left()
-        return Raised(fault(error))
-
-    @property
-    def function_logger(self) -> Any:
-        """Where this function's own warnings go."""
-        import logging
-
-        return logging.getLogger("stepbase.sdk")
+        return Raised(function_fault(error))
 
 
 def _unexpected(place: Place | None) -> Exception:
@@ -126,7 +126,7 @@ def _unexpected(place: Place | None) -> Exception:
     )
 
 
-class StepUnexpectedError(Exception):
+class StepUnexpectedError(StepbaseError):
     """A call was for a planned step that the handler no longer reaches."""
 
     code = "step_unexpected"

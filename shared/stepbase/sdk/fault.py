@@ -4,11 +4,15 @@ import math
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
 
-from stepbase.errors import NonRetriableError, RetryAfterError
+from stepbase.errors import NonRetriableError, RetryAfterError, StepError
 
 _OWN_CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_THREADING = (
+    os.path.join("asyncio", "threads.py"),
+    os.path.join("concurrent", "futures", "thread.py"),
+)
+"""Between us and a plain function that runs in a thread."""
 _MAX_CAUSES = 5
 _MAX_STACK = 32_000
 _CODES: tuple[tuple[type[BaseException], str], ...] = (
@@ -40,11 +44,20 @@ class Fault:
     retry_after: str | None
 
 
-def fault(exception: BaseException) -> Fault:
-    """Describe an exception for the server; frames of stepbase itself are left out of its stack."""
+def step_fault(exception: Exception) -> Fault:
+    """Describe an exception raised inside a step."""
+    return _fault(exception, no_retry=isinstance(exception, NonRetriableError))
+
+
+def function_fault(exception: BaseException) -> Fault:
+    """Describe an exception raised by a handler; a step's failure that nobody caught is final."""
+    return _fault(exception, no_retry=isinstance(exception, NonRetriableError | StepError))
+
+
+def _fault(exception: BaseException, *, no_retry: bool) -> Fault:
     return Fault(
         error=error_object(exception),
-        no_retry=isinstance(exception, NonRetriableError),
+        no_retry=no_retry,
         retry_after=_retry_after(exception.when)
         if isinstance(exception, RetryAfterError)
         else None,
@@ -52,12 +65,18 @@ def fault(exception: BaseException) -> Fault:
 
 
 def error_object(exception: BaseException, depth: int = 0) -> dict[str, object]:
-    """Return the error object of the wire, causes included."""
+    """Return the error object of the wire, causes included; our own frames are left out of stacks."""
     import traceback  # only failures need it
 
+    if isinstance(exception, StepError):
+        return _step_error_object(exception)
+
     shown = traceback.TracebackException(
-        type(exception), exception, _skip_own(exception.__traceback__), compact=True
+        type(exception), exception, exception.__traceback__, compact=True
     )
+    of_users = [frame for frame in shown.stack if not _is_ours(frame.filename)]
+    if of_users:
+        shown.stack = traceback.StackSummary.from_list(of_users)
     stack = "".join(shown.format(chain=False))
     error: dict[str, object] = {
         "code": _code(exception),
@@ -70,18 +89,26 @@ def error_object(exception: BaseException, depth: int = 0) -> dict[str, object]:
     return error
 
 
+def _step_error_object(error: StepError) -> dict[str, object]:
+    """Show a step's failure as what it was in the step."""
+    shown: dict[str, object] = {
+        "code": "step_errored",
+        "message": clean(error.message),
+        "name": clean(error.name),
+        "stack": error.stack,
+    }
+    return shown if error.cause is None else {**shown, "cause": error.cause}
+
+
 def _code(exception: BaseException) -> str:
     code = getattr(exception, "code", None)
-    if isinstance(exception, CodedError) and isinstance(code, str):
+    if isinstance(code, str) and type(exception).__module__.startswith("stepbase."):
         return code
     return next((code for kind, code in _CODES if isinstance(exception, kind)), "unknown")
 
 
-def _skip_own(tb: TracebackType | None) -> TracebackType | None:
-    first = tb
-    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_OWN_CODE):
-        tb = tb.tb_next
-    return tb or first
+def _is_ours(filename: str) -> bool:
+    return filename.startswith(_OWN_CODE) or filename.endswith(_THREADING)
 
 
 def clean(text: str) -> str:

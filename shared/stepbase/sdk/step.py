@@ -16,7 +16,7 @@ from stepbase.errors import Suspend
 from stepbase.protocol.op import Opcode
 from stepbase.sdk import typed, verbs
 from stepbase.sdk.event import Event
-from stepbase.sdk.fault import CodedError, fault
+from stepbase.sdk.fault import CodedError, step_fault
 from stepbase.sdk.replay import Decision, Replay, StepOp
 from stepbase.sdk.sender import Sendable, to_events
 from stepbase.sdk.verbs import NewStep, Verb
@@ -78,7 +78,15 @@ class Step(_Steps):
     (in a loop, say) as long as the order of uses does not change.
     """
 
-    __slots__ = ()
+    __slots__ = ("_task",)
+
+    def __init__(self, app: "App", replay: Replay) -> None:
+        super().__init__(app, replay)
+        self._task: object = None
+
+    def bind(self, task: object) -> None:
+        """Say which task runs the handler."""
+        self._task = task
 
     @overload
     def run(
@@ -138,6 +146,13 @@ class Step(_Steps):
         """Send one event or several, once; returns the server's ids of them."""
         send: Callable[[Sequence[Event[Any]]], Any] = self._app.send_events
         return self._do(verbs.send_event(self._open(), step_id, to_events(events), send))
+
+    def patch(self, name: str) -> Coroutine[Any, Any, bool]:
+        """Return True in runs that reach this code for the first time, False in those that passed it before.
+
+        So that changed code can tell: ``if await step.patch("two-letters"): … else: <the old code>``.
+        """
+        return self._do(verbs.patch(self._open(), name))
 
     @overload
     def rpc(
@@ -213,10 +228,22 @@ class Step(_Steps):
         await self._unfinished(new)
 
     async def _unfinished(self, new: NewStep) -> NoReturn:
+        self._check_task(new)
         if await Parked(new) is Decision.RUN:
             self._replay.report(await perform_async(self._replay, new))
         await Parked(None)
         raise AssertionError("a reported step is never resumed")
+
+    def _check_task(self, new: NewStep) -> None:
+        """Refuse steps in tasks the handler made: what they wait for cannot be known here yet."""
+        import asyncio
+
+        if asyncio.current_task() is not self._task:
+            raise CodedError(
+                f'step "{new.place.step_id}" was reached inside another task (asyncio.gather, TaskGroup, '
+                "create_task or wait_for): await steps one after another, in the handler itself",
+                "step_parallel",
+            )
 
 
 class SyncStep(_Steps):
@@ -271,6 +298,10 @@ class SyncStep(_Steps):
         """Send one event or several, once; returns the server's ids of them."""
         send = self._app.send_events_sync
         return self._do(verbs.send_event(self._open(), step_id, to_events(events), send))
+
+    def patch(self, name: str) -> bool:
+        """Return True in runs that reach this code for the first time; see `Step.patch`."""
+        return self._do(verbs.patch(self._open(), name))
 
     @overload
     def rpc(
@@ -403,7 +434,7 @@ def _succeeded(new: NewStep, value: object) -> StepOp:
 
 def _failed(replay: Replay, new: NewStep, error: Exception) -> StepOp:
     # As TypeScript: errors inside a step fail the step, never the whole run (docs/protocol.md, errors).
-    what = fault(error)
+    what = step_fault(error)
     is_final = what.no_retry or replay.is_last_attempt
     replay.no_retry = what.no_retry
     replay.retry_after = None if is_final else what.retry_after

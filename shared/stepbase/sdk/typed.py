@@ -84,7 +84,10 @@ def encode(value: object, returns: object, what: str) -> str:
         text = _encode(value)
         size = len(text.encode())
     except (TypeError, ValueError, _Refused, RecursionError):
-        text = _encode(_walk(value, returns, what, "$"))
+        try:
+            text = _encode(_walk(value, returns, what, "$"))
+        except RecursionError:
+            raise _error(what, "$", "it is nested too deeply, or contains itself") from None
         size = len(text.encode())
     else:
         if _SUSPICIOUS.search(text):
@@ -123,8 +126,6 @@ def _walk(value: Any, returns: object, what: str, path: str) -> Any:
         return _walk(_plain(value), returns, what, path)
     except _Refused as error:
         raise _error(what, path, str(error)) from None
-    except RecursionError:
-        raise _error(what, path, "it is nested too deeply, or contains itself") from None
 
 
 def _key(key: Any, what: str, path: str) -> Any:

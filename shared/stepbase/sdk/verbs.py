@@ -135,6 +135,21 @@ def send_event(
     return [str(each) for each in value]
 
 
+def patch(replay: Replay, name: str) -> Verb[bool]:
+    """Tell runs that reach changed code for the first time from those that have passed it before."""
+    place = replay.reach(f"patch: {name}")
+    value = replay.recall(place)
+    if value is MISSING:
+        if replay.is_replaying:
+            return False
+        value = yield NewStep(place, Opcode.STEP_RUN, place.step_id, _true, bool)
+    return bool(value)
+
+
+def _true() -> bool:
+    return True
+
+
 def stable_key(run_id: str, name: str) -> str:
     """Return a UUID that is the same at every replay and retry of this run."""
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}:{name}"))

@@ -1,0 +1,125 @@
+"""The hosts an app can be served by, each as one function that answers a request, in process."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+from unittest import mock
+
+import functions_framework
+import functions_framework.aio
+from tests.support.sdk_calls import Reply
+
+from stepbase import App, asgi, serve
+
+TARGETS: dict[str, Any] = {}
+"""What the generated `main.py` files export, by name."""
+
+HOSTS = ("asgi", "functions-framework", "functions-framework --asgi")
+
+
+class Ask(Protocol):
+    """Sends one request to a host."""
+
+    async def __call__(
+        self,
+        method: str,
+        *,
+        query: str = "",
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        path: str = "/api/inngest",
+    ) -> Reply: ...
+
+
+def open_host(name: str, app: App, folder: Path, **options: Any) -> Ask:
+    """Serve an app with the host of that name; `folder` takes the generated main.py."""
+    if name == "asgi":
+        return ask_asgi(asgi(app, **options))
+    key = str(folder)
+    TARGETS[key] = serve(app, **options)
+    source = folder / "main.py"
+    source.write_text(f"from tests.support.sdk_hosts import TARGETS\n\nmain = TARGETS[{key!r}]\n")
+    with _clean_framework():
+        if name == "functions-framework":
+            return _ask_flask(functions_framework.create_app("main", str(source)))
+        return ask_asgi(functions_framework.aio.create_asgi_app("main", str(source)))
+
+
+def _clean_framework() -> AbstractContextManager[Any]:
+    """Keep the framework's environment variables and its module named `main` from staying."""
+    sys.modules.pop("main", None)
+    return mock.patch.dict("os.environ")
+
+
+def ask_asgi(application: Callable[[Any, Any, Any], Awaitable[None]]) -> Ask:
+    """Ask an ASGI application directly."""
+
+    async def ask(
+        method: str,
+        *,
+        query: str = "",
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        path: str = "/api/inngest",
+    ) -> Reply:
+        sent: list[MutableMapping[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            sent.append(message)
+
+        given = {"host": "testserver", **(headers or {})}
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "root_path": "",
+            "query_string": query.encode(),
+            "headers": [(k.lower().encode(), v.encode()) for k, v in given.items()],
+            "client": ("127.0.0.1", 1),
+            "server": ("testserver", 80),
+        }
+        await application(scope, receive, send)
+        start, *rest = sent
+        return Reply(
+            start["status"],
+            {k.decode().lower(): v.decode() for k, v in start["headers"]},
+            b"".join(each.get("body", b"") for each in rest),
+        )
+
+    return ask
+
+
+def _ask_flask(application: Any) -> Ask:
+    client = application.test_client()
+
+    async def ask(
+        method: str,
+        *,
+        query: str = "",
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        path: str = "/api/inngest",
+    ) -> Reply:
+        response = await asyncio.to_thread(
+            client.open,
+            path,
+            base_url="http://testserver",
+            method=method,
+            query_string=query,
+            headers=dict(headers or {}),
+            data=body,
+        )
+        lowered = {k.lower(): v for k, v in response.headers.items()}
+        return Reply(response.status_code, lowered, response.data)
+
+    return ask
