@@ -26,12 +26,14 @@
 --
 -- Error codes of our own, mapped once in engine/store.py and supabase/rpc.py:
 --   SB001  a ledger key is used again with other arguments or another function
---   SB002  a function outside the allowed schemas was asked for
+--   SB002  a function that no step may call, or in a schema that is not open to steps, was asked for
 --   SB003  a result is larger than the ledger keeps
 --   SB004  a call needs a key and has none
+--   SB005  a ledger key is known, but its result is no longer kept
 --   SB010  an event given to emit is malformed
 --   SB011  a row trigger cannot be set up as asked
 --   SB012  a row trigger failed while it emitted its event
+--   SB013  the outbox belongs to another project: this is a copy
 --   SB101  the engine's copy of the functions is out of date: reload and send again
 
 create schema if not exists stepbase;

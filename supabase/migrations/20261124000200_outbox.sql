@@ -150,6 +150,9 @@ create function stepbase.emit(
   language plpgsql
   set search_path = ''
   as $$
+declare
+  v_more constant text :=
+    nullif(concat(', "user" : ' || "user"::text, ', "v" : ' || to_json(v)::text), '');
 begin
   perform stepbase.check_event_name(name);
   if data is null or jsonb_typeof(data) <> 'object' then
@@ -167,12 +170,16 @@ begin
       name, jsonb_typeof("user")
       using errcode = 'SB010';
   end if;
-  return stepbase.enqueue_event(
-    name, data::json, id, ts,
-    nullif(concat(', "user" : ' || "user"::text, ', "v" : ' || to_json(v)::text), ''));
-exception
-  when unique_violation then
+
+  if id is null then
+    return stepbase.enqueue_event(name, data::json, null, ts, v_more);
+  end if;
+  -- A block that writes takes a transaction id of its own, so only where a conflict can be.
+  begin
+    return stepbase.enqueue_event(name, data::json, id, ts, v_more);
+  exception when unique_violation then
     return id;
+  end;
 end
 $$;
 

@@ -1,0 +1,55 @@
+-- Every grant of the framework. Nothing is granted by default on a new Supabase project, and too much on an
+-- older one, so everything is taken back first and then said. A test compares the catalogue with a list.
+--
+-- anon and authenticated get nothing: no function of theirs may touch this schema, and the API does not
+-- serve it. service_role gets what the ledger and a relay over the API need, and what people look at.
+-- The engine connects as the owner.
+
+revoke all on schema stepbase from public, anon, authenticated, service_role;
+revoke all on all tables in schema stepbase from public, anon, authenticated, service_role;
+revoke all on all sequences in schema stepbase from public, anon, authenticated, service_role;
+revoke all on all functions in schema stepbase from public, anon, authenticated, service_role;
+revoke all on function public.stepbase_call(text, json, text, text, text, json, int)
+  from public, anon, authenticated, service_role;
+
+grant usage on schema stepbase to service_role;
+grant execute on function stepbase.now() to service_role;
+
+-- Events: emit, and a relay that takes them.
+grant select, insert, update, delete on stepbase.outbox to service_role;
+grant select, update on stepbase.relay_state to service_role;
+grant execute on function
+  stepbase.check_event_name(text),
+  stepbase.enqueue_event(text, json, text, timestamptz, text, regclass),
+  stepbase.emit(text, jsonb, text, timestamptz, jsonb, text),
+  stepbase.outbox_take(int, text, interval),
+  stepbase.outbox_ack(text[], text),
+  stepbase.outbox_fail(text, text, timestamptz, text),
+  stepbase.outbox_requeue(text[]),
+  stepbase.outbox_idle(interval),
+  stepbase.outbox_claim(text, boolean)
+  to service_role;
+
+-- Exactly-once calls.
+grant select, insert, update on stepbase.ledger to service_role;
+grant select on stepbase.callable_schemas to service_role;
+grant execute on function
+  stepbase.fitting_functions(text, jsonb),
+  stepbase.refuse_call(text, jsonb),
+  stepbase.resolve_call(text, jsonb),
+  stepbase.call_statement(stepbase.callable),
+  stepbase.run_call(text, json, text, jsonb),
+  stepbase.hash_args(jsonb, jsonb),
+  stepbase.ledger_take(text, text, text, text, jsonb),
+  public.stepbase_call(text, json, text, text, text, json, int)
+  to service_role;
+
+-- To look at.
+grant select on
+  stepbase.apps, stepbase.functions, stepbase.events, stepbase.runs, stepbase.steps, stepbase.attempts,
+  stepbase.queue, stepbase.pauses, stepbase.row_triggers,
+  stepbase.run_overview, stepbase.run_timeline, stepbase.failing_functions,
+  stepbase.throughput_by_minute, stepbase.outbox_health
+  to service_role;
+
+notify pgrst, 'reload schema';
