@@ -20,6 +20,7 @@ class Settings:
         call_timeout: Seconds one call may take.
         sweep_seconds: How often an idle engine looks around.
         keep_runs, keep_failed, keep_events: Ages at which history is deleted.
+        keep_results, keep_keys: Ages at which the ledger forgets a call's result, and its key.
         sdk_urls: Serve URLs to sync at start.
     """
 
@@ -36,6 +37,8 @@ class Settings:
     keep_runs: timedelta = timedelta(days=30)
     keep_failed: timedelta = timedelta(days=90)
     keep_events: timedelta = timedelta(days=7)
+    keep_results: timedelta = timedelta(days=30)
+    keep_keys: timedelta = timedelta(days=400)
     sdk_urls: tuple[str, ...] = ()
 
     @property

@@ -233,6 +233,16 @@ class Store:
         )
         return rows[0]["runs"], rows[0]["events"]
 
+    async def prune_ledger(self, results: timedelta, keys: timedelta, limit: int) -> int:
+        """Forget results and keys older than these ages, none of a live run; return how many."""
+        rows = await self._fetch(
+            "select stepbase.ledger_prune(stepbase.now() - $1::interval,"
+            " stepbase.now() - $2::interval, $3) as count",
+            results, keys, limit,
+        )  # fmt: skip
+        count: int = rows[0]["count"]
+        return count
+
     async def outbox_take(self, count: int, token: str, lease: timedelta) -> "list[asyncpg.Record]":
         """Lease due outbox rows: (id, name, payload, tries)."""
         return await self._fetch(

@@ -15,7 +15,7 @@ _EVERY_SECONDS = 600.0
 
 
 async def sweep_forever(store: Store, settings: Settings) -> None:
-    """Delete runs, events and de-duplication rows past their age, every ten minutes, until cancelled.
+    """Delete runs, events, ledger and de-duplication rows past their age, every ten minutes, until cancelled.
 
     Rows another sweep has locked are skipped, so several engines need no leader for this.
     """
@@ -33,6 +33,8 @@ async def sweep_forever(store: Store, settings: Settings) -> None:
 async def sweep_once(store: Store, settings: Settings) -> tuple[int, int]:
     """Delete everything past its age now; return how many runs and events went."""
     all_runs = all_events = 0
+    while await store.prune_ledger(settings.keep_results, settings.keep_keys, _BATCH) >= _BATCH:
+        await asyncio.sleep(_PAUSE_SECONDS)
     while True:
         runs, events = await store.sweep(
             settings.keep_runs, settings.keep_failed, settings.keep_events, _BATCH
