@@ -57,7 +57,14 @@ class State:
 
 
 def decide(state: State, reply: Reply | ProtocolError) -> Settlement:
-    """Return everything that this reply changes."""
+    """Return everything that this reply changes; raises nothing, whatever the reply holds."""
+    try:
+        return _decide(state, reply)
+    except (ProtocolError, ValueError, RecursionError) as error:
+        return _broken(error)
+
+
+def _decide(state: State, reply: Reply | ProtocolError) -> Settlement:
     match reply:
         case Output():
             return _complete(reply.text, reply.version)
@@ -66,19 +73,17 @@ def decide(state: State, reply: Reply | ProtocolError) -> Settlement:
         case NoAnswer():
             return _no_answer(state, reply)
         case Ops():
-            try:
-                return _ops(state, reply)
-            except ProtocolError as error:
-                return _broken(error)
+            return _ops(state, reply)
         case ProtocolError():
             return _broken(reply)
 
 
 def _complete(text: str, version: int | None, steps: tuple[StepRow, ...] = ()) -> Settlement:
-    if len(text) > names.MAX_STEP_OUTPUT_BYTES:
+    size = _bytes(text)
+    if size > names.MAX_STEP_OUTPUT_BYTES:
         return _failed(
             "OutputTooLarge",
-            f"the function returned {len(text)} bytes, {names.MAX_STEP_OUTPUT_BYTES} are allowed: "
+            f"the function returned {size} bytes, {names.MAX_STEP_OUTPUT_BYTES} are allowed: "
             "store the result and return a reference",
         )
     return Settlement(Verdict.END, status="Completed", output=text, version=version, steps=steps)
@@ -89,7 +94,11 @@ def _failed(name: str, message: str) -> Settlement:
     return Settlement(Verdict.END, status="Failed", error=error)
 
 
-def _broken(error: ProtocolError) -> Settlement:
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _broken(error: Exception) -> Settlement:
     """A reply that breaks the protocol can only come again: end the run now, and say why."""
     return _failed("ProtocolError", str(error))
 
@@ -98,10 +107,9 @@ def _function_error(state: State, reply: FunctionError) -> Settlement:
     error = dumps(reply.error)
     failed = FailedAttempt(None, state.attempt, reply.status, error)
     if reply.no_retry or state.is_last_attempt:
-        return Settlement(
-            Verdict.END, status="Failed", error=error, version=reply.version, failed=failed
-        )
-    return _retry(state, reply.retry_after, failed, reply.version)
+        return Settlement(Verdict.END, status="Failed", error=error, failed=failed)
+    # An error does not choose the execution version (vector `scenario-fnerr.json`).
+    return _retry(state, reply.retry_after, failed, None)
 
 
 def _retry(
@@ -136,25 +144,35 @@ def _no_answer(state: State, reply: NoAnswer) -> Settlement:
         return Settlement(
             Verdict.END, status="Failed", error=error, was_called=False, failed=failed
         )
-    return replace(_retry(state, None, failed, None), was_called=False)
+    # Still an outage if it was one: what counts now must not be free again for another hour.
+    settlement = _retry(state, None, failed, None)
+    return replace(settlement, was_called=False, is_outage=reply.is_outage)
 
 
 def _ops(state: State, reply: Ops) -> Settlement:
-    ops = [op for op in reply.ops if op.op is not Opcode.NONE]
-    steps, rest = _results(ops, state)
-    new = tuple(step for step in steps if step.hash not in state.known)
-    _check_state_size(state, new)
-    if not rest:
-        if new:
-            return Settlement(Verdict.CONTINUE, version=reply.version, steps=new)
-        return _no_progress(state, reply, steps)
+    steps, rest = _results([op for op in reply.ops if op.op is not Opcode.NONE], state)
+    # What is stored already keeps its first outcome, whatever it is reported as now.
+    again = [step for step in steps if step.hash in state.known]
+    new: dict[str, StepRow] = {}
+    for step in steps:
+        if step.hash not in state.known:
+            new.setdefault(step.hash, step)
+    stale = [op for op in rest if op.op in _STORED and (op.id in state.known or op.id in new)]
+    rest = [op for op in rest if op not in stale]
     if len(rest) > 1:
         raise ProtocolError(
             "the reply asks for several things at once "
             f"({', '.join(op.op for op in rest)}); this engine runs steps one after another"
         )
-    settlement = _HANDLERS.get(rest[0].op, _unsupported)(state, reply, rest[0])
-    return replace(settlement, version=reply.version, steps=new + settlement.steps)
+    if rest:
+        settlement = _HANDLERS.get(rest[0].op, _unsupported)(state, reply, rest[0])
+    elif new:
+        settlement = Settlement(Verdict.CONTINUE)
+    else:
+        return _no_progress(state, reply, [s.name for s in again] + [_title(op) for op in stale])
+    kept = (*new.values(), *settlement.steps)
+    _check_state_size(state, kept)
+    return replace(settlement, version=reply.version, steps=kept)
 
 
 def _results(ops: list[Op], state: State) -> tuple[list[StepRow], list[Op]]:
@@ -178,13 +196,17 @@ def _result_row(op: Op, state: State) -> StepRow:
 
 
 def _row(op: Op, status: str, memo: str, state: State) -> StepRow:
-    if len(memo) > names.MAX_STEP_OUTPUT_BYTES:
+    size = _bytes(memo)
+    if size > names.MAX_STEP_OUTPUT_BYTES:
         raise ProtocolError(
-            f"step {op.display_name or op.id!r} returned {len(memo)} bytes, "
+            f"step {op.display_name or op.id!r} returned {size} bytes, "
             f"{names.MAX_STEP_OUTPUT_BYTES} are allowed: store it and return a reference"
         )
-    name = op.display_name or op.userland_id or op.name or op.id
-    return StepRow(op.id, name, op.op.value, status, memo, state.attempt)
+    return StepRow(op.id, _title(op), op.op.value, status, memo, state.attempt)
+
+
+def _title(op: Op) -> str:
+    return op.display_name or op.userland_id or op.name or op.id
 
 
 def _check_state_size(state: State, new: tuple[StepRow, ...]) -> None:
@@ -192,19 +214,19 @@ def _check_state_size(state: State, new: tuple[StepRow, ...]) -> None:
         raise ProtocolError(
             f"a run has at most {names.MAX_STEPS} steps: split the work over several functions"
         )
-    if state.state_bytes + sum(len(step.memo) for step in new) > names.MAX_STATE_BYTES:
+    if state.state_bytes + sum(_bytes(step.memo) for step in new) > names.MAX_STATE_BYTES:
         raise ProtocolError(
             f"the run's step results exceed {names.MAX_STATE_BYTES} bytes: return references instead"
         )
 
 
-def _no_progress(state: State, reply: Ops, steps: list[StepRow]) -> Settlement:
+def _no_progress(state: State, reply: Ops, again: list[str]) -> Settlement:
     """Nothing new: a real server polls for ever; ours tries as often as for an error, then ends."""
-    again = f"reported the stored step {steps[0].name!r} again" if steps else "asked for nothing"
+    what = f"reported the stored step {again[0]!r} again" if again else "asked for nothing"
     error = dumps(
         {
             "name": "NoProgress",
-            "message": f"the function neither finished nor went on: it {again}. "
+            "message": f"the function neither finished nor went on: it {what}. "
             "Step ids must be the same at every call.",
         }
     )
@@ -267,6 +289,9 @@ def _unsupported(state: State, reply: Ops, op: Op) -> Settlement:
         "run this function on Inngest, or use steps it knows: run, rpc, sleep, send_event"
     )
 
+
+_STORED = frozenset({Opcode.STEP_ERROR, Opcode.STEP_FAILED, Opcode.SLEEP})
+"""Opcodes that store a step under their id, beside those that bring a finished one."""
 
 _HANDLERS: Mapping[Opcode, Callable[[State, Ops, Op], Settlement]] = {
     Opcode.STEP_ERROR: _step_error,

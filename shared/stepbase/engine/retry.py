@@ -1,5 +1,6 @@
 """When to try again. Pure: randomness and times are arguments."""
 
+import math
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -43,9 +44,11 @@ def retry_after(header: str | None, now: datetime) -> float | None:
 
 def _seconds(text: str, now: datetime) -> float | None:
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
         pass
+    else:
+        return None if math.isnan(seconds) else seconds
     when = parse_instant(text)
     if when is None:
         try:

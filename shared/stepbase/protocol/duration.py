@@ -25,7 +25,10 @@ def parse_duration(text: str) -> timedelta:
     if not compact or _PART.sub("", compact):
         raise ValueError(f'not a duration: {text!r}; write for example "30s", "1h30m", "2d", "1w"')
     ms = sum(float(number) * _UNIT_MS[unit] for number, unit in _PART.findall(compact))
-    return timedelta(milliseconds=ms)
+    try:
+        return timedelta(milliseconds=ms)
+    except OverflowError as error:
+        raise ValueError(f"a duration of {ms / 86_400_000:.3g} days is too long") from error
 
 
 def to_timedelta(value: timedelta | str) -> timedelta:
