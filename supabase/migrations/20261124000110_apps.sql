@@ -30,7 +30,9 @@ create index functions_by_app on stepbase.functions (app_id);
 -- notification costs one more round trip and never a wrong decision.
 create table stepbase.epoch (
   one boolean primary key default true constraint there_is_one_row check (one),
-  n bigint not null
+  n bigint not null,
+  -- The server's own events (inngest/function.failed, …) that some function is started by.
+  listens text[] not null default '{}'
 );
 insert into stepbase.epoch (n) values (1);
 
@@ -77,7 +79,16 @@ begin
   update stepbase.functions f
     set archived_at = v_now
     where f.app_id = p_app_id and f.archived_at is null and f.slug <> all (p_slugs);
-  update stepbase.epoch set n = n + 1;
+  update stepbase.epoch
+    set n = n + 1,
+        listens = array(
+          select distinct t ->> 'event'
+            from stepbase.functions f
+            cross join lateral json_array_elements(
+              case json_typeof(f.config -> 'triggers') when 'array' then f.config -> 'triggers' end
+            ) as t
+            where f.archived_at is null and t ->> 'event' like 'inngest/%'
+        );
   perform pg_catalog.pg_notify('stepbase', 'c');
   return query select p_app_id, true;
 end

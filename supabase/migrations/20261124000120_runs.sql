@@ -31,6 +31,10 @@ create table stepbase.runs (
     constraint status_is_known
     check (status in ('Scheduled', 'Running', 'Completed', 'Failed', 'Cancelled', 'Skipped')),
   req_version smallint not null default -1,
+  planning smallint not null default 0
+    constraint planning_is_none_or_group_or_race check (planning between 0 and 2),
+  parent_run text collate "C",
+  parent_hash text,
   step_count integer not null default 0,
   state_bytes integer not null default 0,
   output json,
@@ -43,7 +47,8 @@ create table stepbase.runs (
   constraint ended_exactly_when_status_is_final
     check ((ended_at is null) = (status in ('Scheduled', 'Running')))
 ) with (fillfactor = 75);
-comment on table stepbase.runs is 'One execution of a function for its event. event_id is the internal ULID.';
+comment on table stepbase.runs is
+  'One execution of a function for its event. event_id is the internal ULID; planning: 1 while a group of parallel steps is open, 2 while a race is; parent_*: the step that invoked it.';
 -- serves: runs of a function, newest first
 create index runs_by_function on stepbase.runs (function_id, run_id);
 -- serves: GET /v1/events/{id}/runs
@@ -82,9 +87,12 @@ comment on table stepbase.attempts is 'Failed attempts only. hash is the step, o
 
 create table stepbase.queue (
   run_id text collate "C" not null,
+  -- 'main': the run's next call; a step's hash: what that open step waits for; else a duty of the engine.
   job text not null,
+  -- edge: call the function; step: call it for one planned step; sleep: wake the run; wait: give up
+  -- waiting; match: check a condition; deadline: end the run.
   kind text not null
-    constraint kind_is_known check (kind in ('edge', 'sleep', 'match', 'deadline')),
+    constraint kind_is_known check (kind in ('edge', 'step', 'sleep', 'wait', 'match', 'deadline')),
   step text,
   ready boolean not null,
   score timestamptz not null,
@@ -112,7 +120,7 @@ create index queue_due on stepbase.queue (due_at) where not ready;
 create table stepbase.pauses (
   run_id text collate "C" not null,
   hash text not null,
-  kind text not null constraint kind_is_known check (kind in ('event', 'cancel')),
+  kind text not null constraint kind_is_known check (kind in ('event', 'cancel', 'signal')),
   event_name text not null,
   path text not null,
   value text,
@@ -128,6 +136,8 @@ comment on table stepbase.pauses is
   'Waits for an event. An event of that name whose value at path equals value matches; residual is the rest of the condition (CEL), checked by the engine. path '''' means: residual only.';
 -- serves: match — the one refund among a million sleeping runs
 create index pauses_by_value on stepbase.pauses (event_name, path, value);
+-- holds: one run at a time waits for a signal of one name
+create unique index a_signal_wakes_one_run on stepbase.pauses (event_name) where kind = 'signal';
 
 create table stepbase.dedupe (
   function_id uuid not null,

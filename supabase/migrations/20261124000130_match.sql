@@ -18,14 +18,138 @@ as $$
     ) v
 $$;
 
--- Ends runs: writes their final state and removes every queue item and pause. The caller holds the
--- locks of the run rows and passes only runs that have not ended.
+-- Closes open steps: stores how they ended, and removes what they waited with (their queue item and
+-- pause). When the last open step of a run is closed, the parked call (`main`) becomes ready; in a race every
+-- closed step but the last makes a call of its own ready. The first outcome of a step stays: one that is closed already is passed over.
+-- The caller holds the locks of the run rows.
+create or replace function stepbase._close_steps(
+  p_runs text[], p_hashes text[], p_status text[], p_memos text[], p_now timestamptz
+) returns void
+language plpgsql security invoker set search_path = ''
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+declare
+  v_runs text[];
+  v_hashes text[];
+begin
+  with closed as (
+    update stepbase.steps k
+      set status = u.status, memo = u.memo::json, ended_at = p_now, pos = u.step_count + u.n
+      from (
+        select x.run_id, x.hash, x.status, x.memo, r.step_count,
+               row_number() over (partition by x.run_id order by x.i) as n
+          from (
+            select distinct on (x.run_id, x.hash) x.*
+              from unnest(p_runs, p_hashes, p_status, p_memos) with ordinality
+                as x (run_id, hash, status, memo, i)
+              order by x.run_id, x.hash, x.i
+          ) x
+          join stepbase.runs r on r.run_id = x.run_id and r.ended_at is null
+          join stepbase.steps o
+            on o.run_id = x.run_id and o.hash = x.hash and o.status not in ('done', 'failed')
+      ) u
+      where k.run_id = u.run_id and k.hash = u.hash
+      returning k.run_id, k.hash
+  )
+  select array_agg(c.run_id), array_agg(c.hash) into v_runs, v_hashes from closed c;
+  if v_runs is null then
+    return;
+  end if;
+  delete from stepbase.pauses p
+    using unnest(v_runs, v_hashes) as c (run_id, hash)
+    where p.run_id = c.run_id and p.hash = c.hash;
+  delete from stepbase.queue q
+    using unnest(v_runs, v_hashes) as c (run_id, hash)
+    where q.run_id = c.run_id and q.job = c.hash;
+  update stepbase.runs r
+    set step_count = r.step_count + t.steps,
+        state_bytes = r.state_bytes + t.bytes,
+        planning = case when t.is_open then r.planning else 0 end
+    from (
+      select c.run_id, count(*)::int as steps,
+             sum((select coalesce(octet_length(k.memo::text), 0) from stepbase.steps k
+                    where k.run_id = c.run_id and k.hash = c.hash))::int as bytes,
+             exists (
+               select from stepbase.steps k
+                 where k.run_id = c.run_id and k.status not in ('done', 'failed')
+             ) as is_open
+        from unnest(v_runs, v_hashes) as c (run_id, hash)
+        group by c.run_id
+    ) t
+    where r.run_id = t.run_id;
+  update stepbase.queue q
+    set ready = true, due_at = null, kind = 'edge', step = null, attempt = 0
+    where q.run_id = any (v_runs) and q.job = 'main' and q.due_at = 'infinity'
+      and not stepbase._has_open_step(q.run_id);
+  insert into stepbase.queue (run_id, job, kind, ready, score)
+    select r.run_id, 'after:' || c.hash, 'edge', true, r.created_at
+      from unnest(v_runs, v_hashes) as c (run_id, hash)
+      join stepbase.runs r on r.run_id = c.run_id and r.planning = 2
+    on conflict do nothing;
+  perform pg_catalog.pg_notify('stepbase', 'q');
+end
+$$;
+
+-- Tells of ended runs in events of the server's own, where a function is started by them or a run waits
+-- for them: through the outbox, so that they are matched like any other event. Runs that were started by
+-- such an event tell of nothing, which ends every circle.
+create or replace function stepbase._tell(p_runs text[], p_now timestamptz) returns void
+language plpgsql security invoker set search_path = ''
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+declare
+  v_names constant text[] := array[
+    'inngest/function.finished', 'inngest/function.failed', 'inngest/function.cancelled'
+  ];
+  v_wanted text[];
+begin
+  select array_agg(n.name) into v_wanted from unnest(v_names) as n (name)
+    where exists (select from stepbase.epoch e where n.name = any (e.listens))
+       or exists (select from stepbase.pauses p where p.event_name = n.name);
+  if v_wanted is null then
+    return;
+  end if;
+  insert into stepbase.outbox (id, name, payload, created_at, due_at)
+    select n.id, n.name,
+           json_build_object(
+             'name', n.name, 'id', n.id,
+             'ts', floor(date_part('epoch', p_now) * 1000)::bigint,
+             'data', json_build_object(
+               'function_id', f.slug, 'run_id', r.run_id, 'event', e.payload,
+               'events', json_build_array(e.payload), 'result', coalesce(r.output, r.error),
+               'error', r.error, 'correlation_id', r.parent_run || '.' || r.parent_hash,
+               '_inngest', json_build_object('status', r.status)
+             )
+           ),
+           p_now, p_now
+      from stepbase.runs r
+      join stepbase.functions f on f.function_id = r.function_id
+      join stepbase.events e on e.id = r.event_id
+      cross join lateral (values
+        ('inngest/function.finished', 'finished:' || r.run_id),
+        (case r.status when 'Failed' then 'inngest/function.failed'
+                       when 'Cancelled' then 'inngest/function.cancelled' end, r.run_id)
+      ) as n (name, id)
+      where r.run_id = any (p_runs) and n.name = any (v_wanted) and not (e.name = any (v_names))
+    on conflict do nothing;
+  perform pg_catalog.pg_notify('stepbase', 'o');
+end
+$$;
+
+-- Ends runs: writes their final state, removes every queue item and pause, gives the result to the step
+-- that invoked them, and tells whoever listens. The caller holds the locks of the run rows, of the
+-- invoking runs too, and passes only runs that have not ended.
 create or replace function stepbase._finish(
   p_runs text[], p_status text[], p_output text[], p_error text[], p_now timestamptz
 ) returns void
 language plpgsql security invoker set search_path = ''
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
+declare
+  v_parents text[];
+  v_hashes text[];
+  v_status text[];
+  v_memos text[];
 begin
   update stepbase.runs r
     set status = u.status, output = u.output::json, error = u.error::json, ended_at = p_now,
@@ -34,6 +158,32 @@ begin
     where r.run_id = u.run_id;
   delete from stepbase.queue q where q.run_id = any (p_runs);
   delete from stepbase.pauses p where p.run_id = any (p_runs);
+  select array_agg(r.parent_run), array_agg(r.parent_hash),
+         array_agg(case when r.status = 'Completed' then 'done' else 'failed' end),
+         array_agg(case when r.status = 'Completed' then '{"data":' || r.output::text || '}'
+                        else '{"error":' || r.error::text || '}' end)
+    into v_parents, v_hashes, v_status, v_memos
+    from stepbase.runs r
+    where r.run_id = any (p_runs) and r.parent_run is not null;
+  if v_parents is not null then
+    perform stepbase._close_steps(v_parents, v_hashes, v_status, v_memos, p_now);
+  end if;
+  perform stepbase._tell(p_runs, p_now);
+end
+$$;
+
+-- Locks runs, and the runs that invoked them, in order.
+create or replace function stepbase._lock_runs(p_runs text[]) returns void
+language plpgsql security invoker set search_path = ''
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+begin
+  perform 1 from stepbase.runs r
+    where r.run_id = any (p_runs || array(
+      select c.parent_run from stepbase.runs c
+        where c.run_id = any (p_runs) and c.parent_run is not null
+    ))
+    order by r.run_id for no key update;
 end
 $$;
 
@@ -48,11 +198,9 @@ declare
   v_live text[];
   v_count integer;
 begin
-  select array_agg(l.run_id) into v_live from (
-    select r.run_id from stepbase.runs r
-      where r.run_id = any (p_runs) and r.ended_at is null
-      order by r.run_id for no key update
-  ) l;
+  perform stepbase._lock_runs(p_runs);
+  select array_agg(r.run_id) into v_live from stepbase.runs r
+    where r.run_id = any (p_runs) and r.ended_at is null;
   v_count := coalesce(cardinality(v_live), 0);
   if v_count > 0 then
     perform stepbase._finish(
@@ -68,7 +216,7 @@ $$;
 -- to check. An event never cancels the runs it started itself.
 create or replace function stepbase._candidates(
   p_event text, p_name text, p_payload jsonb, p_now timestamptz
-) returns table (run_id text, hash text, is_exact boolean)
+) returns table (run_id text, hash text, kind text, is_exact boolean)
 language plpgsql stable security invoker set search_path = ''
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
@@ -84,7 +232,7 @@ begin
       )
       from paths where paths.path is not null
     )
-    select p.run_id, p.hash, p.residual is null and p.path <> ''
+    select p.run_id, p.hash, p.kind, p.residual is null and p.path <> ''
       from paths
       cross join lateral (
         select case when paths.path = '' then null
@@ -111,21 +259,23 @@ as $$
     on conflict do nothing
 $$;
 
--- Runs every given event against the stored pauses: exact matches cancel their run here; the others
--- become `match` items, whose condition an engine checks. Returns the ids of cancelled runs.
--- Locks: the run rows in order (through cancel), then queue.
+-- Runs every given event against the stored pauses. Exact matches take effect here: they cancel their
+-- run, or end its wait with the event as the step's result. The others become `match` items, whose
+-- condition an engine checks. Locks: queue (inserts), then the run rows in order.
 create or replace function stepbase._match(
   p_ids text[], p_names text[], p_payloads text[], p_now timestamptz
-) returns setof text
+) returns void
 language plpgsql security invoker set search_path = ''
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 declare
   v_names text[];
   v_event record;
+  v_hit record;
+  v_cancelled text[] := '{}';
   v_runs text[] := '{}';
-  v_open_runs text[];
-  v_open_hashes text[];
+  v_hashes text[] := '{}';
+  v_memos text[] := '{}';
 begin
   select array_agg(n.name) into v_names
     from (select distinct u.name from unnest(p_names) as u (name)) n
@@ -138,18 +288,57 @@ begin
       from unnest(p_ids, p_names, p_payloads) as u (id, name, payload)
       where u.name = any (v_names)
   loop
-    select v_runs || coalesce(array_agg(c.run_id) filter (where c.is_exact), '{}'),
-           coalesce(array_agg(c.run_id) filter (where not c.is_exact), '{}'),
-           coalesce(array_agg(c.hash) filter (where not c.is_exact), '{}')
-      into v_runs, v_open_runs, v_open_hashes
-      from stepbase._candidates(v_event.id, v_event.name, v_event.payload::jsonb, p_now) c;
-    perform stepbase._check_later(v_event.id, v_open_runs, v_open_hashes, p_now);
+    for v_hit in
+      select c.kind, c.is_exact, array_agg(c.run_id) as runs, array_agg(c.hash) as hashes
+        from stepbase._candidates(v_event.id, v_event.name, v_event.payload::jsonb, p_now) c
+        group by c.kind, c.is_exact
+    loop
+      if not v_hit.is_exact then
+        perform stepbase._check_later(v_event.id, v_hit.runs, v_hit.hashes, p_now);
+      elsif v_hit.kind = 'cancel' then
+        v_cancelled := v_cancelled || v_hit.runs;
+      else
+        v_runs := v_runs || v_hit.runs;
+        v_hashes := v_hashes || v_hit.hashes;
+        v_memos := v_memos || array_fill(v_event.payload, array[cardinality(v_hit.runs)]);
+      end if;
+    end loop;
   end loop;
-  if cardinality(v_runs) > 0 then
-    return query
-      select stepbase.cancel(
-        v_runs, '{"name":"Cancelled","message":"an event matched cancel_on"}'
-      );
+  if cardinality(v_runs) + cardinality(v_cancelled) > 0 then
+    perform stepbase._lock_runs(v_runs || v_cancelled);
+    perform stepbase._close_steps(
+      v_runs, v_hashes, array_fill('done'::text, array[cardinality(v_runs)]), v_memos, p_now
+    );
+    perform stepbase.cancel(
+      v_cancelled, '{"name":"Cancelled","message":"an event matched cancel_on"}'
+    );
   end if;
+end
+$$;
+
+-- Gives a signal to the run that waits for it: its step's result is {"data": {signal, data}}. Returns the
+-- run's id, or null if nobody waits. Locks: the run row.
+create or replace function stepbase.signal(p_name text, p_data text) returns text
+language plpgsql security invoker set search_path = ''
+as $$
+declare
+  v_pause record;
+begin
+  select p.run_id, p.hash into v_pause from stepbase.pauses p
+    where p.kind = 'signal' and p.event_name = p_name and p.expires_at > stepbase.now();
+  if not found then
+    return null;
+  end if;
+  perform stepbase._lock_runs(array[v_pause.run_id]);
+  perform 1 from stepbase.pauses p
+    where p.kind = 'signal' and p.event_name = p_name and p.run_id = v_pause.run_id;
+  if not found then
+    return null;
+  end if;
+  perform stepbase._close_steps(
+    array[v_pause.run_id], array[v_pause.hash], array['done'],
+    array['{"data":{"signal":' || to_json(p_name) || ',"data":' || p_data || '}}'], stepbase.now()
+  );
+  return v_pause.run_id;
 end
 $$;

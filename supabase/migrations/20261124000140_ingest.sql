@@ -7,7 +7,7 @@
 -- s_*: the starts the engine worked out from its copy of the functions. s_event is the place of the
 --      event in e_*, from 1; s_key the sender's event id (de-duplicated for 24 hours per function) or
 --      null; s_due null for "now"; s_deadline seconds until a start timeout, or null; s_direct asks
---      for the item to be leased to p_owner at once.
+--      for the item to be leased to p_owner at once; s_parent "<run>.<hash>" of the step that invoked it.
 -- w_*: the pauses of those runs (cancel_on); w_start is the place in s_*, from 1; w_value is a JSON
 --      literal.
 --
@@ -20,7 +20,7 @@ create or replace function stepbase.ingest(
   e_id text[], e_event_id text[], e_name text[], e_payload text[], e_ts timestamptz[],
   e_source text[], e_outbox text[],
   s_event integer[], s_run text[], s_function uuid[], s_version integer[], s_key text[],
-  s_due timestamptz[], s_deadline double precision[], s_direct boolean[],
+  s_due timestamptz[], s_deadline double precision[], s_direct boolean[], s_parent text[],
   w_start integer[], w_hash text[], w_event text[], w_path text[], w_value text[],
   w_residual text[], w_expires double precision[]
 ) returns table (start integer, run_id text, is_leased boolean, gen integer)
@@ -94,8 +94,10 @@ begin
   end if;
 
   with born as (
-    insert into stepbase.runs as r (run_id, function_id, fn_version, event_id, created_at)
-      select s_run[s.i], s_function[s.i], s_version[s.i], e_id[s_event[s.i]], v_now
+    insert into stepbase.runs as r
+      (run_id, function_id, fn_version, event_id, created_at, parent_run, parent_hash)
+      select s_run[s.i], s_function[s.i], s_version[s.i], e_id[s_event[s.i]], v_now,
+             split_part(s_parent[s.i], '.', 1), split_part(s_parent[s.i], '.', 2)
         from unnest(v_started) as s (i)
       on conflict do nothing
       returning r.run_id

@@ -14,7 +14,8 @@ returns table (
   run_id text, job text, kind text, step text, gen integer, attempt smallint, losses smallint,
   outage_seconds double precision, hops smallint, function_id uuid, req_version smallint, has_started boolean,
   is_overdue boolean, step_count integer, state_bytes integer, event_id text, event text,
-  hashes text[], memos text[], other_event text, residual text
+  hashes text[], memos text[], open_hashes text[], planning smallint, other_event text,
+  pause_kind text, residual text
 )
 language plpgsql security invoker set search_path = ''
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
@@ -47,22 +48,29 @@ begin
            extract(epoch from v_now - l.outage_since)::double precision, l.hops,
            r.function_id, r.req_version, r.started_at is not null,
            coalesce(r.deadline_at <= v_now, false), r.step_count, r.state_bytes,
-           r.event_id, e.payload::text, m.hashes, m.memos,
+           r.event_id, e.payload::text, m.hashes, m.memos, m.open_hashes, r.planning,
            case when l.kind = 'match' then
              (select o.payload::text from stepbase.events o where o.id = split_part(l.job, ':', 2))
            end,
-           case when l.kind = 'match' then
-             (select p.residual from stepbase.pauses p where p.run_id = l.run_id and p.hash = l.step)
-           end
+           w.kind, w.residual
       from leased l
       join stepbase.runs r on r.run_id = l.run_id
       join stepbase.events e on e.id = r.event_id
+      left join stepbase.pauses w
+        on l.kind = 'match' and w.run_id = l.run_id and w.hash = l.step
       left join lateral (
-        select array_agg(s.hash order by s.pos) as hashes,
-               array_agg(s.memo::text order by s.pos) as memos
-          from stepbase.steps s
-          where s.run_id = l.run_id and l.kind in ('edge', 'sleep')
-            and (s.status in ('done', 'failed') or (l.kind = 'sleep' and s.hash = l.step))
+        select array_agg(s.hash order by s.place) filter (where s.is_closed) as hashes,
+               array_agg(s.memo::text order by s.place) filter (where s.is_closed) as memos,
+               array_agg(s.hash) filter (where not s.is_closed) as open_hashes
+          from (
+            select k.hash, k.memo, k.status in ('done', 'failed') or c.is_woken as is_closed,
+                   case when c.is_woken then r.step_count + 1 else k.pos end as place
+              from stepbase.steps k
+              cross join lateral (
+                select l.kind = 'sleep' and k.hash = l.step as is_woken
+              ) c
+              where k.run_id = l.run_id and l.kind in ('edge', 'sleep', 'step')
+          ) s
       ) m on true;
 end
 $$;

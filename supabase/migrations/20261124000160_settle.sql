@@ -7,37 +7,59 @@
 --        c  keep the lease, the next call follows at once (attempt 0)
 --        q  ready again (attempt 0 unless given)
 --        t  a timer: due at c_due, or c_delay seconds from now
+--        p  parked until an open step closes; ready if none is open
 --        d  done, delete it
 --        e  the run ends with c_status, c_output, c_error
 --      c_attempt, c_kind, c_step: the item from now on. c_version: execution version of the reply,
 --      or null. c_called: seconds the call took, or null if the function was not called.
 --      c_outage: the host did not answer at all. c_finish: seconds from the first call until the run
---      must end, or null. c_woken: hash of the sleeping step this call woke, or null.
--- s_*: steps, s_call the place in c_*, from 1. A step that is stored already keeps its first memo.
+--      must end, or null. c_woken: hash of the sleeping step this call woke, or null. c_planning: 1 if
+--      the reply opens a group of parallel steps, 2 for a race, else null.
+-- s_*: steps, s_call the place in c_*, from 1. A step that is open is closed by done or failed; one that
+--      is closed keeps its first memo.
 -- a_*: failed attempts.
+-- i_*: what new open steps wait for, by their hash: the call for a planned step, the end of a sleep or of
+--      a wait (due at i_due, or i_delay seconds from now; both null: ready).
+-- w_*: pauses of new open steps, by their hash; w_value is a JSON literal.
+-- o_*: events of the server's own that new open steps send (invoke), by their hash.
 --
--- Returns per call: applied, already (a repeated settle that kept its lease) or lost; and the gen
--- to go on with. Sending a batch twice equals sending it once. Locks: runs in order, then queue.
+-- Returns per call: applied, already (a repeated settle that kept its lease) or lost; the gen to go on
+-- with; and how many steps of the run are closed, by which an engine sees that others have closed some.
+-- Sending a batch twice equals sending it once. Locks: runs (and the runs that invoked those that end) in
+-- order, then queue.
 create or replace function stepbase.settle(
   p_owner text, p_lease interval,
   c_run text[], c_job text[], c_gen integer[], c_verdict text[], c_due timestamptz[],
   c_delay double precision[], c_attempt smallint[], c_kind text[], c_step text[],
   c_status text[], c_output text[], c_error text[], c_version smallint[],
   c_called double precision[], c_outage boolean[], c_finish double precision[], c_woken text[],
+  c_planning smallint[],
   s_call integer[], s_hash text[], s_name text[], s_op text[], s_status text[], s_memo text[],
   s_attempt smallint[],
-  a_call integer[], a_hash text[], a_attempt smallint[], a_http integer[], a_error text[]
-) returns table (call integer, outcome text, gen integer)
+  a_call integer[], a_hash text[], a_attempt smallint[], a_http integer[], a_error text[],
+  i_call integer[], i_hash text[], i_kind text[], i_due timestamptz[], i_delay double precision[],
+  w_call integer[], w_hash text[], w_kind text[], w_event text[], w_path text[], w_value text[],
+  w_residual text[], w_expires double precision[],
+  o_call integer[], o_hash text[], o_id text[], o_name text[], o_payload text[]
+) returns table (call integer, outcome text, gen integer, step_count integer)
 language plpgsql security invoker set search_path = ''
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 declare
   v_now timestamptz := stepbase.now();
   v_mine integer[];
+  v_new_runs text[] := '{}';
+  v_new_hashes text[] := '{}';
+  v_new_bytes integer[] := '{}';
+  v_new_closed integer[] := '{}';
   v_ended integer[];
 begin
-  perform 1 from stepbase.runs r
-    where r.run_id = any (c_run) order by r.run_id for no key update;
+  if 'e' = any (c_verdict) then
+    perform stepbase._lock_runs(c_run);
+  else
+    perform 1 from stepbase.runs r
+      where r.run_id = any (c_run) order by r.run_id for no key update;
+  end if;
 
   -- The fence.
   select coalesce(array_agg(u.i), '{}') into v_mine
@@ -46,25 +68,73 @@ begin
       on q.run_id = u.run_id and q.job = u.job and q.owner = p_owner and q.gen = u.gen;
 
   if cardinality(s_call) > 0 then
-    insert into stepbase.steps
-      (run_id, hash, pos, name, op, status, memo, attempt, started_at, ended_at)
-      select c_run[s.call], s.hash, r.step_count + s.i, s.name, s.op, s.status, s.memo::json,
-             s.attempt, v_now - coalesce(c_called[s.call], 0) * interval '1 second',
-             case when s.status in ('done', 'failed') then v_now end
-        from unnest(s_call, s_hash, s_name, s_op, s_status, s_memo, s_attempt) with ordinality
-          as s (call, hash, name, op, status, memo, attempt, i)
-        join stepbase.runs r on r.run_id = c_run[s.call]
-        where s.call = any (v_mine)
-          and not exists (
-            select from stepbase.steps k where k.run_id = c_run[s.call] and k.hash = s.hash
-          );
+    with born as (
+      insert into stepbase.steps
+        (run_id, hash, pos, name, op, status, memo, attempt, started_at, ended_at)
+        select c_run[s.call], s.hash,
+               case when s.status in ('done', 'failed') then r.step_count + row_number() over (
+                 partition by r.run_id, s.status in ('done', 'failed') order by s.i) else 0 end,
+               s.name, s.op, s.status, s.memo::json, s.attempt,
+               v_now - coalesce(c_called[s.call], 0) * interval '1 second',
+               case when s.status in ('done', 'failed') then v_now end
+          from unnest(s_call, s_hash, s_name, s_op, s_status, s_memo, s_attempt) with ordinality
+            as s (call, hash, name, op, status, memo, attempt, i)
+          join stepbase.runs r on r.run_id = c_run[s.call]
+          where s.call = any (v_mine)
+            and not exists (
+              select from stepbase.steps k where k.run_id = c_run[s.call] and k.hash = s.hash
+            )
+        returning steps.run_id, steps.hash, octet_length(steps.memo::text) as bytes,
+                  (steps.status in ('done', 'failed'))::int as closed
+    )
+    select coalesce(array_agg(b.run_id), '{}'), coalesce(array_agg(b.hash), '{}'),
+           coalesce(array_agg(b.bytes * b.closed), '{}'), coalesce(array_agg(b.closed), '{}')
+      into v_new_runs, v_new_hashes, v_new_bytes, v_new_closed
+      from born b;
   end if;
 
-  update stepbase.steps k
-    set status = 'done', ended_at = v_now
-    from unnest(v_mine) as m (i)
-    where c_woken[m.i] is not null and k.run_id = c_run[m.i] and k.hash = c_woken[m.i]
-      and k.status = 'sleeping';
+  update stepbase.runs r
+    set step_count = r.step_count + t.steps,
+        state_bytes = r.state_bytes + t.bytes,
+        planning = greatest(r.planning, coalesce(t.planning, 0)),
+        req_version = coalesce(t.version, r.req_version),
+        status = case when t.called is null then r.status else 'Running' end,
+        started_at = case when t.called is null then r.started_at
+                          else coalesce(r.started_at, v_now - t.called * interval '1 second') end,
+        deadline_at = case when r.started_at is null and t.called is not null and t.finish is not null
+                           then v_now + (t.finish - t.called) * interval '1 second'
+                           else r.deadline_at end
+    from (
+      select m.run_id, m.version, m.called, m.finish, m.planning,
+             coalesce(n.steps, 0) as steps, coalesce(n.bytes, 0) as bytes
+        from (
+          select c_run[x.i] as run_id, max(c_version[x.i]) as version, max(c_called[x.i]) as called,
+                 max(c_finish[x.i]) as finish, max(c_planning[x.i]) as planning
+            from unnest(v_mine) as x (i) group by 1
+        ) m
+        left join (
+          select n.run_id, sum(n.closed)::int as steps, sum(n.bytes)::int as bytes
+            from unnest(v_new_runs, v_new_bytes, v_new_closed) as n (run_id, bytes, closed)
+            group by n.run_id
+        ) n on n.run_id = m.run_id
+    ) t
+    where r.run_id = t.run_id and r.ended_at is null;
+
+  -- Open steps that these calls close: woken sleepers, planned steps, waits that are given up.
+  if cardinality(v_new_hashes) < cardinality(s_call)
+     or exists (select from unnest(c_woken) as w (hash) where w.hash is not null) then
+    perform stepbase._close_steps(
+      array_agg(x.run_id), array_agg(x.hash), array_agg(x.status), array_agg(x.memo), v_now
+    )
+    from (
+      select c_run[m.i] as run_id, c_woken[m.i] as hash, 'done' as status, 'null' as memo
+        from unnest(v_mine) as m (i) where c_woken[m.i] is not null
+      union all
+      select c_run[s.call], s.hash, s.status, s.memo
+        from unnest(s_call, s_hash, s_status, s_memo) as s (call, hash, status, memo)
+        where s.call = any (v_mine) and s.status in ('done', 'failed')
+    ) x;
+  end if;
 
   if cardinality(a_call) > 0 then
     insert into stepbase.attempts (run_id, hash, attempt, at, http_status, error)
@@ -74,56 +144,54 @@ begin
         where a.call = any (v_mine);
   end if;
 
-  update stepbase.runs r
-    set step_count = r.step_count + t.steps,
-        state_bytes = r.state_bytes + t.bytes,
-        req_version = coalesce(t.version, r.req_version),
-        status = case when t.called is null then r.status else 'Running' end,
-        started_at = case when t.called is null then r.started_at
-                          else coalesce(r.started_at, v_now - t.called * interval '1 second') end,
-        deadline_at = case when r.started_at is null and t.called is not null and t.finish is not null
-                           then v_now + (t.finish - t.called) * interval '1 second'
-                           else r.deadline_at end
-    from (
-      select c_run[m.i] as run_id, c_version[m.i] as version, c_called[m.i] as called,
-             c_finish[m.i] as finish, coalesce(n.steps, 0) as steps, coalesce(n.bytes, 0) as bytes
-        from unnest(v_mine) as m (i)
-        left join (
-          select s.call, count(*)::int as steps, sum(coalesce(octet_length(s.memo), 0))::int as bytes
-            from unnest(s_call, s_memo) as s (call, memo) group by s.call
-        ) n on n.call = m.i
-    ) t
-    where r.run_id = t.run_id and r.ended_at is null;
+  if cardinality(i_call) > 0 then
+    perform stepbase._open_steps(
+      c_run, v_new_runs, v_new_hashes, v_now, i_call, i_hash, i_kind, i_due, i_delay,
+      w_call, w_hash, w_kind, w_event, w_path, w_value, w_residual, w_expires,
+      o_call, o_hash, o_id, o_name, o_payload
+    );
+  end if;
 
-  insert into stepbase.queue (run_id, job, kind, step, ready, score, due_at)
-    select c_run[m.i], 'deadline:finish', 'deadline', 'finish', false, v_now, r.deadline_at
-      from unnest(v_mine) as m (i)
-      join stepbase.runs r on r.run_id = c_run[m.i]
-      where c_finish[m.i] is not null and c_called[m.i] is not null and c_verdict[m.i] <> 'e'
-    on conflict do nothing;
+  if exists (select from unnest(c_finish) as f (seconds) where f.seconds is not null) then
+    insert into stepbase.queue (run_id, job, kind, step, ready, score, due_at)
+      select distinct r.run_id, 'deadline:finish', 'deadline', 'finish', false, v_now, r.deadline_at
+        from unnest(v_mine) as m (i)
+        join stepbase.runs r on r.run_id = c_run[m.i]
+        where c_finish[m.i] is not null and c_called[m.i] is not null and c_verdict[m.i] <> 'e'
+      on conflict do nothing;
+  end if;
 
   update stepbase.queue q
     set gen = q.gen + 1,
         attempt = c_attempt[m.i],
         kind = c_kind[m.i],
         step = c_step[m.i],
-        hops = case when c_verdict[m.i] = 'c' then q.hops + 1 else 0 end,
-        ready = c_verdict[m.i] = 'q',
-        owner = case when c_verdict[m.i] = 'c' then q.owner end,
+        hops = case when m.verdict = 'c' then q.hops + 1 else 0 end,
+        ready = m.verdict = 'q',
+        owner = case when m.verdict = 'c' then q.owner end,
         outage_since = case when c_outage[m.i] then coalesce(q.outage_since, v_now) end,
-        due_at = case c_verdict[m.i]
+        due_at = case m.verdict
                    when 'c' then case when q.due_at < v_now + p_lease / 2 then v_now + p_lease
                                       else q.due_at end
                    when 't' then coalesce(c_due[m.i], v_now + c_delay[m.i] * interval '1 second')
+                   when 'p' then 'infinity'
                  end
-    from unnest(v_mine) as m (i)
-    where c_verdict[m.i] in ('c', 'q', 't') and q.run_id = c_run[m.i] and q.job = c_job[m.i];
+    from (
+      select x.i, case when c_verdict[x.i] = 'p' and not stepbase._has_open_step(c_run[x.i]) then 'q'
+                       else c_verdict[x.i] end as verdict
+        from unnest(v_mine) as x (i)
+    ) m
+    where m.verdict in ('c', 'q', 't', 'p') and q.run_id = c_run[m.i] and q.job = c_job[m.i];
 
   delete from stepbase.queue q
     using unnest(v_mine) as m (i)
     where c_verdict[m.i] = 'd' and q.run_id = c_run[m.i] and q.job = c_job[m.i];
 
-  select array_agg(m.i) into v_ended from unnest(v_mine) as m (i) where c_verdict[m.i] = 'e';
+  select array_agg(x.i) into v_ended
+    from (
+      select distinct on (c_run[m.i]) m.i from unnest(v_mine) as m (i)
+        where c_verdict[m.i] = 'e' order by c_run[m.i], m.i
+    ) x;
   if v_ended is not null then
     perform stepbase._finish(
       (select array_agg(c_run[x.i]) from unnest(v_ended) as x (i)),
@@ -139,10 +207,63 @@ begin
            case when u.i = any (v_mine) then 'applied'
                 when q.run_id is not null then 'already'
                 else 'lost' end,
-           case when u.i = any (v_mine) or q.run_id is not null then u.gen + 1 else 0 end
+           case when u.i = any (v_mine) or q.run_id is not null then u.gen + 1 else 0 end,
+           case when u.verdict = 'c' then
+             (select r.step_count from stepbase.runs r where r.run_id = u.run_id) end
       from unnest(c_run, c_job, c_gen, c_verdict) with ordinality as u (run_id, job, gen, verdict, i)
       left join stepbase.queue q
         on u.verdict = 'c' and q.run_id = u.run_id and q.job = u.job and q.owner = p_owner
        and q.gen = u.gen + 1;
+end
+$$;
+
+-- Says whether a run waits for anything in parallel to its next call.
+create or replace function stepbase._has_open_step(p_run text) returns boolean
+language sql stable security invoker set search_path = '' set enable_seqscan = off
+as $$
+  select exists (
+    select from stepbase.steps k where k.run_id = p_run and k.status not in ('done', 'failed')
+  )
+$$;
+
+-- Stores what new open steps wait for and send; for settle, which describes the parameters.
+create or replace function stepbase._open_steps(
+  c_run text[], p_runs text[], p_hashes text[], p_now timestamptz,
+  i_call integer[], i_hash text[], i_kind text[], i_due timestamptz[], i_delay double precision[],
+  w_call integer[], w_hash text[], w_kind text[], w_event text[], w_path text[], w_value text[],
+  w_residual text[], w_expires double precision[],
+  o_call integer[], o_hash text[], o_id text[], o_name text[], o_payload text[]
+) returns void
+language plpgsql security invoker set search_path = ''
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+begin
+  insert into stepbase.queue (run_id, job, kind, step, ready, score, due_at)
+    select n.run_id, n.hash, x.kind, n.hash, t.due is null, r.created_at, t.due
+      from unnest(i_call, i_hash, i_kind, i_due, i_delay) as x (call, hash, kind, due, delay)
+      join unnest(p_runs, p_hashes) as n (run_id, hash) on n.run_id = c_run[x.call] and n.hash = x.hash
+      join stepbase.runs r on r.run_id = n.run_id
+      cross join lateral (
+        select coalesce(x.due, p_now + x.delay * interval '1 second') as due
+      ) t
+    on conflict do nothing;
+  insert into stepbase.pauses
+    (run_id, hash, kind, event_name, path, value, residual, own_events, expires_at)
+    select n.run_id, n.hash, w.kind, w.event, w.path, stepbase.canon(w.value::jsonb), w.residual, '{}',
+           p_now + w.expires * interval '1 second'
+      from unnest(w_call, w_hash, w_kind, w_event, w_path, w_value, w_residual, w_expires)
+        as w (call, hash, kind, event, path, value, residual, expires)
+      join unnest(p_runs, p_hashes) as n (run_id, hash) on n.run_id = c_run[w.call] and n.hash = w.hash;
+  insert into stepbase.outbox (id, name, payload, created_at, due_at)
+    select o.id, o.name, o.payload::json, p_now, p_now
+      from unnest(o_call, o_hash, o_id, o_name, o_payload) as o (call, hash, id, name, payload)
+      join unnest(p_runs, p_hashes) as n (run_id, hash) on n.run_id = c_run[o.call] and n.hash = o.hash
+    on conflict do nothing;
+  if 'step' = any (i_kind) then
+    perform pg_catalog.pg_notify('stepbase', 'q');
+  end if;
+  if cardinality(o_call) > 0 then
+    perform pg_catalog.pg_notify('stepbase', 'o');
+  end if;
 end
 $$;

@@ -44,7 +44,7 @@ create or replace function stepbase.get_jobs(p_run text)
 returns table (job text, kind text, at timestamptz, attempt smallint, is_leased boolean)
 language sql stable security invoker set search_path = ''
 as $$
-  select q.job, q.kind, coalesce(q.due_at, q.score), q.attempt, q.owner is not null
+  select q.job, q.kind, coalesce(nullif(q.due_at, 'infinity'), q.score), q.attempt, q.owner is not null
     from stepbase.queue q where q.run_id = p_run order by q.job
 $$;
 

@@ -16,7 +16,7 @@ begin
   end if;
   return query
     select extract(epoch from
-             (select q.due_at from stepbase.queue q where not q.ready order by q.due_at limit 1)
+             (select q.due_at from stepbase.queue q where not q.ready and q.due_at < 'infinity' order by q.due_at limit 1)
              - v_now)::double precision,
            exists (select from stepbase.queue q where q.ready),
            exists (select from stepbase.outbox o where o.dead_at is null and o.due_at <= v_now);
