@@ -57,13 +57,12 @@ create type stepbase.callable as (
   is_read boolean,
   is_variadic boolean,
   takes_pseudo_type boolean,
-  -- All arguments are one unnamed json: the function takes them as they are.
-  takes_all boolean,
   returns oid,
   returns_set boolean,
   -- Names of the columns it returns, where it names them.
   out_names text[],
-  -- The call's arguments, 'p_a := a.p_a, …', and the columns of a, 'p_a uuid, …'; null for none.
+  -- What goes between the parentheses, 'p_a := a.p_a, …', and the columns of a, 'p_a uuid, …'; null for
+  -- none. A function that takes all arguments as one json gets '$1::json'.
   given text,
   columns text
 );
@@ -124,7 +123,9 @@ begin
       c.prokind, c.provolatile in ('s', 'i'), c.provariadic <> 0,
       exists (
         select from pg_type as t where t.oid = any (c.proargtypes::oid[]) and t.typtype = 'p'),
-      c.takes_all, c.prorettype, c.proretset, c.out_names, c.given, c.columns
+      c.prorettype, c.proretset, c.out_names,
+      case when c.takes_all then '$1::' || c.proargtypes[0]::regtype else c.given end,
+      case when not c.takes_all then c.columns end
     from chosen as c
     where c.takes_all = (select bool_and(b.takes_all) from chosen as b);
 end
@@ -211,8 +212,7 @@ create function stepbase.call_statement(p_callable stepbase.callable) returns te
   set search_path = ''
   as $$
 declare
-  v_call constant text := p_callable.qualified
-    || '(' || case when p_callable.takes_all then '$1' else coalesce(p_callable.given, '') end || ')';
+  v_call constant text := p_callable.qualified || '(' || coalesce(p_callable.given, '') || ')';
   v_from constant text := 'pg_catalog.json_to_record($1) as a(' || p_callable.columns || ')';
   v_value text := 'r';
 begin

@@ -44,8 +44,8 @@ def open_host(name: str, app: App, folder: Path, **options: Any) -> Ask:
     source.write_text(f"from tests.support.sdk_hosts import TARGETS\n\nmain = TARGETS[{key!r}]\n")
     with _clean_framework():
         if name == "functions-framework":
-            return _ask_flask(functions_framework.create_app("main", str(source)))
-        return ask_asgi(functions_framework.aio.create_asgi_app("main", str(source)))
+            return _ask_flask(functions_framework.create_app("main", str(source)))  # type: ignore[no-untyped-call]  # not typed
+        return ask_asgi(functions_framework.aio.create_asgi_app("main", str(source)))  # type: ignore[no-untyped-call]  # not typed
 
 
 def _clean_framework() -> AbstractContextManager[Any]:

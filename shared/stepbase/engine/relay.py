@@ -18,7 +18,6 @@ from stepbase.protocol.event import decode_event
 _log = logging.getLogger("stepbase.engine.relay")
 
 _TAKE = 256
-_LEASE = timedelta(seconds=30)
 IDLE = timedelta(seconds=15)
 # A writer that looked at the idle flag just before we raised it does not notify; it commits within
 # moments, so we look again a few times before we trust the flag.
@@ -72,7 +71,7 @@ class Relay:
 
     async def _move_some(self) -> bool:
         """Move up to one batch; return whether there was anything."""
-        rows = await self._store.outbox_take(_TAKE, self._token, _LEASE)
+        rows = await self._store.outbox_take(_TAKE, self._token, self._store.lease_time)
         if not rows:
             return False
         failpoint.hit("relay.after_take")

@@ -77,7 +77,8 @@ async def _run(plan: Plan, console: Console) -> None:
             wanted.cancel()
             starting.cancel()
             await asyncio.wait({starting})
-            console.print("stopping (Ctrl-C again: at once)", style="dim")
+            if asked.is_set():
+                console.print("stopping (Ctrl-C again: at once)", style="dim")
             await _stop(stack, insisted)
 
 

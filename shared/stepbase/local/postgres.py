@@ -331,6 +331,7 @@ class Cluster:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            start_new_session=True,
             **self._account.popen_arguments(),  # type: ignore[call-overload]
         )
         return answer

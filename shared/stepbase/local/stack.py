@@ -377,6 +377,7 @@ class Stack:
 
     async def _sync_again(self) -> None:
         try:
+            await self.wait_ready()
             await self.sync()
         except ChildError as error:
             self._sink("sync", str(error))
@@ -406,4 +407,5 @@ async def _to_the_end(work: Callable[[], None]) -> None:
         await asyncio.shield(running)
     except asyncio.CancelledError:
         await asyncio.wait({running})
+        running.exception()
         raise

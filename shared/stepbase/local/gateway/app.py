@@ -33,7 +33,6 @@ _CORS = [
     ("Access-Control-Expose-Headers", "Content-Range, Content-Profile, Location"),
 ]
 _PREFLIGHT = [
-    *_CORS,
     ("Access-Control-Allow-Methods", "GET, HEAD, POST, PATCH, DELETE, OPTIONS"),
     ("Access-Control-Allow-Headers", "*, Authorization"),
     ("Access-Control-Max-Age", "86400"),

@@ -144,6 +144,8 @@ class Database:
             connection = await self._take(settings)
             yield connection
         except _BROKEN as error:
+            if _is_raised_by_sql(error, connection):
+                raise
             if connection is not None:
                 connection.terminate()
             raise errors.lost(str(error)) from error
@@ -233,6 +235,16 @@ class Database:
     def _forget(self, *_: object) -> None:
         self._changes += 1
         self._catalogue = None
+
+
+def _is_raised_by_sql(error: BaseException, connection: asyncpg.Connection | None) -> bool:
+    """Say whether a connection error is only what an SQL function raised, e.g. about dblink."""
+    return (
+        isinstance(error, asyncpg.PostgresError)
+        and not isinstance(error, _GONE)
+        and connection is not None
+        and not connection.is_closed()
+    )
 
 
 async def _close(connection: asyncpg.Connection) -> None:

@@ -24,7 +24,14 @@ _QUANTIFIED = frozenset("eq gt gte lt lte like ilike match imatch".split())
 _RESERVED = frozenset({"select", "order", "limit", "offset", "columns", "on_conflict", "apikey"})
 _LOGIC = frozenset({"and", "or", "not.and", "not.or"})
 _OPERATION = re.compile(r"(?P<op>[a-z]+)(?:\((?P<argument>[\w]+)\))?\.(?P<value>.*)", re.DOTALL)
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_QUOTE = r'"(?:[^"\\]|\\.)*"'
+_QUOTED = re.compile(_QUOTE, re.DOTALL)
+_PATH_PART = re.compile(rf"((?:{_QUOTE}|(?!->).)*)(->>|->|\Z)", re.DOTALL)
+_OUTPUT = re.compile(
+    rf'(?:(?P<alias>{_QUOTE}|[^":]+):(?!:))?(?P<column>(?:{_QUOTE}|[^":])+)(?:::(?P<cast>.+))?',
+    re.DOTALL,
+)
+_DIRECTION = re.compile(r"(.+)\.(asc|desc|nullsfirst|nullslast)", re.DOTALL)
 _CAST = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?: [A-Za-z_][A-Za-z0-9_]*)*(?:\[\])?")
 
 
@@ -127,15 +134,16 @@ def parse_query(pairs: Iterable[tuple[str, str]], *, with_arguments: bool = Fals
 
 
 def parse_column(text: str) -> Column:
-    """Read `name`, `name->key`, `name->0->>key`; the name may be double-quoted."""
-    parts = re.split(r"(->>|->)", text.strip())
-    name = _unquote(parts[0])
-    if not name or (not parts[0].startswith('"') and re.search(r"[.()]", name)):
-        if "." in name:
-            raise _not_offered(f"filtering or ordering by the related table in {text!r}")
+    """Read `name`, `name->key`, `name->0->>key`; name and keys may be double-quoted."""
+    parts = [match.groups() for match in _PATH_PART.finditer(text.strip())]
+    first, keys = parts[0][0], [part for part, _ in parts[1:] if part]
+    arrows = [arrow for _, arrow in parts if arrow]
+    name = _unquote(first)
+    if not first.startswith('"') and "." in name:
+        raise _not_offered(f"filtering or ordering by the related table in {text!r}")
+    if not name or (not first.startswith('"') and re.search(r"[()]", name)):
         raise _unreadable("column", text)
-    arrows, keys = parts[1::2], parts[2::2]
-    if "->>" in arrows[:-1] or not all(keys):
+    if "->>" in arrows[:-1] or len(keys) != len(arrows):
         raise _unreadable("JSON path", text)
     path = tuple(int(key) if re.fullmatch(r"-?\d+", key) else _unquote(key) for key in keys)
     return Column(name, path, as_text=arrows[-1:] == ["->>"])
@@ -162,19 +170,21 @@ def parse_list(value: str) -> list[str]:
 def _parse_output(item: str) -> Output:
     if item == "*":
         return Output(None)
-    if "(" in item:
+    if "(" in _QUOTED.sub("", item):
         raise _not_offered(f"{item!r} in the select list (embedding and aggregates)")
-    item, _, cast = item.partition("::")
-    if "::" in cast or (cast and not _CAST.fullmatch(cast)):
+    match = _OUTPUT.fullmatch(item)
+    if match is None:
+        raise _unreadable("select list", item)
+    cast = match["cast"]
+    if cast and not _CAST.fullmatch(cast):
         raise _unreadable("cast", cast)
-    alias, colon, rest = item.rpartition(":")
-    column = parse_column(rest if colon else item)
-    return Output(column, _unquote(alias) or None, cast or None)
+    alias = match["alias"]
+    return Output(parse_column(match["column"]), _unquote(alias) if alias else None, cast)
 
 
 def _parse_order_item(item: str) -> Order:
     words: list[str] = []
-    while (match := re.fullmatch(r"(.+)\.(asc|desc|nullsfirst|nullslast)", item)) is not None:
+    while (match := _DIRECTION.fullmatch(item)) is not None:
         item, word = match[1], match[2]
         words.insert(0, word)
     direction = [w for w in words if w in ("asc", "desc")]
@@ -224,7 +234,7 @@ def _parse_logic_item(item: str) -> Condition:
     if nested:
         return _parse_logic(nested[1], nested[2])
     # The column ends at the first dot outside quotes; a JSON path may hold quoted keys.
-    match = re.match(r'((?:"(?:[^"\\]|\\.)*"|[^".])+)\.', item)
+    match = re.match(rf'((?:{_QUOTE}|[^".])+)\.', item)
     if match is None:
         raise _unreadable("logic tree", item)
     found = _parse_operation(parse_column(match[1]), item[match.end() :])

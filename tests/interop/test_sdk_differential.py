@@ -1,0 +1,373 @@
+"""The official Python package is the judge: the same request bytes to it and to us, answers equal.
+
+What may differ is listed, with reasons, in `differences.py`; shapes that differ as a whole are checked
+by themselves here.
+"""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from tests.interop.differences import document, unexplained
+from tests.support import peers
+from tests.support.fake_api import FakeApi, Received, fake_api
+from tests.support.peers import FALLBACK, KEY, Peers
+from tests.support.sdk_calls import Reply, call_object, event, hashed
+
+from stepbase.protocol import signing
+from stepbase.sdk import http
+
+A = hashed("a")
+ERROR = {"error": {"name": "ValueError", "message": "boom", "stack": "Traceback: boom"}}
+
+CALLS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "return": ({"k": "return", "value": "object"}, {}),
+    **{f"return {name}": ({"k": "return", "value": name}, {}) for name in (
+        "none", "zero", "empty", "list", "false", "float", "text",
+    )},
+    "error of function": ({"k": "raise", "fail": "error"}, {}),
+    "error with a cause": ({"k": "raise", "fail": "cause"}, {}),
+    "nonretriable in function": ({"k": "raise", "fail": "final"}, {}),
+    "retry after in function": ({"k": "raise", "fail": "later"}, {}),
+    "run": ({"k": "run"}, {}),
+    **{f"run {name}": ({"k": "run", "value": name}, {}) for name in (
+        "none", "zero", "empty", "list", "false", "float", "text",
+    )},
+    "run, memo": ({"k": "run"}, {"steps": {A: {"data": {"b": [1, None]}}}}),
+    "run, memo null": ({"k": "run"}, {"steps": {A: {"data": None}}}),
+    "run, memo bare null": ({"k": "run"}, {"steps": {A: None}}),
+    "run, memo not wrapped": ({"k": "run"}, {"steps": {A: {"name": "x", "data": 1}}}),
+    "run, memo bare value": ({"k": "run"}, {"steps": {A: [1, 2]}}),
+    "run, error memo": ({"k": "run"}, {"steps": {A: ERROR}}),
+    "catch, error memo": ({"k": "catch"}, {"steps": {A: ERROR}}),
+    "error in step": ({"k": "run", "fail": "error"}, {}),
+    "error in step, with a cause": ({"k": "run", "fail": "cause"}, {}),
+    "error in step, attempt 2": ({"k": "run", "fail": "error"}, {"attempt": 2}),
+    "error in step, last attempt": ({"k": "run", "fail": "error"}, {"attempt": 3}),
+    "error in step, no limit": ({"k": "run", "fail": "error"}, {"max_attempts": None}),
+    "nonretriable in step": ({"k": "run", "fail": "final"}, {}),
+    "retry after in step": ({"k": "run", "fail": "later"}, {}),
+    "run, planning": ({"k": "run"}, {"is_planning": True}),
+    "run, targeted": ({"k": "run"}, {"step_id": A}),
+    "run, targeted while planning": ({"k": "run"}, {"step_id": A, "is_planning": True}),
+    "unexpected step": ({"k": "run"}, {"step_id": hashed("gone")}),
+    "twice, first memo": ({"k": "twice"}, {"steps": {A: {"data": 1}}}),
+    "twice, both memos": ({"k": "twice"}, {"steps": {A: {"data": 1}, hashed("a", 1): {"data": 2}}}),
+    "sleep": ({"k": "sleep"}, {}),
+    "sleep, planning": ({"k": "sleep_until"}, {"is_planning": True}),
+    "sleep until": ({"k": "sleep_until"}, {}),
+    "sleep until, targeted": ({"k": "sleep_until"}, {"step_id": A}),
+    "sleep, memo": ({"k": "sleep"}, {"steps": {A: None}}),
+    "send": ({"k": "send"}, {}),
+    "send, memo": ({"k": "send"}, {"steps": {A: {"data": ["01A"]}}}),
+    "nested step": ({"k": "nested"}, {}),
+    "unserialisable result of step": ({"k": "run", "value": "not json"}, {}),
+    "unserialisable result of function": ({"k": "return", "value": "not json"}, {}),
+}  # fmt: skip
+
+MODES = ("dev", "cloud")
+
+
+def accept(request: Received) -> tuple[int, Any]:
+    if request.path.startswith("/e/"):
+        return 200, {"ids": [f"01{i}" for i in range(len(request.body))], "status": 200}
+    return 200, {"ok": True, "modified": True, "sync_id": "s", "app_id": "a"}
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    with fake_api(accept) as running:
+        yield running
+
+
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+async def both(mode: str, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Peers]:
+    set_environment(monkeypatch, mode, api.url)
+    built = peers.build(is_dev=mode == "dev", origin=api.url)
+    yield built
+    await close(built)
+
+
+def set_environment(monkeypatch: pytest.MonkeyPatch, mode: str, origin: str) -> None:
+    monkeypatch.setenv("INNGEST_BASE_URL", origin)
+    if mode == "dev":
+        monkeypatch.setenv("INNGEST_DEV", "1")
+        return
+    monkeypatch.setenv("INNGEST_SIGNING_KEY", KEY)
+    monkeypatch.setenv("INNGEST_SIGNING_KEY_FALLBACK", FALLBACK)
+    monkeypatch.setenv("INNGEST_EVENT_KEY", "evkey")
+
+
+async def close(built: Peers) -> None:
+    await http.aclose()
+    await built.client._http_client._http_client.aclose()
+    built.client._http_client._http_client_sync.close()
+
+
+def now() -> int:
+    return int(datetime.now(UTC).timestamp())
+
+
+def signed(body: bytes, key: str = KEY, at: int | None = None) -> dict[str, str]:
+    return {"x-inngest-signature": signing.sign(body, key, now() if at is None else at)}
+
+
+async def ask_both(built: Peers, method: str, **request: Any) -> tuple[Reply, Reply]:
+    ours = await built.ours(method, **request)
+    theirs = await built.theirs(method, **request)
+    return ours, theirs
+
+
+def call_bytes(data: dict[str, Any], options: dict[str, Any]) -> bytes:
+    call = call_object(event(data=data), **options)
+    return signing.canonical_json(json.dumps(call).encode())
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("shape", CALLS)
+async def test_a_call_is_answered_alike(both: Peers, mode: str, kind: str, shape: str) -> None:
+    data, options = CALLS[shape]
+    body = call_bytes(data, options)
+    query = f"fnId=app-{kind}&stepId={options.get('step_id', 'step')}"
+    headers = signed(body) if mode == "cloud" else {}
+
+    ours, theirs = await ask_both(both, "POST", query=query, body=body, headers=headers)
+
+    assert unexplained(shape, document(ours), document(theirs)) == []
+    if mode == "cloud":
+        for reply in (ours, theirs):
+            header = reply.headers["x-inngest-signature"]
+            assert signing.verify(header, reply.content, [KEY], now()) == KEY
+
+
+ODD_BODIES = {
+    "body is not JSON": b"{",
+    "call without ctx": b'{"event":{"data":{},"name":"a"},"events":[],"steps":{},"use_api":false}',
+}
+
+
+@pytest.mark.parametrize(
+    ("mode", "shape"),
+    [("dev", "body is not JSON"), ("dev", "call without ctx"), ("cloud", "call without ctx")],
+    indirect=["mode"],
+)
+async def test_a_body_that_is_no_call_is_answered_alike(both: Peers, mode: str, shape: str) -> None:
+    body = ODD_BODIES[shape]
+    headers = signed(body) if mode == "cloud" else {}
+
+    ours, theirs = await ask_both(
+        both, "POST", query="fnId=app-async&stepId=step", body=body, headers=headers
+    )
+
+    assert unexplained(shape, document(ours), document(theirs)) == []
+
+
+async def test_an_unknown_function_is_answered_alike(both: Peers, mode: str) -> None:
+    body = call_bytes({"k": "return", "value": "none"}, {})
+    headers = signed(body) if mode == "cloud" else {}
+
+    ours, theirs = await ask_both(
+        both, "POST", query="fnId=app-gone&stepId=step", body=body, headers=headers
+    )
+
+    assert unexplained("unknown function", document(ours), document(theirs)) == []
+    assert "function app-gone not found" in ours.body["message"]
+
+
+async def test_a_probe_is_answered_alike(both: Peers, mode: str) -> None:
+    headers = signed(b"") if mode == "cloud" else {}
+
+    ours, theirs = await ask_both(both, "POST", query="probe=trust", headers=headers)
+
+    assert unexplained("probe", document(ours), document(theirs)) == []
+
+
+@pytest.mark.parametrize("mode", ["cloud"], indirect=True)
+@pytest.mark.parametrize("shape", ["fallback key", "rewritten body"])
+async def test_good_signatures_are_accepted_alike(both: Peers, shape: str) -> None:
+    body = call_bytes({"k": "return", "value": "text"}, {})
+    headers = signed(body, FALLBACK if shape == "fallback key" else KEY)
+    if shape == "rewritten body":
+        body = json.dumps(json.loads(body), indent=2).encode()
+
+    ours, theirs = await ask_both(
+        both, "POST", query="fnId=app-async&stepId=step", body=body, headers=headers
+    )
+
+    assert (ours.status, theirs.status) == (200, 200)
+    assert unexplained(shape, document(ours), document(theirs)) == []
+    key = FALLBACK if shape == "fallback key" else KEY
+    for reply in (ours, theirs):
+        header = reply.headers["x-inngest-signature"]
+        assert signing.verify(header, reply.content, [key], now()) == key
+
+
+@pytest.mark.parametrize("mode", ["cloud"], indirect=True)
+@pytest.mark.parametrize("shape", ["unsigned call", "wrong signature", "stale signature"])
+async def test_bad_signatures_are_refused_so_that_the_server_retries(
+    both: Peers, shape: str
+) -> None:
+    body = call_bytes({"k": "return", "value": "text"}, {})
+    headers = {
+        "unsigned call": {},
+        "wrong signature": signed(body, "signkey-test-" + "ab" * 16),
+        "stale signature": signed(body + b" ", KEY),
+    }[shape]
+
+    ours, theirs = await ask_both(
+        both, "POST", query="fnId=app-async&stepId=step", body=body, headers=headers
+    )
+
+    assert (ours.status, theirs.status) == (401, 401)
+    assert unexplained(shape, document(ours), document(theirs)) == []
+    assert "x-inngest-no-retry" not in ours.headers
+    assert "x-inngest-signature" not in ours.headers
+    assert ours.headers["x-inngest-sdk"]
+    assert KEY not in ours.content.decode()
+
+
+@pytest.mark.parametrize("mode", ["cloud"], indirect=True)
+async def test_a_replayed_request_is_refused_by_ours_only(both: Peers) -> None:
+    body = call_bytes({"k": "return", "value": "text"}, {})
+
+    ours, theirs = await ask_both(
+        both,
+        "POST",
+        query="fnId=app-async&stepId=step",
+        body=body,
+        headers=signed(body, KEY, now() - 301),
+    )
+
+    assert (ours.status, theirs.status) == (401, 200)
+    assert ours.body["code"] == "sig_expired"
+    assert "5 minutes" in ours.body["message"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "shape"),
+    [
+        ("dev", "introspection"),
+        ("cloud", "signed introspection"),
+        ("cloud", "unsigned introspection"),
+        ("cloud", "introspection, wrong signature"),
+    ],
+    indirect=["mode"],
+)
+async def test_introspection_is_answered_alike(both: Peers, shape: str) -> None:
+    headers = {
+        "signed introspection": signed(b""),
+        "introspection, wrong signature": signed(b"x"),
+    }.get(shape, {})
+
+    ours, theirs = await ask_both(both, "GET", headers=headers)
+
+    assert unexplained(shape, document(ours), document(theirs)) == []
+    if shape not in ("introspection", "signed introspection"):
+        assert (ours.status, ours.body["mode"], ours.body["function_count"]) == (200, "cloud", 2)
+        assert "app_id" not in ours.body
+
+
+async def test_introspection_by_the_other_kind_of_server_is_refused_alike(
+    both: Peers, mode: str
+) -> None:
+    headers = {"x-inngest-server-kind": "cloud" if mode == "dev" else "dev"}
+    if mode == "cloud":
+        headers |= signed(b"")
+
+    ours, theirs = await ask_both(both, "GET", headers=headers)
+
+    assert ours.status == 403
+    assert unexplained("kind", document(ours), document(theirs)) == []
+
+
+@pytest.mark.parametrize("kind_header", [False, True])
+async def test_an_out_of_band_sync_sends_and_answers_alike(
+    both: Peers, mode: str, api: FakeApi, kind_header: bool
+) -> None:
+    url = "http://testserver/api/inngest"
+    body = json.dumps({"url": url}, separators=(",", ":")).encode()
+    headers = signed(body) if mode == "cloud" else {}
+    if kind_header:
+        headers["x-inngest-server-kind"] = mode
+
+    ours, theirs = await ask_both(both, "PUT", body=body, headers=headers, query="deployId=d1")
+
+    assert unexplained("sync", document(ours), document(theirs)) == []
+    mine, other = api.received
+    assert (mine.method, other.method) == ("POST", "POST")
+    assert mine.path == "/fn/register?deployId=d1"
+    for name in ("authorization", "content-type", "x-inngest-expected-server-kind"):
+        assert mine.headers.get(name) == other.headers.get(name)
+    sent, expected = mine.body, other.body
+    for field in ("appname", "deploy_type", "url", "v"):
+        assert sent[field] == expected[field]
+    assert sent["sdk"].startswith("py:v")
+    assert without_retries(sent["functions"]) == without_retries(expected["functions"])
+
+
+def without_retries(functions: list[Any]) -> list[Any]:
+    for function in functions:
+        function["steps"]["step"].pop("retries", None)
+    return functions
+
+
+async def test_a_refused_registration_is_relayed_alike(
+    both: Peers, mode: str, api: FakeApi
+) -> None:
+    api.answer = lambda _: (400, {"error": "App ID required", "status": 400})
+    body = b'{"url":"http://testserver/api/inngest"}'
+    headers = signed(body) if mode == "cloud" else {}
+
+    ours, theirs = await ask_both(both, "PUT", body=body, headers=headers)
+
+    # Theirs relays the words and says 200, as if it had worked.
+    assert (ours.status, theirs.status) == (400, 200)
+    assert ours.body == theirs.body
+
+
+async def test_the_fallback_key_registers_when_the_first_is_refused(
+    both: Peers, mode: str, api: FakeApi
+) -> None:
+    good = f"Bearer {signing.hash_key(FALLBACK)}"
+
+    def answer(request: Received) -> tuple[int, Any]:
+        is_good = mode == "dev" or request.headers["authorization"] == good
+        return (200, {"ok": True}) if is_good else (401, {"error": "no"})
+
+    api.answer = answer
+    body = b'{"url":"http://testserver/api/inngest"}'
+    headers = signed(body) if mode == "cloud" else {}
+
+    ours, theirs = await ask_both(both, "PUT", body=body, headers=headers)
+
+    assert (ours.status, theirs.status) == (200, 200)
+    assert len(api.received) == (2 if mode == "dev" else 4)
+
+
+@pytest.mark.parametrize("mode", ["dev"], indirect=True)
+async def test_a_sync_from_the_other_kind_of_server_is_refused_alike(both: Peers) -> None:
+    ours, theirs = await ask_both(both, "PUT", headers={"x-inngest-server-kind": "cloud"})
+
+    assert (ours.status, theirs.status) == (400, 400)
+    assert ours.body["code"] == theirs.body["code"] == "server_kind_mismatch"
+
+
+@pytest.mark.parametrize("mode", ["cloud"], indirect=True)
+@pytest.mark.parametrize("shape", ["in-band sync", "unsigned in-band sync"])
+async def test_an_in_band_sync_is_answered_alike(both: Peers, shape: str) -> None:
+    body = b'{"url":"https://example.com/api/inngest"}'
+    headers = {"x-inngest-sync-kind": "in_band"}
+    if shape == "in-band sync":
+        headers |= signed(body)
+
+    ours, theirs = await ask_both(both, "PUT", body=body, headers=headers)
+
+    assert unexplained(shape, document(ours), document(theirs)) == []
+    assert ours.status == theirs.status == (200 if shape == "in-band sync" else 401)

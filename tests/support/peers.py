@@ -1,0 +1,257 @@
+"""The same app twice: with stepbase and with the official Python package, for differential tests.
+
+One function per handler kind; what it does is chosen by `event.data.k`, so that both sides get the very
+same request bytes.
+"""
+
+import datetime
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import fastapi
+import inngest
+from tests.support.sdk_hosts import Ask, ask_asgi
+
+import stepbase
+from stepbase import asgi
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it still writes pydantic as before version 2
+    import inngest.fast_api
+
+APP = "app"
+KEY = "signkey-test-" + "0123456789abcdef" * 2
+FALLBACK = "signkey-test-" + "fedcba9876543210" * 2
+UNTIL = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=30)
+HOUR = datetime.timedelta(hours=1)
+NOT_JSON = object()
+
+
+@dataclass(frozen=True)
+class Peers:
+    """Both apps, and how to ask them."""
+
+    ours: Ask
+    theirs: Ask
+    client: inngest.Inngest
+
+
+def value(name: str) -> Any:
+    """Return what a step or a handler gives back."""
+    return {
+        "object": {"a": 1},
+        "none": None,
+        "zero": 0,
+        "empty": "",
+        "list": [],
+        "false": False,
+        "float": 1.5,
+        "text": 'ü "quoted" \n 漢字 🎈',
+        "not json": NOT_JSON,
+    }[name]
+
+
+class Peer:
+    """What the two packages spell differently."""
+
+    def __init__(
+        self,
+        non_retriable: Callable[[str], Exception],
+        retry_after: Callable[[str], Exception],
+        step_error: type[Exception],
+    ) -> None:
+        self.non_retriable = non_retriable
+        self.retry_after = retry_after
+        self.step_error = step_error
+
+    def fail(self, how: str) -> None:
+        """Raise what a step or a handler raises."""
+        if how == "error":
+            raise ValueError("boom")
+        if how == "cause":
+            raise ValueError("boom") from KeyError("why")
+        if how == "final":
+            raise self.non_retriable("never again")
+        raise self.retry_after("later")
+
+
+OURS = Peer(
+    stepbase.NonRetriableError,
+    lambda message: stepbase.RetryAfterError(message, 5),
+    stepbase.StepError,
+)
+THEIRS = Peer(
+    inngest.NonRetriableError,
+    lambda message: inngest.RetryAfterError(message, 5000),
+    inngest.StepError,
+)
+
+
+@dataclass(frozen=True)
+class Async:
+    """What an async handler of either package does for each `event.data.k`."""
+
+    peer: Peer
+    step: Any
+    data: dict[str, Any]
+    emit: Any
+
+    async def act(self) -> Any:
+        """Do what the event asks for."""
+        return await getattr(self, f"do_{self.data['k']}")()
+
+    async def work(self) -> Any:
+        """The work of step "a"."""
+        return work(self.peer, self.data)
+
+    async def do_return(self) -> Any:
+        return value(self.data["value"])
+
+    async def do_raise(self) -> None:
+        self.peer.fail(self.data["fail"])
+
+    async def do_run(self) -> Any:
+        return await self.step.run("a", self.work)
+
+    async def do_twice(self) -> Any:
+        return [await self.step.run("a", self.work), await self.step.run("a", self.work)]
+
+    async def do_catch(self) -> Any:
+        try:
+            return await self.step.run("a", self.work)
+        except self.peer.step_error as error:
+            return caught(error)
+
+    async def do_sleep(self) -> str:
+        await self.step.sleep("a", HOUR)
+        return "awake"
+
+    async def do_sleep_until(self) -> str:
+        await self.step.sleep_until("a", UNTIL)
+        return "awake"
+
+    async def do_send(self) -> Any:
+        return await self.step.send_event("a", self.emit)
+
+    async def do_nested(self) -> Any:
+        async def outer() -> Any:
+            return await self.step.run("inner", self.work)
+
+        return await self.step.run("a", outer)
+
+
+@dataclass(frozen=True)
+class Sync:
+    """What a sync handler of either package does for each `event.data.k`."""
+
+    peer: Peer
+    step: Any
+    data: dict[str, Any]
+    emit: Any
+
+    def act(self) -> Any:
+        """Do what the event asks for."""
+        return getattr(self, f"do_{self.data['k']}")()
+
+    def work(self) -> Any:
+        """The work of step "a"."""
+        return work(self.peer, self.data)
+
+    def do_return(self) -> Any:
+        return value(self.data["value"])
+
+    def do_raise(self) -> None:
+        self.peer.fail(self.data["fail"])
+
+    def do_run(self) -> Any:
+        return self.step.run("a", self.work)
+
+    def do_twice(self) -> Any:
+        return [self.step.run("a", self.work), self.step.run("a", self.work)]
+
+    def do_catch(self) -> Any:
+        try:
+            return self.step.run("a", self.work)
+        except self.peer.step_error as error:
+            return caught(error)
+
+    def do_sleep(self) -> str:
+        self.step.sleep("a", HOUR)
+        return "awake"
+
+    def do_sleep_until(self) -> str:
+        self.step.sleep_until("a", UNTIL)
+        return "awake"
+
+    def do_send(self) -> Any:
+        return self.step.send_event("a", self.emit)
+
+    def do_nested(self) -> Any:
+        return self.step.run("a", lambda: self.step.run("inner", self.work))
+
+
+def work(peer: Peer, data: dict[str, Any]) -> Any:
+    """Fail or return, as `data` says."""
+    if "fail" in data:
+        peer.fail(data["fail"])
+    return value(data.get("value", "object"))
+
+
+def caught(error: Any) -> dict[str, Any]:
+    """Show a caught step error."""
+    return {"caught": error.message, "name": error.name}
+
+
+def our_app() -> stepbase.App:
+    """Return the app written for stepbase."""
+    app = stepbase.App(APP)
+    emit = stepbase.Event("order/paid", {"a": 1})
+
+    @app.function("async", on="case/start")
+    async def handler(event: stepbase.Event[dict[str, Any]], step: stepbase.Step) -> Any:
+        return await Async(OURS, step, event.data, emit).act()
+
+    @app.function("sync", on="case/start")
+    def sync_handler(event: stepbase.Event[dict[str, Any]], step: stepbase.SyncStep) -> Any:
+        return Sync(OURS, step, event.data, emit).act()
+
+    return app
+
+
+def their_functions(client: inngest.Inngest) -> list[Any]:
+    """Return the same functions for the official package."""
+    emit = inngest.Event(name="order/paid", data={"a": 1})
+    trigger = inngest.TriggerEvent(event="case/start")
+
+    @client.create_function(fn_id="async", trigger=trigger)
+    async def handler(ctx: inngest.Context) -> Any:
+        return await Async(THEIRS, ctx.step, dict(ctx.event.data), emit).act()
+
+    @client.create_function(fn_id="sync", trigger=trigger)
+    def sync_handler(ctx: inngest.ContextSync) -> Any:
+        return Sync(THEIRS, ctx.step, dict(ctx.event.data), emit).act()
+
+    return [handler, sync_handler]
+
+
+def build(
+    *,
+    is_dev: bool,
+    origin: str | None = None,
+    app: stepbase.App | None = None,
+    functions: Any = None,
+) -> Peers:
+    """Serve both; the environment for ours must be set already."""
+    client = inngest.Inngest(
+        app_id=APP,
+        is_production=not is_dev,
+        signing_key=None if is_dev else KEY,
+        event_key=None if is_dev else "evkey",
+        api_base_url=origin,
+        event_api_base_url=origin,
+    )
+    site = fastapi.FastAPI()
+    inngest.fast_api.serve(site, client, (functions or their_functions)(client))
+    return Peers(ask_asgi(asgi(app or our_app())), ask_asgi(site), client)
