@@ -48,18 +48,20 @@ as $$
     from stepbase.queue q where q.run_id = p_run order by q.job
 $$;
 
--- The stored memos of a live run, for calls too large to carry them; no row when the run has ended.
+-- The stored memos of a live run in stack order, for calls too large to carry them, and which steps are
+-- open; no row when the run has ended.
 create or replace function stepbase.get_state(p_run text)
-returns table (event text, hashes text[], memos text[])
+returns table (event text, hashes text[], memos text[], open_hashes text[])
 language sql stable security invoker set search_path = ''
 as $$
-  select e.payload::text, m.hashes, m.memos
+  select e.payload::text, m.hashes, m.memos, m.open_hashes
     from stepbase.runs r
     join stepbase.events e on e.id = r.event_id
     left join lateral (
-      select array_agg(s.hash order by s.pos) as hashes,
-             array_agg(s.memo::text order by s.pos) as memos
-        from stepbase.steps s where s.run_id = r.run_id and s.status in ('done', 'failed')
+      select array_agg(s.hash order by s.pos) filter (where s.status in ('done', 'failed')) as hashes,
+             array_agg(s.memo::text order by s.pos) filter (where s.status in ('done', 'failed')) as memos,
+             array_agg(s.hash) filter (where s.status not in ('done', 'failed')) as open_hashes
+        from stepbase.steps s where s.run_id = r.run_id
     ) m on true
     where r.run_id = p_run and r.ended_at is null
 $$;

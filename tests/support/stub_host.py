@@ -72,6 +72,7 @@ class StubHost:
         body = json.loads(raw)
         self.requests.append((dict(request.headers), raw))
         self.calls.append(body)
+        body["_step_id"] = request.query["stepId"]
         self.called.set()
         answer = self.handlers[request.query["fnId"]](body)
         if not isinstance(answer, Answer):

@@ -96,6 +96,8 @@ class Engine:
             self._settle,
             has_backlog=lambda: self.worker.has_backlog,
             new_id=self.new_id,
+            load_state=self.store.get_state,
+            slugs=lambda: self.registry.functions.by_slug,
             retry_interval=settings.retry_interval,
         )
         self.worker = Worker(self.store, self.registry, executor, settings)

@@ -6,62 +6,35 @@ run that could only be polled for ever ends with an error that says why.
 
 How it works: `decide` picks by the kind of reply (`protocol.reply`). An output ends the run. A
 function-level error uses up an attempt of this stretch of code. No answer from the host costs nothing
-for an hour, then it counts as an error. Ops are looked up by their opcode in `_HANDLERS`; results are
-stored first, then at most one op may ask for something to wait for. After every stored step the item
-starts again at attempt 0: retries count per step and per stretch between steps.
+for an hour, then it counts as an error. Ops bring outcomes of steps, which are stored, or open steps
+that the server has to wait for (`opening`, one handler an opcode). A call continues at once after an
+outcome; when steps were opened its item is parked until the last of them closes. After every stored step
+the item starts again at attempt 0: retries count per step and per stretch between steps.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 
-from stepbase.engine import retry
+from stepbase.engine import opening, retry
 from stepbase.engine.effects import FailedAttempt, Settlement, StepRow, Verdict
+from stepbase.engine.opening import Opened, State, title
 from stepbase.errors import ProtocolError
 from stepbase.protocol import names
-from stepbase.protocol.duration import parse_duration
 from stepbase.protocol.jsontext import dumps
 from stepbase.protocol.memo import error_memo
 from stepbase.protocol.op import Op, Opcode
 from stepbase.protocol.reply import FunctionError, NoAnswer, Ops, Output, Reply
 
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """What the decision needs to know of the run and the item that was called for.
-
-    Attributes:
-        attempt: From 0.
-        max_attempts: Retries + 1.
-        known: Hashes of the steps that were in the call.
-        state_bytes: Size of all memos so far.
-        outage: Seconds since the host stopped answering, 0 if it has not.
-        now: For dates in Retry-After and Sleep only.
-        chance: Uniform in [0, 1), for backoff.
-        retry_interval: Fixed seconds between attempts instead of the schedule (development), or None.
-    """
-
-    attempt: int
-    max_attempts: int
-    known: frozenset[str]
-    state_bytes: int
-    outage: float
-    now: datetime
-    chance: float
-    retry_interval: float | None = None
-
-    @property
-    def is_last_attempt(self) -> bool:
-        """True if a failure now is final."""
-        return self.attempt + 1 >= self.max_attempts
-
-
 def decide(state: State, reply: Reply | ProtocolError) -> Settlement:
     """Return everything that this reply changes; raises nothing, whatever the reply holds."""
     try:
-        return _decide(state, reply)
+        settlement = _decide(state, reply)
     except (ProtocolError, ValueError, RecursionError) as error:
         return _broken(error)
+    if state.target is not None and settlement.verdict is Verdict.TIMER:
+        # The same item tries again: for this step alone.
+        return replace(settlement, kind="step", step=state.target)
+    return settlement
 
 
 def _decide(state: State, reply: Reply | ProtocolError) -> Settlement:
@@ -79,7 +52,7 @@ def _decide(state: State, reply: Reply | ProtocolError) -> Settlement:
 
 
 def _complete(text: str, version: int | None, steps: tuple[StepRow, ...] = ()) -> Settlement:
-    size = _bytes(text)
+    size = opening.size_of(text)
     if size > names.MAX_STEP_OUTPUT_BYTES:
         return _failed(
             "OutputTooLarge",
@@ -92,10 +65,6 @@ def _complete(text: str, version: int | None, steps: tuple[StepRow, ...] = ()) -
 def _failed(name: str, message: str) -> Settlement:
     error = dumps({"name": name, "message": message})
     return Settlement(Verdict.END, status="Failed", error=error)
-
-
-def _bytes(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode())
 
 
 def _broken(error: Exception) -> Settlement:
@@ -150,40 +119,102 @@ def _no_answer(state: State, reply: NoAnswer) -> Settlement:
 
 
 def _ops(state: State, reply: Ops) -> Settlement:
-    steps, rest = _results([op for op in reply.ops if op.op is not Opcode.NONE], state)
-    # What is stored already keeps its first outcome, whatever it is reported as now.
-    again = [step for step in steps if step.hash in state.known]
-    new: dict[str, StepRow] = {}
-    for step in steps:
-        if step.hash not in state.known:
-            new.setdefault(step.hash, step)
-    stale = [op for op in rest if op.op in _STORED and (op.id in state.known or op.id in new)]
-    rest = [op for op in rest if op not in stale]
-    if len(rest) > 1:
-        raise ProtocolError(
-            "the reply asks for several things at once "
-            f"({', '.join(op.op for op in rest)}); this engine runs steps one after another"
-        )
-    if rest:
-        settlement = _HANDLERS.get(rest[0].op, _unsupported)(state, reply, rest[0])
-    elif new:
-        settlement = Settlement(Verdict.CONTINUE)
-    else:
-        return _no_progress(state, reply, [s.name for s in again] + [_title(op) for op in stale])
-    kept = (*new.values(), *settlement.steps)
-    _check_state_size(state, kept)
-    return replace(settlement, version=reply.version, steps=kept)
-
-
-def _results(ops: list[Op], state: State) -> tuple[list[StepRow], list[Op]]:
-    """Part the finished steps from what is still asked for."""
-    steps, rest = [], []
+    ops = [op for op in reply.ops if op.op is not Opcode.NONE]
     for op in ops:
+        if op.op not in _KNOWN:
+            raise ProtocolError(
+                f"opcode {op.op} (step {title(op)!r}) is not supported by this engine; "
+                "run this function on Inngest, or use the steps it knows"
+            )
+    finished, retried, failed = _finished(state, reply, ops)
+    opened = _opened(state, ops, finished)
+    kept = (*finished.values(), *(each.step for each in opened))
+    _check_state_size(state, kept)
+    if any(op.op is Opcode.RUN_COMPLETE for op in ops):
+        return _complete(
+            dumps(next(op.data for op in ops if op.op is Opcode.RUN_COMPLETE)), reply.version, kept
+        )
+    if retried is not None:
+        settlement = _retry(state, reply.retry_after, retried, reply.version)
+    elif opened:
+        settlement = _opening(state, ops, opened)
+    elif finished:
+        settlement = Settlement(Verdict.CONTINUE if state.target is None else Verdict.DONE)
+    elif state.open and state.target is None:
+        # It waits for steps that are open already; the last of them brings the next call.
+        settlement = Settlement(_rest_of(state))
+    else:
+        again = [title(op) for op in ops if op.op in _STORED]
+        settlement = _no_progress(state, reply, again)
+    failed = settlement.failed or failed
+    return replace(settlement, version=reply.version, steps=kept, failed=failed)
+
+
+def _rest_of(state: State) -> Verdict:
+    return Verdict.PARK if state.is_main else Verdict.DONE
+
+
+def _finished(
+    state: State, reply: Ops, ops: list[Op]
+) -> tuple[dict[str, StepRow], FailedAttempt | None, FailedAttempt | None]:
+    """Return the steps that are over, a failed attempt to be repeated, and one that is final."""
+    finished: dict[str, StepRow] = {}
+    retried = final = None
+    for op in ops:
+        if op.id in state.known or op.id in finished:
+            continue  # what is stored already keeps its first outcome
         if op.op in (Opcode.STEP_RUN, Opcode.STEP):
-            steps.append(_result_row(op, state))
-        else:
-            rest.append(op)
-    return steps, rest
+            finished[op.id] = _result_row(op, state)
+        elif op.op in (Opcode.STEP_ERROR, Opcode.STEP_FAILED):
+            failed = _failed_attempt(op, state)
+            if op.op is Opcode.STEP_ERROR and not reply.no_retry and not state.is_last_attempt:
+                retried = failed
+            else:
+                assert op.error is not None  # checked by _failed_attempt
+                final = failed
+                finished[op.id] = opening.row(op, "failed", dumps(error_memo(op.error)), state)
+    return finished, retried, final
+
+
+def _failed_attempt(op: Op, state: State) -> FailedAttempt:
+    if op.error is None:
+        raise ProtocolError(f"{op.op} for {title(op)!r} came without an error")
+    return FailedAttempt(op.id, state.attempt, 206, dumps(op.error))
+
+
+def _opened(state: State, ops: list[Op], finished: dict[str, StepRow]) -> list[Opened]:
+    opened: dict[str, Opened] = {}
+    for op in ops:
+        handler = opening.HANDLERS.get(op.op)
+        is_new = op.id not in state.known and op.id not in state.open and op.id not in finished
+        if handler is not None and is_new and op.id not in opened:
+            opened[op.id] = handler(state, op)
+    return list(opened.values())
+
+
+def _opening(state: State, ops: list[Op], opened: list[Opened]) -> Settlement:
+    """Wait for what was opened: a lone sleep in the same item, anything else in items of its own."""
+    if all(each.item is None for each in opened):
+        return Settlement(Verdict.CONTINUE if state.target is None else Verdict.DONE)
+    item = opened[0].item
+    if len(ops) == 1 and opened[0].is_sleep and item is not None and _is_alone(state):
+        return Settlement(
+            Verdict.TIMER, due=item.due, delay=item.delay, kind="sleep", step=item.hash
+        )
+    planning = 1 if len(ops) > 1 else 0
+    if any((op.opts or {}).get("parallelMode") == "race" for op in ops):
+        planning = 2
+    return Settlement(
+        _rest_of(state) if state.target is None else Verdict.DONE,
+        planning=planning,
+        items=tuple(each.item for each in opened if each.item is not None),
+        pauses=tuple(each.pause for each in opened if each.pause is not None),
+        events=tuple(each.event for each in opened if each.event is not None),
+    )
+
+
+def _is_alone(state: State) -> bool:
+    return state.is_main and state.target is None and not state.open
 
 
 def _result_row(op: Op, state: State) -> StepRow:
@@ -192,21 +223,7 @@ def _result_row(op: Op, state: State) -> StepRow:
     # The legacy opcode may bring its memo ready made (vector `stub-sdk-odd-replies.json`).
     memo = data if op.op is Opcode.STEP else {"data": data}
     failed = op.op is Opcode.STEP and is_wrapped and isinstance(data, dict) and "error" in data
-    return _row(op, "failed" if failed else "done", dumps(memo), state)
-
-
-def _row(op: Op, status: str, memo: str, state: State) -> StepRow:
-    size = _bytes(memo)
-    if size > names.MAX_STEP_OUTPUT_BYTES:
-        raise ProtocolError(
-            f"step {op.display_name or op.id!r} returned {size} bytes, "
-            f"{names.MAX_STEP_OUTPUT_BYTES} are allowed: store it and return a reference"
-        )
-    return StepRow(op.id, _title(op), op.op.value, status, memo, state.attempt)
-
-
-def _title(op: Op) -> str:
-    return op.display_name or op.userland_id or op.name or op.id
+    return opening.row(op, "failed" if failed else "done", dumps(memo), state)
 
 
 def _check_state_size(state: State, new: tuple[StepRow, ...]) -> None:
@@ -214,7 +231,7 @@ def _check_state_size(state: State, new: tuple[StepRow, ...]) -> None:
         raise ProtocolError(
             f"a run has at most {names.MAX_STEPS} steps: split the work over several functions"
         )
-    if state.state_bytes + sum(_bytes(step.memo) for step in new) > names.MAX_STATE_BYTES:
+    if state.state_bytes + sum(opening.size_of(step.memo) for step in new) > names.MAX_STATE_BYTES:
         raise ProtocolError(
             f"the run's step results exceed {names.MAX_STATE_BYTES} bytes: return references instead"
         )
@@ -238,65 +255,7 @@ def _no_progress(state: State, reply: Ops, again: list[str]) -> Settlement:
     return _retry(state, None, failed, reply.version)
 
 
-def _step_error(state: State, reply: Ops, op: Op) -> Settlement:
-    if op.error is None:
-        raise ProtocolError(f"{op.op} for {op.display_name or op.id!r} came without an error")
-    failed = FailedAttempt(op.id, state.attempt, 206, dumps(op.error))
-    is_final = op.op is Opcode.STEP_FAILED or reply.no_retry or state.is_last_attempt
-    if not is_final:
-        return _retry(state, reply.retry_after, failed, reply.version)
-    memo = dumps(error_memo(op.error))
-    return Settlement(Verdict.CONTINUE, steps=(_row(op, "failed", memo, state),), failed=failed)
+_STORED = frozenset({Opcode.STEP_RUN, Opcode.STEP, Opcode.STEP_ERROR, Opcode.STEP_FAILED})
+"""Opcodes that bring the outcome of a step."""
 
-
-def _sleep(state: State, reply: Ops, op: Op) -> Settlement:
-    asked = (op.opts or {}).get("duration") or op.name
-    text = asked if isinstance(asked, str) else ""
-    due = retry.parse_instant(text)
-    delay = None
-    if due is None:
-        try:
-            delay = parse_duration(text).total_seconds()
-        except ValueError as error:
-            raise ProtocolError(
-                f"sleep {op.display_name or op.id!r} asks for {asked!r}: "
-                'expected a duration like "2h" or an ISO 8601 time'
-            ) from error
-    seconds = delay if due is None else (due - state.now).total_seconds()
-    assert seconds is not None  # one of the two was read
-    if seconds > names.MAX_SLEEP_SECONDS:
-        raise ProtocolError(
-            f"sleep {op.display_name or op.id!r} lasts {seconds / 86400:.0f} days, "
-            f"{names.MAX_SLEEP_SECONDS // 86400} are allowed"
-        )
-    if seconds <= 0:
-        return Settlement(Verdict.CONTINUE, steps=(_row(op, "done", "null", state),))
-    row = _row(op, "sleeping", "null", state)
-    return Settlement(Verdict.TIMER, due=due, delay=delay, kind="sleep", step=op.id, steps=(row,))
-
-
-def _run_complete(state: State, reply: Ops, op: Op) -> Settlement:
-    return _complete(dumps(op.data), reply.version)
-
-
-def _discovery(state: State, reply: Ops, op: Op) -> Settlement:
-    return _no_progress(state, reply, [])
-
-
-def _unsupported(state: State, reply: Ops, op: Op) -> Settlement:
-    raise ProtocolError(
-        f"opcode {op.op} (step {op.display_name or op.id!r}) is not supported by this engine; "
-        "run this function on Inngest, or use steps it knows: run, rpc, sleep, send_event"
-    )
-
-
-_STORED = frozenset({Opcode.STEP_ERROR, Opcode.STEP_FAILED, Opcode.SLEEP})
-"""Opcodes that store a step under their id, beside those that bring a finished one."""
-
-_HANDLERS: Mapping[Opcode, Callable[[State, Ops, Op], Settlement]] = {
-    Opcode.STEP_ERROR: _step_error,
-    Opcode.STEP_FAILED: _step_error,
-    Opcode.SLEEP: _sleep,
-    Opcode.RUN_COMPLETE: _run_complete,
-    Opcode.DISCOVERY_REQUEST: _discovery,
-}
+_KNOWN = _STORED | opening.HANDLERS.keys() | {Opcode.RUN_COMPLETE, Opcode.DISCOVERY_REQUEST}

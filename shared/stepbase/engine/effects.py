@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from stepbase.engine.match import Wait
+
 
 class Verdict(StrEnum):
     """What becomes of the queue item (the letters are `settle`'s)."""
@@ -11,6 +13,7 @@ class Verdict(StrEnum):
     CONTINUE = "c"
     READY = "q"
     TIMER = "t"
+    PARK = "p"
     DONE = "d"
     END = "e"
 
@@ -38,6 +41,40 @@ class FailedAttempt:
 
 
 @dataclass(frozen=True, slots=True)
+class NewItem:
+    """What a new open step waits for: kind "step" (a call for it), "wait" or "invoke" (giving up).
+
+    Due absolutely, or in `delay` seconds; neither: at once.
+    """
+
+    hash: str
+    kind: str
+    due: datetime | None = None
+    delay: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewPause:
+    """What ends a new open step from outside; `kind` "event" or "signal", `expires` in seconds."""
+
+    hash: str
+    kind: str
+    event_name: str
+    wait: Wait
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event of the server's own that a new open step sends; `payload` is JSON text."""
+
+    hash: str
+    id: str
+    name: str
+    payload: str
+
+
+@dataclass(frozen=True, slots=True)
 class Settlement:
     """All effects of one call.
 
@@ -54,7 +91,9 @@ class Settlement:
         version: Execution version the SDK spoke, if it replied.
         was_called: The function was reached and replied.
         is_outage: The host did not answer at all.
-        steps: Steps to store.
+        steps: Steps to store, or to close if they are open.
+        planning: 1 if the reply opens a group of parallel steps, 2 for a race, else 0.
+        items, pauses, events: What the open ones among `steps` wait for and send.
         failed: A failed attempt to record.
     """
 
@@ -72,3 +111,7 @@ class Settlement:
     is_outage: bool = False
     steps: tuple[StepRow, ...] = ()
     failed: FailedAttempt | None = None
+    planning: int = 0
+    items: tuple[NewItem, ...] = ()
+    pauses: tuple[NewPause, ...] = ()
+    events: tuple[NewEvent, ...] = ()

@@ -4,14 +4,18 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container, Mapping
+from dataclasses import replace
+
+import asyncpg
 
 from stepbase import clock, failpoint
 from stepbase.engine import expr
 from stepbase.engine.caller import Caller
-from stepbase.engine.decide import State, decide
-from stepbase.engine.effects import Settlement, Verdict
+from stepbase.engine.decide import decide
+from stepbase.engine.effects import Settlement, StepRow, Verdict
 from stepbase.engine.item import Item
+from stepbase.engine.opening import State
 from stepbase.engine.store import Settled, Settling
 from stepbase.errors import StoreError
 from stepbase.protocol import names
@@ -34,6 +38,8 @@ class Executor:
         settle: Writes effects (batched); raises StoreError only if they can never be written.
         has_backlog: Says whether others wait for a slot.
         new_id: Makes ULIDs.
+        load_state: Returns a live run's stored (hashes, memos, open_hashes), or None.
+        slugs: Returns the slugs of the functions that can be invoked.
         retry_interval: Fixed seconds between attempts, or None.
     """
 
@@ -44,12 +50,16 @@ class Executor:
         *,
         has_backlog: Callable[[], bool],
         new_id: Callable[[], str],
+        load_state: Callable[[str], Awaitable[asyncpg.Record | None]],
+        slugs: Callable[[], Container[str]],
         retry_interval: float | None,
     ) -> None:
         self._caller = caller
         self._settle = settle
         self._has_backlog = has_backlog
         self._new_id = new_id
+        self._load_state = load_state
+        self._slugs = slugs
         self._retry_interval = retry_interval
 
     async def execute(self, item: Item) -> Settlement | None:
@@ -67,6 +77,16 @@ class Executor:
                     self._log_end(item, effects)
                 return effects
             _advance(item, effects, settled.gen)
+            if settled.step_count != len(item.memos):
+                await self._reload(item)
+
+    async def _reload(self, item: Item) -> None:
+        """Others closed steps of this run meanwhile (a checkpoint, a race): take the store's state."""
+        row = await self._load_state(item.run_id)
+        if row is not None:
+            item.memos = list(zip(row["hashes"] or (), row["memos"] or (), strict=True))
+            item.open = set(row["open_hashes"] or ())
+            item.state_bytes = sum(len(memo) for _, memo in item.memos)
 
     def _may_go_on(self, item: Item) -> bool:
         return item.hops < MAX_HOPS or not self._has_backlog()
@@ -77,6 +97,8 @@ class Executor:
             return _matched(item), None
         if item.kind == "deadline":
             return _deadline(item), None
+        if item.kind in ("wait", "invoke"):
+            return _given_up(item), None
         if item.is_overdue:
             return _cancelled("the run did not finish within its timeout"), None
         if item.losses > MAX_LOSSES:
@@ -87,7 +109,7 @@ class Executor:
         request_id = self._new_id()
         headers = {
             names.RUN_ID: item.run_id,
-            names.STEP_ID: names.STEP,
+            names.STEP_ID: item.target or names.STEP,
             names.GENERATION_ID: str(item.gen),
             names.JOB_ID: item.job,
             names.REQUEST_ID: request_id,
@@ -95,9 +117,7 @@ class Executor:
         }
         failpoint.hit("engine.before_call")
         began = clock.monotonic()
-        reply = await self._caller.call(
-            item.function.config.url, item.call_body(request_id), headers
-        )
+        reply = await self._caller.call(item.url, item.call_body(request_id), headers)
         took = clock.monotonic() - began
         failpoint.hit("engine.after_reply")
         state = State(
@@ -109,6 +129,14 @@ class Executor:
             now=clock.utcnow(),
             chance=random.random(),
             retry_interval=self._retry_interval,
+            open=frozenset(item.open),
+            target=item.target,
+            is_main=item.job == "main",
+            run_id=item.run_id,
+            function=item.function.config.slug,
+            event=lambda: _parsed(item.event),
+            functions=self._slugs(),
+            holds=expr.holds,
         )
         effects = decide(state, reply)
         if isinstance(reply, NoAnswer):
@@ -154,6 +182,7 @@ def _advance(item: Item, effects: Settlement, gen: int) -> None:
         item.kind, item.step = "edge", None
     for step in effects.steps:
         item.memos.append((step.hash, step.memo))
+        item.open.discard(step.hash)
         item.state_bytes += len(step.memo)
     item.gen = gen
     item.attempt = effects.attempt
@@ -183,12 +212,39 @@ def _cancelled(message: str) -> Settlement:
     )
 
 
+def _parsed(event: str) -> Mapping[str, object]:
+    parsed: dict[str, object] = json.loads(event)
+    return parsed
+
+
 def _matched(item: Item) -> Settlement:
-    """Check what the index could not: whether this event really cancels the run."""
-    gone = item.residual is None or item.other_event is None
-    if gone or not expr.holds(item.residual or "", {"async": json.loads(item.other_event or "")}):
-        return Settlement(Verdict.DONE, was_called=False)
-    return _cancelled("an event matched cancel_on")
+    """Check what the index could not: whether this event really ends the pause."""
+    done = Settlement(Verdict.DONE, was_called=False)
+    if item.residual is None or item.other_event is None or item.step is None:
+        return done  # the pause is gone
+    if not expr.holds(item.residual, {"async": _parsed(item.other_event)}):
+        return done
+    if item.pause_kind == "cancel":
+        return _cancelled("an event matched cancel_on")
+    return replace(done, steps=(_closed(item.step, "done", item.other_event),))
+
+
+def _given_up(item: Item) -> Settlement:
+    """The time of a wait is over: it gives null, an invoke fails."""
+    assert item.step is not None  # such items belong to a step
+    step = _closed(item.step, "done", "null")
+    if item.kind == "invoke":
+        error = {
+            "name": "InngestInvokeTimeoutError",
+            "message": "Timed out waiting for invoked function to complete",
+        }
+        step = _closed(item.step, "failed", dumps({"error": error}))
+    return Settlement(Verdict.DONE, was_called=False, steps=(step,))
+
+
+def _closed(hashed: str, status: str, memo: str) -> StepRow:
+    """Return what closes a stored step; its name and op are stored already."""
+    return StepRow(hashed, "", "", status, memo)
 
 
 def _deadline(item: Item) -> Settlement:

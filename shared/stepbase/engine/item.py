@@ -1,6 +1,7 @@
 """A leased queue item, with everything a call needs."""
 
 from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from stepbase.engine.starts import Function
 from stepbase.protocol import names
@@ -13,11 +14,14 @@ class Item:
     """What an executor holds while it works on a run; it changes as the run goes on.
 
     Attributes:
-        step: For kind "sleep": hash of the step this wakes; for "match": of the pause; for
-            "deadline": "start" or "finish".
+        step: Hash of the step this is for (kinds step, sleep, wait, invoke, match); for "deadline":
+            "start" or "finish".
         outage: Seconds since the host stopped answering, 0 if it has not.
         memos: (hashed id, memo as JSON text), in stack order.
-        other_event, residual: For kind "match": the event to check, and the condition.
+        open: Hashes of the steps the run waits for in parallel.
+        planning: 1 while a group of parallel steps is open, 2 while a race is.
+        other_event, pause_kind, residual: For kind "match": the event to check, what its pause is
+            for, and the condition.
     """
 
     run_id: str
@@ -36,13 +40,32 @@ class Item:
     is_overdue: bool = False
     state_bytes: int = 0
     memos: list[tuple[str, str]] = field(default_factory=list)
+    open: set[str] = field(default_factory=set)
+    planning: int = 0
     other_event: str | None = None
+    pause_kind: str | None = None
     residual: str | None = None
 
     @property
     def created_ms(self) -> int:
         """When the run was created, from its id."""
         return ulid_ms(self.run_id)
+
+    @property
+    def target(self) -> str | None:
+        """The planned step this item calls the function for, or None."""
+        return self.step if self.kind == "step" else None
+
+    @property
+    def url(self) -> str:
+        """Where its calls go: the target is in the query (vector `19-parallel.json`)."""
+        url = self.function.config.url
+        if self.target is None:
+            return url
+        parts = urlsplit(url)
+        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        query["stepId"] = self.target
+        return urlunsplit(parts._replace(query=urlencode(query)))
 
     def call_body(self, request_id: str) -> bytes:
         """Write the body of the next call; above the size limit the SDK is told to fetch the rest."""
@@ -55,7 +78,7 @@ class Item:
                 step_id=names.STEP,
                 attempt=self.attempt,
                 max_attempts=self.function.config.retries + 1,
-                is_planning=False,
+                is_planning=self.target is not None and self.planning > 0,
                 version=self.version,
                 generation_id=self.gen,
                 job_id=self.job,

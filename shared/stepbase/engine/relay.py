@@ -82,7 +82,7 @@ class Relay:
         sent = []
         for row in rows:
             try:
-                event = decode_event(json.loads(row["payload"]))
+                event = decode_event(json.loads(row["payload"]), is_internal=True)
             except (ProtocolError, ValueError) as error:
                 _log.error("outbox row is no event", extra={"id": row["id"], "reason": str(error)})
                 await self._store.outbox_fail(row["id"], str(error), None, self._token)

@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
 
+from stepbase.engine import celtext
 from stepbase.engine.match import Wait, wait_for, wildcard_prefixes
+from stepbase.protocol import names
 from stepbase.protocol.ids import hash_step_id
 from stepbase.protocol.sync import CancelConfig, FunctionConfig
 
 _CANCEL_SECONDS = 365 * 86_400.0
+_ABOUT = ("data", "_inngest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class Start:
         key: The sender's event id, which de-duplicates, or None.
         due: When it starts, or None for now.
         deadline: Seconds in which the first call must happen, or None.
+        parent: "<run>.<hash>" of the step that invoked it, or None.
         is_direct: The engine has a free slot: lease the item to it in the same statement.
     """
 
@@ -76,6 +80,7 @@ class Start:
     due: datetime | None
     deadline: float | None
     pauses: tuple[Pause, ...]
+    parent: str | None = None
     is_direct: bool = False
 
     @property
@@ -116,6 +121,9 @@ class Functions:
         self, event: Event, holds: Callable[[str, Mapping[str, object]], bool]
     ) -> list[Function]:
         """Return the functions an event starts, each once even if several triggers match."""
+        if event.name == names.EVENT_FUNCTION_INVOKED:
+            invoked = self.by_slug.get(str(celtext.lookup(event.parsed, (*_ABOUT, "fn_id"))))
+            return [invoked] if invoked is not None else []
         found: dict[UUID, Function] = {}
         for pattern in (event.name, *wildcard_prefixes(event.name)):
             for function, expression in self._by_event.get(pattern, ()):
@@ -147,9 +155,17 @@ def plan_starts(
                     due=event.ts if event.ts > now else None,
                     deadline=config.start_timeout,
                     pauses=_pauses(config.cancels, event, holds),
+                    parent=_parent(event),
                 )
             )
     return starts
+
+
+def _parent(event: Event) -> str | None:
+    if event.name != names.EVENT_FUNCTION_INVOKED:
+        return None
+    correlation = celtext.lookup(event.parsed, (*_ABOUT, "correlation_id"))
+    return correlation if isinstance(correlation, str) else None
 
 
 def _pauses(

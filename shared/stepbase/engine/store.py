@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
@@ -10,7 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
-from stepbase.engine.effects import Settlement
+from stepbase.engine.effects import FailedAttempt, NewPause, Settlement, StepRow
 from stepbase.engine.starts import Ingest, Start
 from stepbase.errors import StoreError
 
@@ -24,10 +24,12 @@ _TRANSIENT_CLASSES = ("08", "53", "57", "58", "40", "25")
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What `settle` says of one call: applied, already or lost; and the gen to go on with."""
+    """What `settle` says of one call: applied, already or lost; the gen to go on with; and, where the
+    lease is kept, how many steps of the run are closed."""
 
     outcome: str
     gen: int
+    step_count: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,16 @@ class Settling:
     called: float | None
     finish: float | None
     woken: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Finished steps of a call in flight; gen 0 means "whatever it is now"."""
+
+    run_id: str
+    job: str
+    gen: int
+    steps: tuple[StepRow, ...]
 
 
 class _Connection(asyncpg.Connection):
@@ -164,7 +176,7 @@ class Store:
             ],
             7,
         )
-        starts = _columns([_start_row(s) for s in batch.starts], 8)
+        starts = _columns([_start_row(s) for s in batch.starts], 9)
         waits = _columns(
             [
                 (i, p.hash, p.event_name, p.wait.path, p.wait.value, p.wait.residual, p.expires)
@@ -198,26 +210,43 @@ class Store:
 
     async def settle(self, batch: Sequence[Settling]) -> list[Settled]:
         """Write the effects of a batch of calls, in one transaction; one answer per call, in order."""
-        calls = _columns([_call_row(each) for each in batch], 17)
-        steps = _columns(
-            [
-                (i, s.hash, s.name, s.op, s.status, s.memo, s.attempt)
-                for i, each in enumerate(batch, 1)
-                for s in each.effects.steps
-            ],
-            7,
+        rows = await self._fetch(
+            _SETTLE,
+            self.owner,
+            self.lease_time,
+            *_columns([_call_row(each) for each in batch], 18),
+            *_columns(_nested(batch, lambda e: [_step_row(s) for s in e.steps]), 7),
+            *_columns(_nested(batch, lambda e: [_failed_row(e.failed)] if e.failed else []), 5),
+            *_columns(
+                _nested(batch, lambda e: [(i.hash, i.kind, i.due, i.delay) for i in e.items]), 5
+            ),
+            *_columns(_nested(batch, lambda e: [_pause_row(p) for p in e.pauses]), 8),
+            *_columns(
+                _nested(batch, lambda e: [(o.hash, o.id, o.name, o.payload) for o in e.events]), 5
+            ),
         )
-        failed = _columns(
-            [
-                (i, f.hash, f.attempt, f.http_status, f.error)
-                for i, each in enumerate(batch, 1)
-                if (f := each.effects.failed) is not None
-            ],
-            5,
-        )
-        rows = await self._fetch(_SETTLE, self.owner, self.lease_time, *calls, *steps, *failed)
-        answers = {row["call"]: Settled(row["outcome"], row["gen"]) for row in rows}
+        answers = {
+            row["call"]: Settled(row["outcome"], row["gen"], row["step_count"]) for row in rows
+        }
         return [answers[i] for i in range(1, len(batch) + 1)]
+
+    async def checkpoint(self, batch: Sequence[Checkpoint]) -> list[bool]:
+        """Store steps of calls in flight; True for each that is still leased as it says."""
+        steps = [(i, *_step_row(step)) for i, each in enumerate(batch, 1) for step in each.steps]
+        rows = await self._fetch(
+            _CHECKPOINT,
+            self.lease_time,
+            *_columns([(each.run_id, each.job, each.gen) for each in batch], 3),
+            *_columns(steps, 7),
+        )
+        outcomes = {row["call"]: row["outcome"] == "stored" for row in rows}
+        return [outcomes[i] for i in range(1, len(batch) + 1)]
+
+    async def signal(self, name: str, data: str) -> str | None:
+        """Give a signal (data is JSON text); return the run that waited for it, or None."""
+        rows = await self._fetch("select stepbase.signal($1, $2) as run_id", name, data)
+        run_id: str | None = rows[0]["run_id"]
+        return run_id
 
     async def cancel(self, run_ids: Sequence[str], cause: str) -> list[str]:
         """Cancel live runs; return the ids of those this call ended. `cause` is JSON text."""
@@ -294,7 +323,7 @@ class Store:
 
 def _start_row(s: Start) -> tuple[object, ...]:
     return (
-        s.event, s.run_id, s.function_id, s.version, s.key, s.due, s.deadline, s.is_direct
+        s.event, s.run_id, s.function_id, s.version, s.key, s.due, s.deadline, s.is_direct, s.parent
     )  # fmt: skip
 
 
@@ -303,7 +332,28 @@ def _call_row(each: Settling) -> tuple[object, ...]:
     return (
         each.run_id, each.job, each.gen, e.verdict.value, e.due, e.delay, e.attempt, e.kind, e.step,
         e.status, e.output, e.error, e.version, each.called, e.is_outage, each.finish, each.woken,
+        e.planning or None,
     )  # fmt: skip
+
+
+def _nested(
+    batch: Sequence[Settling], rows: Callable[[Settlement], Sequence[tuple[object, ...]]]
+) -> list[tuple[object, ...]]:
+    """Return the rows that belong to calls, each with the place of its call in front, from 1."""
+    return [(i, *row) for i, each in enumerate(batch, 1) for row in rows(each.effects)]
+
+
+def _step_row(s: StepRow) -> tuple[object, ...]:
+    return (s.hash, s.name, s.op, s.status, s.memo, s.attempt)
+
+
+def _failed_row(f: FailedAttempt) -> tuple[object, ...]:
+    return (f.hash, f.attempt, f.http_status, f.error)
+
+
+def _pause_row(p: NewPause) -> tuple[object, ...]:
+    w = p.wait
+    return (p.hash, p.kind, p.event_name, w.path, w.value, w.residual, p.expires)
 
 
 def _columns(rows: Sequence[tuple[object, ...]], width: int) -> list[list[object]]:
@@ -317,8 +367,9 @@ def _call(name: str, count: int) -> str:
     return f"select * from stepbase.{name}({', '.join(f'${i}' for i in range(1, count + 1))})"
 
 
-_INGEST = _call("ingest", 25)
-_SETTLE = _call("settle", 31)
+_INGEST = _call("ingest", 26)
+_SETTLE = _call("settle", 50)
+_CHECKPOINT = _call("checkpoint", 11)
 
 
 class _translated:  # reads as a statement: `with _translated():`

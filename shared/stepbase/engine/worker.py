@@ -102,6 +102,16 @@ class Worker:
             self.due_in(effects.delay)
         elif effects.verdict is Verdict.TIMER and effects.due is not None:
             self.due_in((effects.due - clock.utcnow()).total_seconds())
+        for item in effects.items:
+            if item.delay is not None:
+                self.due_in(item.delay)
+            elif item.due is not None:
+                self.due_in((item.due - clock.utcnow()).total_seconds())
+            else:
+                self.wake()
+        if any(step.status in ("done", "failed") for step in effects.steps):
+            # It may have closed the last open step: the parked call is ready.
+            self.wake()
 
     def _landed(self, task: asyncio.Task[None]) -> None:
         self._flights.pop(task, None)
@@ -189,7 +199,10 @@ class Worker:
             is_overdue=row["is_overdue"],
             state_bytes=row["state_bytes"],
             memos=list(zip(row["hashes"] or (), row["memos"] or (), strict=True)),
+            open=set(row["open_hashes"] or ()),
+            planning=row["planning"],
             other_event=row["other_event"],
+            pause_kind=row["pause_kind"],
             residual=row["residual"],
         )
 

@@ -37,6 +37,7 @@ INTERNAL_PREFIX: Final = "inngest/"
 EVENT_FUNCTION_FINISHED: Final = "inngest/function.finished"
 EVENT_FUNCTION_FAILED: Final = "inngest/function.failed"
 EVENT_FUNCTION_CANCELLED: Final = "inngest/function.cancelled"
+EVENT_FUNCTION_INVOKED: Final = "inngest/function.invoked"
 
 MAX_EVENT_BYTES: Final = 3 * 1024 * 1024
 MAX_EVENTS_PER_REQUEST: Final = 5000

@@ -1,0 +1,222 @@
+"""Steps in parallel, waits, invokes and signals through a real engine."""
+
+import asyncio
+from typing import Any
+
+from tests.support.engine_client import EngineClient
+from tests.support.stub_host import Answer, StubHost, ops, step_run
+
+
+def planned(hashed: str, **opts: object) -> dict[str, Any]:
+    """Return a planned step."""
+    return {"op": "StepPlanned", "id": hashed, "displayName": hashed, "opts": opts or None}
+
+
+def wait(hashed: str, event: str, timeout: str, condition: str | None = None) -> dict[str, Any]:
+    """Return a wait for an event."""
+    opts = {"event": event, "timeout": timeout, "if": condition}
+    return {"op": "WaitForEvent", "id": hashed, "displayName": hashed, "name": event, "opts": opts}
+
+
+async def test_group_runs_each_step_once_and_then_goes_on(
+    client: EngineClient, host: StubHost
+) -> None:
+    targets: list[str] = []
+
+    def handler(call: dict[str, Any]) -> Answer:
+        if set(call["steps"]) >= {"a", "b", "c"}:
+            return Answer(200, call["steps"])
+        target = call["_step_id"]
+        targets.append(target)
+        if target == "step":
+            return ops(planned("a"), planned("b"), planned("c"))
+        assert call["ctx"]["disable_immediate_execution"]
+        return ops(step_run(target, target.upper()))
+
+    host.handlers["app-f"] = handler
+    await client.register(host.registration(host.function("app-f")))
+
+    [event_id] = await client.send({"name": "app/f"})
+    run = await client.result(event_id)
+
+    assert run["output"] == {"a": {"data": "A"}, "b": {"data": "B"}, "c": {"data": "C"}}
+    assert sorted(targets) == ["a", "b", "c", "step"]
+
+
+async def test_failed_step_of_a_group_is_retried_alone(
+    client: EngineClient, host: StubHost
+) -> None:
+    failures: list[int] = []
+
+    def handler(call: dict[str, Any]) -> Answer:
+        target = call["_step_id"]
+        if set(call["steps"]) >= {"ok", "bad"}:
+            return Answer(200, call["steps"]["bad"])
+        if target == "step":
+            return ops(planned("ok"), planned("bad"))
+        if target == "ok":
+            return ops(step_run("ok", 1))
+        failures.append(call["ctx"]["attempt"])
+        return ops({"op": "StepError", "id": "bad", "error": {"name": "E", "message": "no"}})
+
+    host.handlers["app-f"] = handler
+    await client.register(host.registration(host.function("app-f", retries=1)))
+
+    [event_id] = await client.send({"name": "app/f"})
+    run = await client.result(event_id)
+
+    assert failures == [0, 1]
+    assert run["output"] == {"error": {"name": "E", "message": "no"}}
+
+
+async def test_group_of_sleeps_and_waits_ends_when_the_last_does(
+    client: EngineClient, host: StubHost
+) -> None:
+    def handler(call: dict[str, Any]) -> Answer:
+        if set(call["steps"]) >= {"nap", "w"}:
+            return Answer(200, call["steps"])
+        nap = {"op": "Sleep", "id": "nap", "displayName": "nap", "name": "100ms"}
+        return ops(nap, wait("w", "app/go", "10s", "event.data.id == async.data.id"))
+
+    host.handlers["app-f"] = handler
+    await client.register(host.registration(host.function("app-f")))
+
+    [event_id] = await client.send({"name": "app/f", "data": {"id": 7}})
+    await host.called.wait()
+    await asyncio.sleep(0.3)
+    await client.send({"name": "app/go", "data": {"id": 8}}, {"name": "app/go", "data": {"id": 7}})
+    run = await client.result(event_id)
+
+    assert run["output"]["nap"] is None
+    assert run["output"]["w"]["data"] == {"id": 7}
+    assert len(host.calls) == 2
+
+
+async def test_wait_times_out_with_null(client: EngineClient, host: StubHost) -> None:
+    host.handlers["app-f"] = lambda call: (
+        Answer(200, call["steps"]) if "w" in call["steps"] else ops(wait("w", "app/go", "150ms"))
+    )
+    await client.register(host.registration(host.function("app-f")))
+
+    [event_id] = await client.send({"name": "app/f"})
+    run = await client.result(event_id)
+
+    assert run["output"] == {"w": None}
+
+
+async def test_wait_with_a_condition_the_index_cannot_hold(
+    client: EngineClient, host: StubHost
+) -> None:
+    host.handlers["app-f"] = lambda call: (
+        Answer(200, call["steps"])
+        if "w" in call["steps"]
+        else ops(wait("w", "app/go", "10s", "async.data.n > event.data.n"))
+    )
+    await client.register(host.registration(host.function("app-f")))
+
+    [event_id] = await client.send({"name": "app/f", "data": {"n": 5}})
+    await host.called.wait()
+    await asyncio.sleep(0.1)
+    await client.send({"name": "app/go", "data": {"n": 4}}, {"name": "app/go", "data": {"n": 6}})
+    run = await client.result(event_id)
+
+    assert run["output"]["w"]["data"] == {"n": 6}
+
+
+async def test_invoke_returns_the_childs_result(client: EngineClient, host: StubHost) -> None:
+    def parent(call: dict[str, Any]) -> Answer:
+        if "call" in call["steps"]:
+            return Answer(200, call["steps"])
+        opts = {"function_id": "app-child", "payload": {"data": {"k": "v"}}}
+        return ops({"op": "InvokeFunction", "id": "call", "displayName": "call", "opts": opts})
+
+    host.handlers["app-f"] = parent
+    host.handlers["app-child"] = lambda call: Answer(200, call["event"]["data"]["k"])
+    await client.register(
+        host.registration(host.function("app-f"), host.function("app-child", triggers=[]))
+    )
+
+    [event_id] = await client.send({"name": "app/f"})
+    run = await client.result(event_id)
+
+    assert run["output"] == {"call": {"data": "v"}}
+
+
+async def test_invoke_of_an_unknown_function_and_of_one_too_slow(
+    client: EngineClient, host: StubHost
+) -> None:
+    def parent(call: dict[str, Any]) -> Answer:
+        if set(call["steps"]) >= {"missing", "slow"}:
+            return Answer(200, call["steps"])
+        asked = "slow" if "missing" in call["steps"] else "missing"
+        opts = {"function_id": f"app-{asked}", "payload": {"data": {}}, "timeout": "200ms"}
+        return ops({"op": "InvokeFunction", "id": asked, "displayName": asked, "opts": opts})
+
+    host.handlers["app-f"] = parent
+    host.handlers["app-slow"] = lambda call: ops({"op": "Sleep", "id": "z", "name": "1h"})
+    await client.register(
+        host.registration(host.function("app-f"), host.function("app-slow", triggers=[]))
+    )
+
+    [event_id] = await client.send({"name": "app/f"})
+    run = await client.result(event_id)
+
+    assert "could not find function" in run["output"]["missing"]["error"]["message"]
+    assert run["output"]["slow"]["error"]["name"] == "InngestInvokeTimeoutError"
+
+
+async def test_failure_starts_the_function_that_listens(
+    client: EngineClient, host: StubHost
+) -> None:
+    told: list[dict[str, Any]] = []
+    done = asyncio.Event()
+
+    def on_failure(call: dict[str, Any]) -> Answer:
+        told.append(call["event"])
+        done.set()
+        return Answer(200, None)
+
+    host.handlers["app-f"] = lambda call: Answer(500, {"name": "E", "message": "no"})
+    host.handlers["app-f-failure"] = on_failure
+    trigger = {
+        "event": "inngest/function.failed",
+        "expression": "event.data.function_id == 'app-f'",
+    }
+    await client.register(
+        host.registration(
+            host.function("app-f", retries=0), host.function("app-f-failure", triggers=[trigger])
+        )
+    )
+
+    [event_id] = await client.send({"name": "app/f", "data": {"a": 1}})
+    await client.result(event_id)
+    async with asyncio.timeout(5):
+        await done.wait()
+
+    assert told[0]["data"]["error"]["message"] == "no"
+    assert told[0]["data"]["event"]["data"] == {"a": 1}
+
+
+async def test_race_calls_after_each_step(client: EngineClient, host: StubHost) -> None:
+    def handler(call: dict[str, Any]) -> Answer | Any:
+        target = call["_step_id"]
+        if "fast" in call["steps"] and target == "step":
+            return Answer(200, sorted(call["steps"]))
+        if target == "step":
+            return ops(planned("fast", parallelMode="race"), planned("slow", parallelMode="race"))
+        if target == "slow":
+            return later(step_run("slow", 2))
+        return ops(step_run("fast", 1))
+
+    async def later(op: dict[str, Any]) -> Answer:
+        await asyncio.sleep(1)
+        return ops(op)
+
+    host.handlers["app-f"] = handler
+    await client.register(host.registration(host.function("app-f")))
+
+    [event_id] = await client.send({"name": "app/f"})
+    async with asyncio.timeout(0.9):
+        run = await client.result(event_id)
+
+    assert run["output"] == ["fast"]
