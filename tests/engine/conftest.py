@@ -31,7 +31,9 @@ def start_engine(database: str) -> StartEngine:
     """Start engines on the test's database: `async with start_engine(retry_interval=…) as (client, engine)`."""
 
     @asynccontextmanager
-    async def start(token: str | None = None, **changes: object) -> AsyncIterator[tuple[EngineClient, Engine]]:
+    async def start(
+        token: str | None = None, **changes: object
+    ) -> AsyncIterator[tuple[EngineClient, Engine]]:
         settings = Settings(
             database_url=database,
             port=0,

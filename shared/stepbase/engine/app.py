@@ -16,7 +16,7 @@ from stepbase.engine.listener import Listener
 from stepbase.engine.registry import Registry
 from stepbase.engine.relay import Relay
 from stepbase.engine.settings import Settings
-from stepbase.engine.store import Settled, Settling, Store, Tick
+from stepbase.engine.store import Checkpoint, Settled, Settling, Store, Tick
 from stepbase.engine.sweeper import sweep_forever
 from stepbase.engine.worker import Worker
 from stepbase.errors import StoreError
@@ -91,6 +91,7 @@ class Engine:
         )
         self._stack.push_async_callback(self.caller.close)
         self._settling: Batcher[Settling, Settled] = Batcher(self._settle_batch)
+        self.checkpoints: Batcher[Checkpoint, bool] = Batcher(self.store.checkpoint)
         executor = Executor(
             self.caller,
             self._settle,

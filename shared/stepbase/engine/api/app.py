@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from stepbase.engine.api import auth, events, register, runs
+from stepbase.engine.api import auth, checkpoints, events, register, runs
 from stepbase.engine.api.answers import Json, error, kind_header
 from stepbase.engine.app import Engine
 from stepbase.errors import StoreError
@@ -30,6 +30,8 @@ def build(engine: Engine) -> Starlette:
                 ("GET", "/v1/runs/{run_id}", runs.get_run),
                 ("GET", "/v1/runs/{run_id}/jobs", runs.get_jobs),
                 ("DELETE", "/v1/runs/{run_id}", runs.delete_run),
+                ("POST", "/v1/checkpoint/{run_id}/async", checkpoints.post_checkpoint),
+                ("POST", "/v1/signals", checkpoints.post_signal),
                 ("GET", "/v0/runs/{run_id}/batch", runs.get_batch),
                 ("GET", "/v0/runs/{run_id}/actions", runs.get_actions),
                 ("DELETE", "/v0/runs/{run_id}", runs.delete_run),
@@ -43,6 +45,7 @@ def build(engine: Engine) -> Starlette:
     app.state.registry = engine.registry
     app.state.intake = engine.intake
     app.state.caller = engine.caller
+    app.state.checkpoints = engine.checkpoints
     return app
 
 
