@@ -37,9 +37,11 @@ _HINTS: tuple[tuple[str, str], ...] = (
         "a grant is missing: public.stepbase_call needs the secret key (service_role), and the SQL function "
         "needs: grant execute on function … to service_role (or to authenticated, with as_user=)",
     ),
-    (r"57014", "the statement ran into its timeout: raise it with step.rpc(…, timeout=…)"),
+    (r"57014", "the call took longer than the statement timeout: let it do less at a time"),
+    (r"42725", "the SQL function is overloaded: name its schema, or one more argument"),
+    (r"55P03", "it waited too long for a lock; step.rpc(…, timeout=…) says how long it may"),
     (
-        r"40001|40P01|55P03",
+        r"40001|40P01",
         "two transactions were in each other's way; the next attempt usually succeeds",
     ),
     (
