@@ -185,8 +185,10 @@ def _cancelled(message: str) -> Settlement:
 
 def _matched(item: Item) -> Settlement:
     """Check what the index could not: whether this event really cancels the run."""
-    gone = item.residual is None or item.other_event is None
-    if gone or not expr.holds(item.residual or "", {"async": json.loads(item.other_event or "")}):
+    if item.residual is None or item.other_event is None:
+        return Settlement(Verdict.DONE, was_called=False)
+    events = {"event": json.loads(item.event), "async": json.loads(item.other_event)}
+    if not expr.holds(item.residual, events):
         return Settlement(Verdict.DONE, was_called=False)
     return _cancelled("an event matched cancel_on")
 
