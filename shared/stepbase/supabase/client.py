@@ -1,5 +1,6 @@
 """supabase-py clients of this project, made once: one for plain code, one per event loop."""
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 70.0
 """A little longer than a call may take in the database (`public.stepbase_call`: 60 s), so that the
 database's error arrives and not a broken connection."""
+
+last_status: ContextVar[int] = ContextVar("stepbase_supabase_status", default=0)
+"""HTTP status of this task's last answer: supabase-py's errors do not have it, and the API gateway in
+front of PostgREST answers without a code."""
 
 _client: "Client | None" = None
 _clients: "WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncClient]" = WeakKeyDictionary()
@@ -30,7 +35,9 @@ def sync_client() -> "Client":
         import httpx
         from supabase import Client, ClientOptions
 
-        carrier = httpx.Client(timeout=TIMEOUT_SECONDS, follow_redirects=True)
+        carrier = httpx.Client(
+            timeout=TIMEOUT_SECONDS, follow_redirects=True, event_hooks={"response": [_note]}
+        )
         options = ClientOptions(httpx_client=carrier, **_options())
         _client = Client(settings.url, settings.secret_key, options)
     return _client
@@ -51,10 +58,20 @@ def async_client() -> "AsyncClient":
         import httpx
         from supabase import AsyncClient, AsyncClientOptions
 
-        carrier = httpx.AsyncClient(timeout=TIMEOUT_SECONDS, follow_redirects=True)
+        carrier = httpx.AsyncClient(
+            timeout=TIMEOUT_SECONDS, follow_redirects=True, event_hooks={"response": [_anote]}
+        )
         options = AsyncClientOptions(httpx_client=carrier, **_options())
         client = _clients[loop] = AsyncClient(settings.url, settings.secret_key, options)
     return client
+
+
+def _note(response: Any) -> None:
+    last_status.set(response.status_code)
+
+
+async def _anote(response: Any) -> None:
+    last_status.set(response.status_code)
 
 
 def _options() -> dict[str, Any]:

@@ -73,12 +73,12 @@ def call(prepared: PreparedCall, step: str) -> Any:
     import httpx
     from postgrest import APIError
 
-    from stepbase.supabase.client import sync_client
+    from stepbase.supabase.client import last_status, sync_client
 
     try:
         response = sync_client().rpc(CALL, prepared.parameters(step)).execute()
     except APIError as error:
-        raise classify(prepared.function, error.json()) from error
+        raise classify(prepared.function, error.json(), last_status.get()) from error
     except (httpx.HTTPError, LookupError) as error:
         raise _unreachable(prepared.function, error) from error
     return read(prepared, response.data)
@@ -89,21 +89,21 @@ async def acall(prepared: PreparedCall, step: str) -> Any:
     import httpx
     from postgrest import APIError
 
-    from stepbase.supabase.client import async_client
+    from stepbase.supabase.client import async_client, last_status
 
     try:
         response = await async_client().rpc(CALL, prepared.parameters(step)).execute()
     except APIError as error:
-        raise classify(prepared.function, error.json()) from error
+        raise classify(prepared.function, error.json(), last_status.get()) from error
     except (httpx.HTTPError, LookupError) as error:
         raise _unreachable(prepared.function, error) from error
     return read(prepared, response.data)
 
 
-def classify(function: str, body: Any) -> Exception:
-    """Turn an error body of the REST API into the exception to raise."""
+def classify(function: str, body: Any, status: int = 0) -> Exception:
+    """Turn an error body of the REST API into the exception to raise; a status stands in for no code."""
     fields = body if isinstance(body, dict) else {}
-    code = str(fields.get("code") or "")
+    code = str(fields.get("code") or status or "")
     message = str(fields.get("message") or "no message")
     source = RpcError(f"{function}: {message} ({code or 'no code'})", code or None)
     if _FINAL.fullmatch(code):
