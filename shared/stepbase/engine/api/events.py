@@ -29,8 +29,6 @@ async def post_events(request: Request) -> Response:
         ids = await intake.accept(
             [Sent(event) for event in events], seed=request.headers.get(names.EVENT_ID_SEED)
         )
-    except RecursionError:
-        return Json({"ids": [""], "status": 400, "error": "an event is nested too deeply"}, 400)
     except StoreError as error:
         if not error.is_transient:
             return Json({"ids": [""], "status": 400, "error": str(error)}, 400)
