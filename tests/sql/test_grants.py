@@ -20,6 +20,7 @@ _EXECUTE = {
         "stepbase.call_statement(stepbase.callable)",
         "stepbase.check_event_name(text)",
         "stepbase.emit(text,jsonb,text,timestamp with time zone,jsonb,text)",
+        "stepbase.emit_event(text,jsonb,text,timestamp with time zone,jsonb,text)",
         "stepbase.enqueue_event(text,json,text,timestamp with time zone,text,regclass)",
         "stepbase.fitting_functions(text,jsonb)",
         "stepbase.hash_args(jsonb,jsonb)",
