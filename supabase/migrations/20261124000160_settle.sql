@@ -39,17 +39,45 @@ begin
   perform 1 from stepbase.runs r
     where r.run_id = any (c_run) order by r.run_id for no key update;
 
-  -- The fence.
-  select coalesce(array_agg(u.i), '{}') into v_mine
-    from unnest(c_run, c_job, c_gen) with ordinality as u (run_id, job, gen, i)
-    join stepbase.queue q
-      on q.run_id = u.run_id and q.job = u.job and q.owner = p_owner and q.gen = u.gen;
+  -- The fence: writing the item is what shows that it is still held. Whoever leases it meanwhile
+  -- either comes first, and then nothing below happens, or finds it as it is left here.
+  with kept as (
+    update stepbase.queue q
+      set gen = q.gen + 1,
+          attempt = c_attempt[u.i],
+          kind = c_kind[u.i],
+          step = c_step[u.i],
+          losses = 0,
+          hops = case when c_verdict[u.i] = 'c' then q.hops + 1 else 0 end,
+          ready = c_verdict[u.i] = 'q',
+          owner = case when c_verdict[u.i] = 'c' then q.owner end,
+          outage_since = case when c_outage[u.i] then coalesce(q.outage_since, v_now) end,
+          due_at = case c_verdict[u.i]
+                     when 'c' then case when q.due_at < v_now + p_lease / 2 then v_now + p_lease
+                                        else q.due_at end
+                     when 't' then coalesce(c_due[u.i], v_now + c_delay[u.i] * interval '1 second')
+                   end
+      from unnest(c_run, c_job, c_gen) with ordinality as u (run_id, job, gen, i)
+      where c_verdict[u.i] in ('c', 'q', 't')
+        and q.run_id = u.run_id and q.job = u.job and q.owner = p_owner and q.gen = u.gen
+      returning u.i::int
+  ), gone as (
+    delete from stepbase.queue q
+      using unnest(c_run, c_job, c_gen) with ordinality as u (run_id, job, gen, i)
+      where c_verdict[u.i] in ('d', 'e')
+        and q.run_id = u.run_id and q.job = u.job and q.owner = p_owner and q.gen = u.gen
+      returning u.i::int
+  )
+  select coalesce(array_agg(x.i), '{}') into v_mine
+    from (select kept.i from kept union all select gone.i from gone) x;
 
   if cardinality(s_call) > 0 then
     insert into stepbase.steps
       (run_id, hash, pos, name, op, status, memo, attempt, started_at, ended_at)
-      select c_run[s.call], s.hash, r.step_count + s.i, s.name, s.op, s.status, s.memo::json,
-             s.attempt, v_now - coalesce(c_called[s.call], 0) * interval '1 second',
+      select c_run[s.call], s.hash,
+             r.step_count + row_number() over (partition by s.call order by s.i),
+             s.name, s.op, s.status, s.memo::json, s.attempt,
+             v_now - coalesce(c_called[s.call], 0) * interval '1 second',
              case when s.status in ('done', 'failed') then v_now end
         from unnest(s_call, s_hash, s_name, s_op, s_status, s_memo, s_attempt) with ordinality
           as s (call, hash, name, op, status, memo, attempt, i)
@@ -85,13 +113,15 @@ begin
                            then v_now + (t.finish - t.called) * interval '1 second'
                            else r.deadline_at end
     from (
-      select c_run[m.i] as run_id, c_version[m.i] as version, c_called[m.i] as called,
-             c_finish[m.i] as finish, coalesce(n.steps, 0) as steps, coalesce(n.bytes, 0) as bytes
+      select c_run[m.i] as run_id, max(c_version[m.i]) as version, max(c_called[m.i]) as called,
+             max(c_finish[m.i]) as finish, coalesce(sum(n.steps), 0)::int as steps,
+             coalesce(sum(n.bytes), 0)::int as bytes
         from unnest(v_mine) as m (i)
         left join (
-          select s.call, count(*)::int as steps, sum(coalesce(octet_length(s.memo), 0))::int as bytes
+          select s.call, count(*) as steps, sum(coalesce(octet_length(s.memo), 0)) as bytes
             from unnest(s_call, s_memo) as s (call, memo) group by s.call
         ) n on n.call = m.i
+        group by c_run[m.i]
     ) t
     where r.run_id = t.run_id and r.ended_at is null;
 
@@ -101,27 +131,6 @@ begin
       join stepbase.runs r on r.run_id = c_run[m.i]
       where c_finish[m.i] is not null and c_called[m.i] is not null and c_verdict[m.i] <> 'e'
     on conflict do nothing;
-
-  update stepbase.queue q
-    set gen = q.gen + 1,
-        attempt = c_attempt[m.i],
-        kind = c_kind[m.i],
-        step = c_step[m.i],
-        hops = case when c_verdict[m.i] = 'c' then q.hops + 1 else 0 end,
-        ready = c_verdict[m.i] = 'q',
-        owner = case when c_verdict[m.i] = 'c' then q.owner end,
-        outage_since = case when c_outage[m.i] then coalesce(q.outage_since, v_now) end,
-        due_at = case c_verdict[m.i]
-                   when 'c' then case when q.due_at < v_now + p_lease / 2 then v_now + p_lease
-                                      else q.due_at end
-                   when 't' then coalesce(c_due[m.i], v_now + c_delay[m.i] * interval '1 second')
-                 end
-    from unnest(v_mine) as m (i)
-    where c_verdict[m.i] in ('c', 'q', 't') and q.run_id = c_run[m.i] and q.job = c_job[m.i];
-
-  delete from stepbase.queue q
-    using unnest(v_mine) as m (i)
-    where c_verdict[m.i] = 'd' and q.run_id = c_run[m.i] and q.job = c_job[m.i];
 
   select array_agg(m.i) into v_ended from unnest(v_mine) as m (i) where c_verdict[m.i] = 'e';
   if v_ended is not null then
@@ -134,12 +143,14 @@ begin
     );
   end if;
 
+  -- An item that goes on is there, one gen further. If this call did not do that, then an earlier
+  -- sending of it did: after a lease nobody has gone on yet (hops 0).
   return query
     select u.i::int,
-           case when u.i = any (v_mine) then 'applied'
-                when q.run_id is not null then 'already'
+           case when u.i = any (v_mine) and (u.verdict <> 'c' or q.run_id is not null) then 'applied'
+                when q.hops > 0 then 'already'
                 else 'lost' end,
-           case when u.i = any (v_mine) or q.run_id is not null then u.gen + 1 else 0 end
+           case when u.i = any (v_mine) and u.verdict <> 'c' or q.hops > 0 then u.gen + 1 else 0 end
       from unnest(c_run, c_job, c_gen, c_verdict) with ordinality as u (run_id, job, gen, verdict, i)
       left join stepbase.queue q
         on u.verdict = 'c' and q.run_id = u.run_id and q.job = u.job and q.owner = p_owner
