@@ -3,7 +3,7 @@
 -- Gives up to p_n items to p_owner, oldest runs first.
 --
 -- First, what is due becomes ready: timers, sleeps, retries, and leases that ran out (their engine
--- is gone; `losses` counts that, the attempt stays as it is). Then the ready items with the lowest
+-- is gone; `losses` counts those in a row, the attempt stays as it is). Then the ready items with the lowest
 -- score are leased; every lease raises `gen`, the fence that makes late writers lose.
 --
 -- Returns what a call needs: the run, its event, its memos in stack order (the woken step's own memo
@@ -25,7 +25,7 @@ declare
 begin
   update stepbase.queue q
     set ready = true, owner = null, due_at = null,
-        losses = q.losses + (q.owner is not null)::int
+        losses = least(q.losses + (q.owner is not null)::int, 1000)
     from (
       select d.run_id, d.job from stepbase.queue d
         where not d.ready and d.due_at <= v_now
@@ -39,7 +39,7 @@ begin
         where p.ready order by p.score limit p_n for update skip locked
     ), leased as (
       update stepbase.queue q
-        set ready = false, owner = p_owner, due_at = v_now + p_lease, gen = q.gen + 1
+        set ready = false, owner = p_owner, due_at = v_now + p_lease, gen = q.gen + 1, hops = 0
         from picked
         where q.run_id = picked.run_id and q.job = picked.job
         returning q.*
@@ -75,19 +75,25 @@ begin
 end
 $$;
 
--- Prolongs the leases of calls that are still going on; returns the items that are no longer ours.
--- Locks: queue rows.
+-- Prolongs the leases of calls that are still going on; returns the items that are not, or not just
+-- now, ours. Locks: queue rows, skipping locked ones (they are being settled); waits for nothing.
 create or replace function stepbase.extend(
   p_owner text, p_lease interval, p_runs text[], p_jobs text[], p_gens integer[]
 ) returns table (run_id text, job text)
 language sql security invoker set search_path = ''
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
-  with mine as (
+  with held as materialized (
+    select q.run_id, q.job
+      from unnest(p_runs, p_jobs, p_gens) as u (run_id, job, gen)
+      join stepbase.queue q on q.run_id = u.run_id and q.job = u.job
+      where q.owner = p_owner and q.gen = u.gen
+      for update of q skip locked
+  ), mine as (
     update stepbase.queue q
       set due_at = stepbase.now() + p_lease
-      from unnest(p_runs, p_jobs, p_gens) as u (run_id, job, gen)
-      where q.run_id = u.run_id and q.job = u.job and q.owner = p_owner and q.gen = u.gen
+      from held
+      where q.run_id = held.run_id and q.job = held.job
       returning q.run_id, q.job
   )
   select u.run_id, u.job from unnest(p_runs, p_jobs) as u (run_id, job)

@@ -61,11 +61,38 @@ begin
       where r.run_id = any (c_run) order by r.run_id for no key update;
   end if;
 
-  -- The fence.
-  select coalesce(array_agg(u.i), '{}') into v_mine
-    from unnest(c_run, c_job, c_gen) with ordinality as u (run_id, job, gen, i)
-    join stepbase.queue q
-      on q.run_id = u.run_id and q.job = u.job and q.owner = p_owner and q.gen = u.gen;
+  -- The fence: writing the item is what shows that it is still held. Whoever leases it meanwhile
+  -- either comes first, and then nothing below happens, or finds it as it is left here.
+  with kept as (
+    update stepbase.queue q
+      set gen = q.gen + 1,
+          attempt = c_attempt[u.i],
+          kind = c_kind[u.i],
+          step = c_step[u.i],
+          losses = 0,
+          hops = case when c_verdict[u.i] = 'c' then q.hops + 1 else 0 end,
+          ready = c_verdict[u.i] = 'q',
+          owner = case when c_verdict[u.i] = 'c' then q.owner end,
+          outage_since = case when c_outage[u.i] then coalesce(q.outage_since, v_now) end,
+          due_at = case c_verdict[u.i]
+                     when 'c' then case when q.due_at < v_now + p_lease / 2 then v_now + p_lease
+                                        else q.due_at end
+                     when 't' then coalesce(c_due[u.i], v_now + c_delay[u.i] * interval '1 second')
+                      when 'p' then 'infinity'
+                   end
+      from unnest(c_run, c_job, c_gen) with ordinality as u (run_id, job, gen, i)
+      where c_verdict[u.i] in ('c', 'q', 't', 'p')
+        and q.run_id = u.run_id and q.job = u.job and q.owner = p_owner and q.gen = u.gen
+      returning u.i::int
+  ), gone as (
+    delete from stepbase.queue q
+      using unnest(c_run, c_job, c_gen) with ordinality as u (run_id, job, gen, i)
+      where c_verdict[u.i] in ('d', 'e')
+        and q.run_id = u.run_id and q.job = u.job and q.owner = p_owner and q.gen = u.gen
+      returning u.i::int
+  )
+  select coalesce(array_agg(x.i), '{}') into v_mine
+    from (select kept.i from kept union all select gone.i from gone) x;
 
   if cardinality(s_call) > 0 then
     with born as (
@@ -161,31 +188,12 @@ begin
       on conflict do nothing;
   end if;
 
+  -- Nothing is open that a parked item could wait for: it is ready.
   update stepbase.queue q
-    set gen = q.gen + 1,
-        attempt = c_attempt[m.i],
-        kind = c_kind[m.i],
-        step = c_step[m.i],
-        hops = case when m.verdict = 'c' then q.hops + 1 else 0 end,
-        ready = m.verdict = 'q',
-        owner = case when m.verdict = 'c' then q.owner end,
-        outage_since = case when c_outage[m.i] then coalesce(q.outage_since, v_now) end,
-        due_at = case m.verdict
-                   when 'c' then case when q.due_at < v_now + p_lease / 2 then v_now + p_lease
-                                      else q.due_at end
-                   when 't' then coalesce(c_due[m.i], v_now + c_delay[m.i] * interval '1 second')
-                   when 'p' then 'infinity'
-                 end
-    from (
-      select x.i, case when c_verdict[x.i] = 'p' and not stepbase._has_open_step(c_run[x.i]) then 'q'
-                       else c_verdict[x.i] end as verdict
-        from unnest(v_mine) as x (i)
-    ) m
-    where m.verdict in ('c', 'q', 't', 'p') and q.run_id = c_run[m.i] and q.job = c_job[m.i];
-
-  delete from stepbase.queue q
-    using unnest(v_mine) as m (i)
-    where c_verdict[m.i] = 'd' and q.run_id = c_run[m.i] and q.job = c_job[m.i];
+    set ready = true, due_at = null
+    from unnest(v_mine) as m (i)
+    where c_verdict[m.i] = 'p' and q.run_id = c_run[m.i] and q.job = c_job[m.i]
+      and q.due_at = 'infinity' and not stepbase._has_open_step(q.run_id);
 
   select array_agg(x.i) into v_ended
     from (
@@ -202,12 +210,14 @@ begin
     );
   end if;
 
+  -- An item that goes on is there, one gen further. If this call did not do that, then an earlier
+  -- sending of it did: after a lease nobody has gone on yet (hops 0).
   return query
     select u.i::int,
-           case when u.i = any (v_mine) then 'applied'
-                when q.run_id is not null then 'already'
+           case when u.i = any (v_mine) and (u.verdict <> 'c' or q.run_id is not null) then 'applied'
+                when q.hops > 0 then 'already'
                 else 'lost' end,
-           case when u.i = any (v_mine) or q.run_id is not null then u.gen + 1 else 0 end,
+           case when u.i = any (v_mine) and u.verdict <> 'c' or q.hops > 0 then u.gen + 1 else 0 end,
            case when u.verdict = 'c' then
              (select r.step_count from stepbase.runs r where r.run_id = u.run_id) end
       from unnest(c_run, c_job, c_gen, c_verdict) with ordinality as u (run_id, job, gen, verdict, i)

@@ -113,7 +113,7 @@ declare
   v_relay_sleeps boolean;
 begin
   if p_more is not null then
-    v_payload := left(v_payload::text, -1) || p_more || '}';
+    v_payload := (left(v_payload::text, -1) || p_more || '}')::json;
   end if;
   if pg_column_size(v_payload) > 3145728 then
     raise exception '%event "%" has % bytes, at most 3145728 (3 MiB) are allowed',
@@ -133,6 +133,51 @@ begin
 end
 $$;
 
+-- Checks what emit is given, and puts it into the outbox. See there.
+create function stepbase.emit_event(
+  p_name text,
+  p_data jsonb,
+  p_id text,
+  p_ts timestamptz,
+  p_user jsonb,
+  p_v text
+) returns text
+  language plpgsql
+  set search_path = ''
+  as $$
+declare
+  v_more constant text :=
+    nullif(concat(', "user" : ' || p_user::text, ', "v" : ' || to_json(p_v)::text), '');
+begin
+  perform stepbase.check_event_name(p_name);
+  if p_data is null or jsonb_typeof(p_data) <> 'object' then
+    raise exception 'data of event "%" is %, but must be a JSON object',
+      p_name, coalesce(jsonb_typeof(p_data), 'null')
+      using errcode = 'SB010', hint = 'Name the value, as in jsonb_build_object(''amount'', 12).';
+  elsif p_id = '' or length(p_id) > 512 then
+    raise exception 'id of event "%" must have 1 to 512 characters, not %', p_name, length(p_id)
+      using errcode = 'SB010', hint = 'Leave it out to have one made.';
+  elsif not isfinite(p_ts) then
+    raise exception 'ts of event "%" is %, but must be a moment', p_name, p_ts
+      using errcode = 'SB010';
+  elsif jsonb_typeof(p_user) <> 'object' then
+    raise exception '"user" of event "%" is %, but must be a JSON object or null',
+      p_name, jsonb_typeof(p_user)
+      using errcode = 'SB010';
+  end if;
+
+  if p_id is null then
+    return stepbase.enqueue_event(p_name, p_data::json, null, p_ts, v_more);
+  end if;
+  -- A block that writes takes a transaction id of its own, so only where a conflict can be.
+  begin
+    return stepbase.enqueue_event(p_name, p_data::json, p_id, p_ts, v_more);
+  exception when unique_violation then
+    return p_id;
+  end;
+end
+$$;
+
 -- Emits one event when, and only when, the caller's transaction commits. Returns its id, which is
 -- also what de-duplicates it for 24 hours: an id that is still in the outbox is the same event and
 -- changes nothing (a transaction that is just emitting it is waited for). ts is when it happened
@@ -147,41 +192,13 @@ create function stepbase.emit(
   "user" jsonb default null,
   v text default null
 ) returns text
-  language plpgsql
+  -- Not plpgsql, whose checker warns of a parameter called "user".
+  language sql
+  volatile
   set search_path = ''
   as $$
-declare
-  v_more constant text :=
-    nullif(concat(', "user" : ' || "user"::text, ', "v" : ' || to_json(v)::text), '');
-begin
-  perform stepbase.check_event_name(name);
-  if data is null or jsonb_typeof(data) <> 'object' then
-    raise exception 'data of event "%" is %, but must be a JSON object',
-      name, coalesce(nullif(jsonb_typeof(data), 'null'), 'null')
-      using errcode = 'SB010', hint = 'Name the value, as in jsonb_build_object(''amount'', 12).';
-  elsif id = '' or length(id) > 512 then
-    raise exception 'id of event "%" must have 1 to 512 characters, not %', name, length(id)
-      using errcode = 'SB010', hint = 'Leave it out to have one made.';
-  elsif not isfinite(ts) then
-    raise exception 'ts of event "%" is %, but must be a moment', name, ts
-      using errcode = 'SB010';
-  elsif jsonb_typeof("user") <> 'object' then
-    raise exception '"user" of event "%" is %, but must be a JSON object or null',
-      name, jsonb_typeof("user")
-      using errcode = 'SB010';
-  end if;
-
-  if id is null then
-    return stepbase.enqueue_event(name, data::json, null, ts, v_more);
-  end if;
-  -- A block that writes takes a transaction id of its own, so only where a conflict can be.
-  begin
-    return stepbase.enqueue_event(name, data::json, id, ts, v_more);
-  exception when unique_violation then
-    return id;
-  end;
-end
-$$;
+    select stepbase.emit_event($1, $2, $3, $4, $5, $6)
+  $$;
 
 comment on function stepbase.emit is
   'Emits an event when the caller''s transaction commits; returns its id.';

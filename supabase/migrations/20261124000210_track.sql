@@ -46,8 +46,8 @@ declare
   v_item text[];
   v_key text;
   v_column text;
-  v_keys text[] := '{}';
-  v_pairs text[] := '{}';
+  v_keys text[] := array[]::text[];
+  v_pairs text[] := array[]::text[];
 begin
   if v_columns = '*' then
     if (select relnamespace from pg_class where oid = p_table) = to_regnamespace('auth') then
@@ -145,9 +145,10 @@ begin
   execute format(E'%s when (%s\n) %s', v_head, p_when, v_call);
   perform set_config('search_path', '', true);
 
-  v_condition := pg_get_triggerdef(oid)
-    from pg_trigger
-    where tgrelid = p_table and tgname = v_insert;
+  select pg_get_triggerdef(oid)
+  into strict v_condition
+  from pg_trigger
+  where tgrelid = p_table and tgname = v_insert;
   v_condition := substr(v_condition, length(v_head || ' when (') + 1);
   v_condition := left(v_condition, -length(') ' || v_call));
   execute format(

@@ -21,6 +21,7 @@ grant select, update on stepbase.relay_state to service_role;
 grant execute on function
   stepbase.check_event_name(text),
   stepbase.enqueue_event(text, json, text, timestamptz, text, regclass),
+  stepbase.emit_event(text, jsonb, text, timestamptz, jsonb, text),
   stepbase.emit(text, jsonb, text, timestamptz, jsonb, text),
   stepbase.outbox_take(int, text, interval),
   stepbase.outbox_ack(text[], text),

@@ -6,8 +6,10 @@ from dataclasses import replace
 from datetime import timedelta
 
 import aiohttp
+import asyncpg
 import pytest
 from tests.support.engine_client import EngineClient
+from tests.support.engine_sql import Hands
 from tests.support.stub_host import StubHost
 
 from stepbase.engine.app import Engine
@@ -28,7 +30,7 @@ async def host() -> AsyncIterator[StubHost]:
 
 @pytest.fixture
 def start_engine(database: str) -> StartEngine:
-    """Start engines on the test's database: `async with start_engine(retry_interval=…) as (client, engine)`."""
+    """Start engines on the test's database: `async with start_engine(lease=…) as (client, engine)`."""
 
     @asynccontextmanager
     async def start(
@@ -56,3 +58,11 @@ async def client(start_engine: StartEngine) -> AsyncIterator[EngineClient]:
     """A client of one engine with quick retries."""
     async with start_engine() as (client, _):
         yield client
+
+
+@pytest.fixture
+async def hands(db: asyncpg.Connection) -> Hands:
+    """Engine A's SQL functions at noon, in a transaction that is rolled back."""
+    hands = Hands(db)
+    await hands.at(0)
+    return hands

@@ -1,6 +1,7 @@
 """Whole runs through a real engine: events in, calls out, results kept."""
 
 import asyncio
+from typing import Any
 
 from tests.support.engine_client import EngineClient
 from tests.support.stub_host import Answer, StubHost, ops, step_run
@@ -20,7 +21,7 @@ async def test_event_starts_run_and_result_is_kept(client: EngineClient, host: S
 
 
 async def test_steps_are_memoised_in_order(client: EngineClient, host: StubHost) -> None:
-    def handler(call: dict) -> Answer:
+    def handler(call: dict[str, Any]) -> Answer:
         done = len(call["steps"])
         return ops(step_run(f"s{done}", done)) if done < 3 else Answer(200, call["ctx"]["stack"])
 
@@ -35,7 +36,7 @@ async def test_steps_are_memoised_in_order(client: EngineClient, host: StubHost)
 
 
 async def test_sleep_is_a_row_and_wakes(client: EngineClient, host: StubHost) -> None:
-    def handler(call: dict) -> Answer:
+    def handler(call: dict[str, Any]) -> Answer:
         if "nap" in call["steps"]:
             return Answer(200, call["steps"])
         return ops({"op": "Sleep", "id": "nap", "displayName": "nap", "name": "200ms"})
@@ -50,7 +51,7 @@ async def test_sleep_is_a_row_and_wakes(client: EngineClient, host: StubHost) ->
 
 
 async def test_many_runs_at_once(client: EngineClient, host: StubHost) -> None:
-    def handler(call: dict) -> Answer:
+    def handler(call: dict[str, Any]) -> Answer:
         done = len(call["steps"])
         return ops(step_run(f"s{done}", done)) if done < 3 else Answer(200, done)
 

@@ -1,7 +1,6 @@
 """A gateway on a free port, in a thread of the test's process."""
 
 import asyncio
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import uvicorn
 from stepbase.local.gateway.app import Gateway
 from stepbase.local.gateway.auth import Authenticator, Keys
 from stepbase.local.gateway.database import Database
+from stepbase.local.serving import listen
 
 
 class RunningGateway:
@@ -33,7 +33,7 @@ def running_gateway(
 ) -> Iterator[RunningGateway]:
     """Serve `dsn` until the block ends."""
     keys = Keys.generate()
-    sock = socket.create_server(("127.0.0.1", 0))
+    sock = listen("127.0.0.1", 0)
     started = threading.Event()
     servers: list[uvicorn.Server] = []
 

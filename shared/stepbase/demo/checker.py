@@ -58,11 +58,15 @@ Books = dict[str, list[Any]]
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is not as it must be: its kind, what it is about, and what is the matter."""
+    """One thing that is not as it must be: its kind, what it is about, and what is the matter.
+
+    `purchase` is the id of the purchase it is about, if it is about one.
+    """
 
     kind: str
     subject: str
     text: str
+    purchase: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,35 +135,38 @@ class Audit:
         lines.append("OK" if not self.problems else f"{len(self.problems)} problems")
         return "\n".join(lines)
 
-    def _say(self, kind: str, subject: str, text: str) -> None:
-        self.problems.append(Problem(kind, subject, text))
+    def _say(self, kind: str, about: "Expected | str", text: str) -> None:
+        if isinstance(about, Expected):
+            self.problems.append(Problem(kind, about.name, text, about.id))
+        else:
+            self.problems.append(Problem(kind, about, text))
 
     def _check_purchase(self, each: Expected) -> None:
         row = self._rows.get(each.id)
         if row is None:
-            self._say("lost", each.name, "the purchase is not in the database")
+            self._say("lost", each, "the purchase is not in the database")
             return
         status = "paid" if each.is_kept else "refunded"
         found = (row["user"], row["merchant"], row["cents"], row["status"])
         wanted = (each.user, each.merchant, each.cents, status)
         if found != wanted:
-            self._say("wrong", each.name, f"the purchase is {found}, not {wanted}")
+            self._say("wrong", each, f"the purchase is {found}, not {wanted}")
 
     def _check_run(
         self, each: Expected, slug: str, wanted: bool, *, may_be_cancelled: bool = False
     ) -> None:
         runs = self._runs[slug, each.id]
         if len(runs) < wanted:
-            self._say("lost", each.name, f"no run of {slug}")
+            self._say("lost", each, f"no run of {slug}")
         elif len(runs) > wanted:
             ids = ", ".join(run["run_id"] for run in runs)
-            self._say("doubled", each.name, f"{len(runs)} runs of {slug}, not {int(wanted)}: {ids}")
+            self._say("doubled", each, f"{len(runs)} runs of {slug}, not {int(wanted)}: {ids}")
         for run in runs:
             status, text = run["status"], f"run {run['run_id']} of {slug} is {run['status']}"
             if status in ("Scheduled", "Running"):
-                self._say("stuck", each.name, text)
+                self._say("stuck", each, text)
             elif status != "Completed" and not (status == "Cancelled" and may_be_cancelled):
-                self._say("lost", each.name, f"{text}: {run['result']}")
+                self._say("lost", each, f"{text}: {run['result']}")
             elif slug == AWARD:
                 self._check_result(each, run)
 
@@ -170,12 +177,12 @@ class Audit:
         text = f"run {run['run_id']} is {run['status']} with {run['result']}"
         if run["status"] == "Cancelled":
             if each.fate == "late":
-                self._say("wrong", each.name, f"{text}, but the refund came after it had ended")
+                self._say("wrong", each, f"{text}, but the refund came after it had ended")
         elif result == {"success": True, "amount": each.award}:
             if each.award and not posted:
-                self._say("lost", each.name, f"{text}, but there is no transaction")
+                self._say("lost", each, f"{text}, but there is no transaction")
         elif result != {"success": False, "amount": 0} or each.fate in ("kept", "late") or posted:
-            self._say("wrong", each.name, f"{text}, but its award is {each.award}")
+            self._say("wrong", each, f"{text}, but its award is {each.award}")
 
     def _check_kept(self, each: Expected) -> None:
         self._check_transactions(each, "award", bool(each.award), each.award)
@@ -190,15 +197,15 @@ class Audit:
     def _check_transactions(self, each: Expected, kind: str, wanted: bool, amount: int) -> None:
         found = self._transactions[kind, each.id]
         if len(found) < wanted:
-            self._say("lost", each.name, f"no {kind} of {amount}")
+            self._say("lost", each, f"no {kind} of {amount}")
         elif len(found) > wanted:
             amounts = ", ".join(str(row["amount"]) for row in found)
             kind_of = "doubled" if wanted else "wrong"
-            self._say(kind_of, each.name, f"{len(found)} × {kind} ({amounts}), not {int(wanted)}")
+            self._say(kind_of, each, f"{len(found)} × {kind} ({amounts}), not {int(wanted)}")
         for row in found[:wanted]:
             if (row["amount"], row["user"]) != (amount, each.user):
                 text = f"{kind} of {row['amount']} for user {row['user']}"
-                self._say("wrong", each.name, f"{text}, not {amount} for {each.user}")
+                self._say("wrong", each, f"{text}, not {amount} for {each.user}")
 
     def _check_wallets(self) -> None:
         balances = {row["user"]: row["balance"] for row in self.books["wallets"]}

@@ -93,5 +93,11 @@ def decide_fates(purchases: Sequence[Purchase], seed: int) -> list[Entry]:
 
 
 def _able(fate: Fate, purchases: Iterable[Purchase]) -> list[Purchase]:
-    is_delayed = fate is Fate.WAITING
-    return [p for p in purchases if (p.merchant_id == DELAYED_MERCHANT) == is_delayed]
+    delayed = fate is Fate.WAITING
+    able = [p for p in purchases if (p.merchant_id == DELAYED_MERCHANT) == delayed]
+    # There must be something to take back.
+    return [p for p in able if fate is not Fate.LATE or _award(p)]
+
+
+def _award(purchase: Purchase) -> int:
+    return purchase.cents * _RATES[int(purchase.merchant_id)] // 10_000

@@ -16,6 +16,21 @@ from stepbase.demo.fate import DELAYED_MERCHANT, merchants
 _PLAIN_STEP = 0.2
 _SHOWN_PROBLEMS = 30
 
+_COLUMNS = (
+    ("\nSold", "purchases"),
+    ("\nAwarded", "awarded"),
+    ("Too\nsmall", "too_small"),
+    ("Refunded\nin time", "refunded_in_time"),
+    ("Taken\nback", "taken_back"),
+    ("Points\ndue", "due"),
+    ("Points\nbooked", "booked"),
+)
+_LEGEND = (
+    "Too small: the award rounds down to nothing, so there is no transaction.",
+    "Refunded in time: before an award was posted. Taken back: posted, then reversed.",
+)
+_OK = "every wallet is right to the cent: nothing lost, nothing doubled, nothing left over"
+
 
 class Terminal:
     """Tells the story line by line, each with the seconds since the beginning."""
@@ -44,7 +59,8 @@ class Terminal:
         if self._console.is_terminal:
             self._move(standing, runs)
         elif standing.ended >= self._next_share * runs:
-            self._next_share += _PLAIN_STEP
+            while standing.ended >= self._next_share * runs:
+                self._next_share += _PLAIN_STEP
             self.say(f"{standing.ended:,} of {runs:,} runs have ended: {_summary(standing)}")
 
     def finish(self) -> None:
@@ -56,47 +72,50 @@ class Terminal:
     def verdict(self, report: Mapping[str, Any]) -> None:
         """Print the table, and OK or what differs."""
         self._console.print(_table(report))
+        for text in _LEGEND:
+            self._console.print(Text(text, "dim"))
         totals = report["totals"]
         self._console.print(
-            f"{totals['runs_completed']:,} award runs completed ({totals['runs_skipped']:,} of them saw the "
-            f"refund and gave nothing), {totals['runs_cancelled']:,} were cancelled by a refund while "
-            f"they waited; {totals['wallets']:,} wallets compared.",
+            f"\n{totals['runs_completed']:,} award runs completed, {totals['runs_skipped']:,} of them "
+            f"without an award because they saw the refund; {totals['runs_cancelled']:,} were cancelled "
+            f"by a refund. {totals['wallets']:,} wallets compared.",
             highlight=False,
         )
         if report["ok"]:
-            self._console.print(
-                Text("OK", style="bold green"),
-                Text(
-                    "every wallet is right to the cent: nothing lost, nothing doubled, nothing left"
-                ),
-            )
-            return
+            self._console.print(Text("OK", "bold green"), Text(_OK))
+        else:
+            self._differences(report)
+
+    def _differences(self, report: Mapping[str, Any]) -> None:
         problems: Sequence[Mapping[str, str]] = report["problems"]
         for each in problems[:_SHOWN_PROBLEMS]:
-            self._console.print(
-                Text(f"{each['kind']:>8}  ", style="bold red"),
-                Text(f"{each['subject']}: {each['text']}"),
-                sep="",
-            )
+            kind = Text(f"{each['kind']:>8}  ", "bold red")
+            self._print(kind, f"{each['subject']}: {each['text']}")
         if len(problems) > _SHOWN_PROBLEMS:
             self._console.print(f"          … and {len(problems) - _SHOWN_PROBLEMS} more")
         counts = ", ".join(
             f"{report[kind]} {kind}" for kind in ("lost", "doubled", "stuck", "wrong")
         )
-        self._console.print(Text(f"NOT OK: {counts}", style="bold red"))
+        self._console.print(Text(f"NOT OK: {counts}", "bold red"))
 
     def _line(self, text: str, style: str) -> None:
-        grid = Table.grid(padding=(0, 2))
-        grid.add_column(justify="right", width=7)
+        self._print(Text(f"{clock.monotonic() - self._began:5.1f} s  ", "dim"), text, style)
+
+    def _print(self, first: Text, text: str, style: str = "") -> None:
+        """Print `first` and the text beside it; only a terminal has a width to keep to."""
+        if not self._console.is_terminal:
+            self._console.print(first, Text(text, style), sep="", soft_wrap=True)
+            return
+        grid = Table.grid()
+        grid.add_column(no_wrap=True)
         grid.add_column()
-        grid.add_row(Text(f"{clock.monotonic() - self._began:.1f} s", "dim"), Text(text, style))
+        grid.add_row(first, Text(text, style))
         self._console.print(grid)
 
     def _move(self, standing: Standing, runs: int) -> None:
         if self._bar is None:
             self._bar = Progress(
-                TextColumn("         "),
-                BarColumn(bar_width=20),
+                BarColumn(bar_width=16),
                 TextColumn("{task.completed:,}/{task.total:,} runs  {task.description}"),
                 console=self._console,
                 transient=True,
@@ -118,32 +137,25 @@ def _summary(standing: Standing) -> str:
 
 
 def _table(report: Mapping[str, Any]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_footer=True, show_edge=False, pad_edge=False)
     totals = report["totals"]
-    table.add_column("Merchant", "all")
-    table.add_column("Rate", justify="right")
+    table.add_column("\nMerchant", "all")
+    table.add_column("\nRate", justify="right")
     for title, name in _COLUMNS:
-        table.add_column(title, f"{totals[name]:,}", justify="right")
-    table.add_column("", "✓" if report["ok"] else "✗", justify="center")
+        table.add_column(title, f"{totals[name]:,}", justify="right", no_wrap=True)
+    table.add_column("", _tick(report["ok"]))
     for merchant in merchants(0):
         row = report["merchants"].get(merchant.merchant_id)
         if row is not None:
-            late = " (delays)" if merchant.merchant_id == DELAYED_MERCHANT else ""
+            delays = " delays" if merchant.merchant_id == DELAYED_MERCHANT else ""
             table.add_row(
-                f"{merchant.merchant_id}{late}",
-                f"{merchant.rate_bp / 100:.2f} %",
+                f"{merchant.merchant_id}{delays}",
+                f"{merchant.rate_bp / 100:.2f}%",
                 *(f"{row[name]:,}" for _, name in _COLUMNS),
-                "✓" if row["due"] == row["booked"] else "✗",
+                _tick(row["due"] == row["booked"]),
             )
     return table
 
 
-_COLUMNS = (
-    ("Purchases", "purchases"),
-    ("Awarded", "awarded"),
-    ("Too small", "too_small"),
-    ("Refunded\nin time", "refunded_in_time"),
-    ("Taken\nback", "taken_back"),
-    ("Points\ndue", "due"),
-    ("Points\nbooked", "booked"),
-)
+def _tick(is_right: bool) -> Text:
+    return Text("✓", "green") if is_right else Text("✗", "bold red")

@@ -1,16 +1,20 @@
-"""Expressions as text: find the paths in a CEL expression, split it, put literals in. Pure.
+"""Expressions as text: find the paths in a CEL expression, replace them, split it. Pure.
 
 Inngest's dialect reads a missing attribute as null, where CEL raises. So every path that starts at a
 root (`event.data.x`, `async.data["y"][0]`) is lifted out of the text before CEL sees it: `expr` binds
-it to a variable whose value it looked up itself, `match` replaces it with a literal.
+it to a variable whose value it looked up itself.
 """
 
 import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 PathKey = str | int
+Use = Literal["value", "number", "presence"]
+
+_NUMERIC = frozenset({"<", "<=", ">", ">=", "+", "-", "*", "/", "%"})
 
 _TOKEN = re.compile(
     r"""
@@ -92,22 +96,32 @@ def lookup(value: object, keys: tuple[PathKey, ...]) -> object:
     return value
 
 
-def replace_paths(expression: str, replacement: Callable[[tuple[PathKey, ...]], str | None]) -> str:
-    """Rewrite each path for which `replacement` returns a text; `has(path)` counts as `path != null`."""
+def replace_paths(
+    expression: str, replacement: Callable[[tuple[PathKey, ...], Use], str | None]
+) -> str:
+    """Rewrite each path for which `replacement` returns a text; of `has(path)` all is replaced.
+
+    Args:
+        replacement: Told what the path is used for: a "number" beside a comparison of size or an
+            arithmetic sign, "presence" in `has(…)`, else a "value".
+    """
     tokens = tokenize(expression)
-    out: list[str] = []
-    i = 0
-    while i < len(tokens):
-        token = tokens[i]
-        if token.text == "has" and i + 3 < len(tokens) and tokens[i + 2].kind == "path":
-            new = replacement(tokens[i + 2].keys)
-            if new is not None and tokens[i + 1].text == "(" and tokens[i + 3].text == ")":
-                out.append(f"({new} != null)")
-                i += 4
-                continue
-        new = replacement(token.keys) if token.kind == "path" else None
-        out.append(token.text if new is None else new)
-        i += 1
+    out = [token.text for token in tokens]
+    solid = [i for i, token in enumerate(tokens) if token.kind != "space"]
+    texts = ["", "", *(out[i] for i in solid), ""]
+    for n, i in enumerate(solid):
+        if tokens[i].kind != "path":
+            continue
+        function, before, after = texts[n], texts[n + 1], texts[n + 3]
+        is_has = (function, before, after) == ("has", "(", ")")
+        is_number = before in _NUMERIC or after in _NUMERIC
+        use: Use = "presence" if is_has else "number" if is_number else "value"
+        new = replacement(tokens[i].keys, use)
+        if new is None:
+            continue
+        out[i] = new
+        if is_has:
+            out[solid[n - 2]] = out[solid[n - 1]] = out[solid[n + 1]] = ""
     return "".join(out)
 
 
@@ -115,7 +129,11 @@ def conjuncts(expression: str) -> list[str]:
     """Split at the top-level `&&`; an expression with a top-level `||` or `?` is one conjunct."""
     parts: list[list[str]] = [[]]
     depth = 0
-    for token in tokenize(expression):
+    tokens = tokenize(expression)
+    if any(a.text == b.text == "/" for a, b in zip(tokens, tokens[1:], strict=False)):
+        # What follows is a comment, and may hold anything.
+        return [expression.strip()]
+    for token in tokens:
         if token.kind == "op" and token.text in "([{":
             depth += 1
         elif token.kind == "op" and token.text in ")]}":

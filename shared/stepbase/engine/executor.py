@@ -222,7 +222,8 @@ def _matched(item: Item) -> Settlement:
     done = Settlement(Verdict.DONE, was_called=False)
     if item.residual is None or item.other_event is None or item.step is None:
         return done  # the pause is gone
-    if not expr.holds(item.residual, {"async": _parsed(item.other_event)}):
+    events = {"event": _parsed(item.event), "async": _parsed(item.other_event)}
+    if not expr.holds(item.residual, events):
         return done
     if item.pause_kind == "cancel":
         return _cancelled("an event matched cancel_on")

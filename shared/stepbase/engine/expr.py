@@ -1,7 +1,8 @@
 """Expressions evaluated: a maintained CEL library, with Inngest's dialect at the edges.
 
-A missing attribute is null; null compared with a number counts as 0. An expression must give a
-boolean: anything else, and any error, means "no", with a log line that says why.
+A missing attribute is null; where a number is asked for (`<`, `>=`, `+` and the like beside it) null
+counts as 0. An expression must give a boolean: anything else, and any error, means "no", with a log
+line that says why.
 """
 
 import logging
@@ -12,12 +13,13 @@ from functools import lru_cache
 import cel
 
 from stepbase.engine import celtext
-from stepbase.engine.celtext import PathKey
+from stepbase.engine.celtext import PathKey, Use
 from stepbase.errors import ProtocolError
-from stepbase.protocol import jsontext
 
 _log = logging.getLogger("stepbase.engine.expr")
 _ROOTS = frozenset({"event", "async", "vars"})
+# The library's parser recurses: from some 30,000 characters on it can take the process down.
+_MAX_CHARS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +28,14 @@ class Expression:
 
     source: str
     program: cel.Program
-    paths: tuple[tuple[str, tuple[PathKey, ...]], ...]
+    paths: tuple[tuple[str, tuple[PathKey, ...], Use], ...]
 
     def is_true(self, roots: Mapping[str, object]) -> bool:
         """Evaluate over e.g. `{"event": …, "async": …}`; True only for the boolean true."""
-        values = {name: celtext.lookup(roots, keys) for name, keys in self.paths}
+        values = {name: _value(celtext.lookup(roots, keys), use) for name, keys, use in self.paths}
         try:
-            result = self._run(values)
-        except (
-            Exception
-        ) as error:  # the library raises TypeError, ValueError, RuntimeError, KeyError
+            result = self.program.execute(values)
+        except Exception as error:  # TypeError, ValueError, RuntimeError, KeyError: no common root
             _log.warning(
                 "expression could not be evaluated and counts as false",
                 extra={"expression": self.source, "reason": str(error)[:200]},
@@ -48,14 +48,11 @@ class Expression:
             )
         return result is True
 
-    def _run(self, values: dict[str, object]) -> object:
-        try:
-            return self.program.execute(values)
-        except TypeError:
-            if None not in values.values():
-                raise
-            # Inngest's dialect: null compared with a number is 0.
-            return self.program.execute({k: 0 if v is None else v for k, v in values.items()})
+
+def _value(value: object, use: Use) -> object:
+    if use == "presence":
+        return value is not None
+    return 0 if value is None and use == "number" else value
 
 
 @lru_cache(maxsize=10_000)
@@ -63,12 +60,17 @@ def compile_expression(source: str) -> Expression:
     """Compile once; the cache holds 10,000.
 
     Raises:
-        ProtocolError: If it is not CEL; the message shows where.
+        ProtocolError: If it is not CEL, or too long; the message shows where.
     """
-    paths: dict[tuple[PathKey, ...], str] = {}
+    if len(source) > _MAX_CHARS:
+        raise ProtocolError(
+            f"an expression has {len(source)} characters, {_MAX_CHARS} are allowed: {source!r:.60}",
+            code="invalid_expression",
+        )
+    paths: dict[tuple[tuple[PathKey, ...], Use], str] = {}
 
-    def variable(keys: tuple[PathKey, ...]) -> str | None:
-        return paths.setdefault(keys, f"v{len(paths)}") if keys[0] in _ROOTS else None
+    def variable(keys: tuple[PathKey, ...], use: Use) -> str | None:
+        return paths.setdefault((keys, use), f"v{len(paths)}") if keys[0] in _ROOTS else None
 
     text = celtext.replace_paths(source, variable)
     try:
@@ -78,14 +80,18 @@ def compile_expression(source: str) -> Expression:
         raise ProtocolError(
             f"not a valid CEL expression: {source!r:.200} ({reason})", code="invalid_expression"
         ) from error
-    return Expression(source, program, tuple((name, keys) for keys, name in paths.items()))
+    return Expression(source, program, tuple((name, *path) for path, name in paths.items()))
 
 
 def holds(source: str, roots: Mapping[str, object]) -> bool:
-    """Compile (or take from the cache) and evaluate."""
-    return compile_expression(source).is_true(roots)
+    """Compile (or take from the cache) and evaluate; what does not compile is false.
 
-
-def literal(value: object) -> str:
-    """Write a JSON value as a CEL literal."""
-    return jsontext.dumps(value)
+    Expressions are compiled when an app syncs, so that one only fails here if the library changed
+    since; an event must not be refused for it.
+    """
+    try:
+        compiled = compile_expression(source)
+    except ProtocolError as error:
+        _log.error("stored expression counts as false", extra={"reason": str(error)})
+        return False
+    return compiled.is_true(roots)

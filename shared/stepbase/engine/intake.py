@@ -49,8 +49,9 @@ class Intake:
         """Store events and start their runs; return the internal ids, in order, once committed.
 
         Raises:
-            StoreError: If the database stays away for 15 seconds, or too much is waiting for it;
-                the sender keeps the events and sends them again.
+            StoreError: If the database stays away for 15 seconds, or too much is waiting for it
+                (`is_transient`): the sender keeps the events and sends them again. Otherwise one of
+                them cannot be stored.
         """
         if self._batcher.waiting_bytes > _WAITING_BYTES:
             raise StoreError(
@@ -61,7 +62,12 @@ class Intake:
         ids = seeded_event_ids(seed, len(sent)) if seed else None
         ids = ids or [self._new_id() for _ in sent]
         now_ms = clock.now_ms()
-        events = [_event(each, event_id, now_ms) for each, event_id in zip(sent, ids, strict=True)]
+        try:
+            events = [_event(each, id_, now_ms) for each, id_ in zip(sent, ids, strict=True)]
+        except (ValueError, RecursionError) as error:
+            raise StoreError(
+                f"an event cannot be written as JSON: {error}", sqlstate=None, is_transient=False
+            ) from error
         groups = [events[i : i + _GROUP] for i in range(0, len(events), _GROUP)]
         sizes = [sum(len(each.payload) for each in group) for group in groups]
         await asyncio.gather(*(self._batcher.add(g, n) for g, n in zip(groups, sizes, strict=True)))

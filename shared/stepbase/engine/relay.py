@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
@@ -14,6 +13,7 @@ from stepbase.engine.intake import Intake, Sent
 from stepbase.engine.store import Store
 from stepbase.errors import ProtocolError, StoreError
 from stepbase.protocol.event import decode_event
+from stepbase.protocol.jsontext import loads
 
 _log = logging.getLogger("stepbase.engine.relay")
 
@@ -82,8 +82,8 @@ class Relay:
         sent = []
         for row in rows:
             try:
-                event = decode_event(json.loads(row["payload"]), is_internal=True)
-            except (ProtocolError, ValueError) as error:
+                event = decode_event(loads(row["payload"]), is_internal=True)
+            except (ProtocolError, ValueError, RecursionError) as error:
                 _log.error("outbox row is no event", extra={"id": row["id"], "reason": str(error)})
                 await self._store.outbox_fail(row["id"], str(error), None, self._token)
                 continue

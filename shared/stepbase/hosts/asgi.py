@@ -3,9 +3,10 @@
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from stepbase.sdk import http
 from stepbase.sdk.app import App
 from stepbase.sdk.endpoint import Endpoint, Request
-from stepbase.sdk.http import aclose
+from stepbase.supabase import client
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -87,6 +88,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
         if message["type"] == "lifespan.startup":
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":
-            await aclose()
+            await http.aclose()
+            await client.aclose()
             await send({"type": "lifespan.shutdown.complete"})
             return

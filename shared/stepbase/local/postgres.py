@@ -28,8 +28,9 @@ from stepbase.local.watchdog import Watchdog
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.01
 _PORT_TRIES = 3
-# For tests alone: a crash of the machine may lose everything, a crash of the server nothing less.
-_NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+# For tests alone: a crash of the machine may lose everything, one of the server still nothing (so
+# synchronous_commit stays on: commits reach the operating system, but nobody waits for the disk).
+_NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
 # A socket's path may have 107 bytes on Linux and 103 on macOS.
 _LONGEST_SOCKET_FOLDER = 80
 
@@ -69,11 +70,7 @@ class Cluster:
 
     def __enter__(self) -> Self:
         """Start the server."""
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
+        self.start()
         return self
 
     def __exit__(
@@ -133,8 +130,12 @@ class Cluster:
         """
         if self.running:
             return
-        self._prepare()
-        self._start()
+        try:
+            self._prepare()
+            self._start()
+        except BaseException:
+            self.close()
+            raise
 
     def restart(self, *, immediate: bool = False) -> None:
         """Stop and start again, on the same port; `immediate` is a crash (see `stop`)."""
@@ -166,6 +167,7 @@ class Cluster:
         self.stop(immediate=self._given is None)
         if self._given is None and self._home is not None:
             shutil.rmtree(self._home, ignore_errors=True)
+            self._home = None
         self._watchdog.close()
 
     # -- preparing -------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
-"""JSON text as both halves write it: compact, UTF-8 where that is possible, never NaN."""
+"""JSON text as both halves write and read it: compact, UTF-8 where that is possible, never NaN."""
 
 import json
+import math
 from typing import Final
 
 _dumps: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
@@ -31,3 +32,29 @@ def dumps_bytes(value: object) -> bytes:
         return text.encode()
     except UnicodeEncodeError:
         return _dumps_ascii(value).encode()
+
+
+def loads(text: str | bytes) -> object:
+    """Read JSON strictly: what it returns can be written again with `dumps`.
+
+    Raises:
+        ValueError: If it is not JSON. Python's own reader also takes NaN, Infinity, numbers that
+            become infinite, and halves of characters as bytes; this one does not.
+        RecursionError: If it is nested too deeply.
+    """
+    value: object = _decode(text if isinstance(text, str) else text.decode())
+    return value
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:40]} is too large for a number")
+    return number
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decode: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant).decode

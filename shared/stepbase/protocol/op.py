@@ -93,12 +93,13 @@ def decode_op(raw: object, where: str) -> Op:
             code="unknown_opcode",
         )
     hashed = raw.get("id")
-    if not isinstance(hashed, str) or not hashed or "\x00" in hashed:
+    if not isinstance(hashed, str) or not hashed or hashed != _storable(hashed):
         if opcode is not Opcode.NONE:
             raise ProtocolError(f"op {where} ({opcode}) has no id: expected the step's hashed id")
         hashed = ""
     userland = raw.get("userland")
     userland = userland if isinstance(userland, dict) else {}
+    written = userland.get("id")
     return Op(
         op=opcode,
         id=hashed,
@@ -107,7 +108,7 @@ def decode_op(raw: object, where: str) -> Op:
         opts=_mapping(raw, "opts", where),
         data=raw.get("data"),
         error=_mapping(raw, "error", where),
-        userland_id=userland.get("id") if isinstance(userland.get("id"), str) else None,
+        userland_id=_storable(written) if isinstance(written, str) else None,
         userland_index=userland.get("index") if isinstance(userland.get("index"), int) else None,
     )
 
@@ -118,7 +119,13 @@ def _text(raw: Mapping[str, object], field: str, where: str) -> str:
         return ""
     if not isinstance(value, str):
         raise ProtocolError(f"op {where}: {field!r} must be a string, got {value!r:.60}")
-    return value.replace("\x00", "")
+    return _storable(value)
+
+
+def _storable(text: str) -> str:
+    """Drop what no database keeps: NUL characters and halves of characters."""
+    text = text.replace("\x00", "")
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _mapping(raw: Mapping[str, object], field: str, where: str) -> dict[str, object] | None:

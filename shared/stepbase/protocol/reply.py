@@ -5,13 +5,13 @@ function; 201 → unwrap the stream and start again; 206 → ops; `x-inngest-no-
 status → failed; other 2xx → the run's output; anything else → a function-level error.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from stepbase.errors import ProtocolError
 from stepbase.protocol import names
-from stepbase.protocol.jsontext import dumps
+from stepbase.protocol.jsontext import dumps, loads
 from stepbase.protocol.op import Op, decode_op
 
 
@@ -127,9 +127,10 @@ def _not_an_sdk(status: int, body: bytes) -> NoAnswer:
 
 def _unwrap_stream(headers: Mapping[str, str], body: bytes) -> tuple[int, Mapping[str, str], bytes]:
     try:
-        wrapper = json.loads(body)
+        wrapper: Any = loads(body)
         status = int(wrapper["status"])
         inner = wrapper.get("body")
+        inside = (inner if isinstance(inner, str) else dumps(inner)).encode(errors="replace")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ProtocolError(
             f'a 201 reply must end in {{"status", "headers", "body"}}: {error}'
@@ -138,22 +139,19 @@ def _unwrap_stream(headers: Mapping[str, str], body: bytes) -> tuple[int, Mappin
         raise ProtocolError("a 201 reply wraps another 201")
     given = wrapper.get("headers")
     more = {str(k).lower(): str(v) for k, v in given.items()} if isinstance(given, dict) else {}
-    return (
-        status,
-        {**headers, **more},
-        inner.encode() if isinstance(inner, str) else dumps(inner).encode(),
-    )
+    return status, {**headers, **more}, inside
 
 
 def _version(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+    is_small = text is not None and text.isascii() and text.isdigit() and len(text) <= 4
+    return int(text) if text is not None and is_small else None
 
 
 def _decode_ops(body: bytes) -> tuple[Op, ...]:
     if not body.strip():
         raise ProtocolError("a 206 reply has no body: expected a list of ops", code="no_ops")
     try:
-        raw = json.loads(body)
+        raw = loads(body)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"a 206 reply is not JSON: {error}", code="bad_ops") from error
     if isinstance(raw, dict):
@@ -174,7 +172,7 @@ def _json_text(body: bytes) -> str:
         return "null"
     text = body.decode(errors="replace")
     try:
-        json.loads(text)
+        loads(text)
     except (ValueError, RecursionError):
         return dumps(text)
     return text
@@ -182,7 +180,7 @@ def _json_text(body: bytes) -> str:
 
 def _error_object(body: bytes) -> Mapping[str, object]:
     try:
-        raw = json.loads(body)
+        raw = loads(body)
     except (ValueError, RecursionError):
         raw = body[:2000].decode(errors="replace")
     if isinstance(raw, dict):

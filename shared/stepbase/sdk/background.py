@@ -9,7 +9,8 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from stepbase.sdk.http import aclose
+from stepbase.sdk import http
+from stepbase.supabase import client
 
 T = TypeVar("T")
 
@@ -51,7 +52,8 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
-        loop.run_until_complete(aclose())
+        loop.run_until_complete(http.aclose())
+        loop.run_until_complete(client.aclose())
         loop.run_until_complete(loop.shutdown_default_executor())
     finally:
         loop.close()

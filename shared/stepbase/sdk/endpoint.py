@@ -54,6 +54,7 @@ class Endpoint:
         framework: Name of the host, for the server's display.
         serve_origin: Public origin, e.g. ``"https://x.supabase.co"``; `INNGEST_SERVE_ORIGIN` overrides it.
         serve_path: Public path, e.g. ``"/compute/v1/currency"``; `INNGEST_SERVE_PATH` overrides it.
+        settings: Keys, origins and mode; from the environment if not given.
     """
 
     def __init__(
@@ -63,21 +64,23 @@ class Endpoint:
         framework: str,
         serve_origin: str | None = None,
         serve_path: str | None = None,
+        settings: InngestConfig | None = None,
     ) -> None:
         self.app = app
         self.framework = framework
         self.serve_origin = serve_origin
         self.serve_path = serve_path
-        self._config: InngestConfig | None = None
+        self._settings = settings
         self._headers: dict[str, str] = {}
 
     @property
     def config(self) -> InngestConfig:
-        """The environment, read at the first request."""
-        if self._config is None:
-            self._config = config.inngest()
-            self._headers = replies.standing_headers(self._config, self.framework)
-        return self._config
+        """How to talk to the server; the environment is read at the first request."""
+        if self._settings is None:
+            self._settings = config.inngest()
+        if not self._headers:
+            self._headers = replies.standing_headers(self._settings, self.framework)
+        return self._settings
 
     def handle(self, request: Request) -> Response:
         """Answer a request, blocking; async handlers run on the process's background event loop."""

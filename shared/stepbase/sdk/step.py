@@ -209,7 +209,7 @@ class Step(_Steps):
                 only retries. Give one to whatever moves money.
             returns: The type of the result, for a call by name.
             as_user: Claims of a user (``event.user``): the call runs under row level security as them.
-            timeout: Statement timeout of this call.
+            timeout: How long it may wait for locks, another call's with the same key included.
 
         Raises:
             StepError: When it has failed for good, e.g. because the function raised P0001.

@@ -47,7 +47,7 @@ class EventTrigger:
     model: Any = None
 
     def __post_init__(self) -> None:
-        check_event_name(self.name, "trigger")
+        check_event_name(self.name, "on=…")
         if self.expression is not None and not str(self.expression).strip():
             raise DefinitionError(
                 f"trigger {self.name!r}: the expression is empty; leave .where(…) away to match every event"

@@ -50,7 +50,7 @@ class PreparedCall:
         args: Arguments as plain JSON; Decimals and big integers as strings.
         key: The business key, or None.
         claims: JWT claims of the user it runs as, or None for the service role.
-        timeout_ms: Statement timeout, or None for the database's own.
+        timeout_ms: How long it may wait for locks, or None for the database's own limit.
     """
 
     function: str

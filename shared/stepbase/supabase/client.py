@@ -1,5 +1,6 @@
-"""supabase-py clients of this project, made once: one for sync code, one per event loop."""
+"""supabase-py clients of this project, made once: one for plain code, one per event loop."""
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -10,9 +11,13 @@ if TYPE_CHECKING:
 
     from supabase import AsyncClient, Client
 
-TIMEOUT_SECONDS = 60
-"""Longer than the longest statement timeout Supabase gives the service role by default (8 s) and than
-a lock wait worth waiting for; shorter than supabase-py's own 120 s."""
+TIMEOUT_SECONDS = 70.0
+"""A little longer than a call may take in the database (`public.stepbase_call`: 60 s), so that the
+database's error arrives and not a broken connection."""
+
+last_status: ContextVar[int] = ContextVar("stepbase_supabase_status", default=0)
+"""HTTP status of this task's last answer: supabase-py's errors do not have it, and the API gateway in
+front of PostgREST answers without a code."""
 
 _client: "Client | None" = None
 _clients: "WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncClient]" = WeakKeyDictionary()
@@ -26,10 +31,15 @@ def sync_client() -> "Client":
     """
     global _client
     if _client is None:
+        settings = config.supabase()
+        import httpx
         from supabase import Client, ClientOptions
 
-        settings = config.supabase()
-        _client = Client(settings.url, settings.secret_key, ClientOptions(**_options()))
+        carrier = httpx.Client(
+            timeout=TIMEOUT_SECONDS, follow_redirects=True, event_hooks={"response": [_note]}
+        )
+        options = ClientOptions(httpx_client=carrier, **_options())
+        _client = Client(settings.url, settings.secret_key, options)
     return _client
 
 
@@ -44,26 +54,47 @@ def async_client() -> "AsyncClient":
     loop = asyncio.get_running_loop()
     client = _clients.get(loop)
     if client is None:
+        settings = config.supabase()
+        import httpx
         from supabase import AsyncClient, AsyncClientOptions
 
-        settings = config.supabase()
-        client = AsyncClient(settings.url, settings.secret_key, AsyncClientOptions(**_options()))
-        _clients[loop] = client
+        carrier = httpx.AsyncClient(
+            timeout=TIMEOUT_SECONDS, follow_redirects=True, event_hooks={"response": [_anote]}
+        )
+        options = AsyncClientOptions(httpx_client=carrier, **_options())
+        client = _clients[loop] = AsyncClient(settings.url, settings.secret_key, options)
     return client
+
+
+def _note(response: Any) -> None:
+    last_status.set(response.status_code)
+
+
+async def _anote(response: Any) -> None:
+    last_status.set(response.status_code)
 
 
 def _options() -> dict[str, Any]:
     # Retries belong to the run: supabase-py would sleep inside the call and retry reads by itself.
     return {
         "postgrest_client_retry": False,
-        "postgrest_client_timeout": TIMEOUT_SECONDS,
         "auto_refresh_token": False,
         "persist_session": False,
     }
 
 
-def forget() -> None:
-    """Drop the clients, so that the next use reads the environment again."""
+def close() -> None:
+    """Close the client for plain code; the next use makes another, with the environment of then."""
     global _client
-    _client = None
-    _clients.clear()
+    client, _client = _client, None
+    if client is not None and client.options.httpx_client is not None:
+        client.options.httpx_client.close()
+
+
+async def aclose() -> None:
+    """Close the running event loop's client."""
+    import asyncio
+
+    client = _clients.pop(asyncio.get_running_loop(), None)
+    if client is not None and client.options.httpx_client is not None:
+        await client.options.httpx_client.aclose()

@@ -37,9 +37,11 @@ _HINTS: tuple[tuple[str, str], ...] = (
         "a grant is missing: public.stepbase_call needs the secret key (service_role), and the SQL function "
         "needs: grant execute on function … to service_role (or to authenticated, with as_user=)",
     ),
-    (r"57014", "the statement ran into its timeout: raise it with step.rpc(…, timeout=…)"),
+    (r"57014", "the call took longer than the statement timeout: let it do less at a time"),
+    (r"42725", "the SQL function is overloaded: name its schema, or one more argument"),
+    (r"55P03", "it waited too long for a lock; step.rpc(…, timeout=…) says how long it may"),
     (
-        r"40001|40P01|55P03",
+        r"40001|40P01",
         "two transactions were in each other's way; the next attempt usually succeeds",
     ),
     (
@@ -71,12 +73,12 @@ def call(prepared: PreparedCall, step: str) -> Any:
     import httpx
     from postgrest import APIError
 
-    from stepbase.supabase.client import sync_client
+    from stepbase.supabase.client import last_status, sync_client
 
     try:
         response = sync_client().rpc(CALL, prepared.parameters(step)).execute()
     except APIError as error:
-        raise classify(prepared.function, error.json()) from error
+        raise classify(prepared.function, error.json(), last_status.get()) from error
     except (httpx.HTTPError, LookupError) as error:
         raise _unreachable(prepared.function, error) from error
     return read(prepared, response.data)
@@ -87,21 +89,21 @@ async def acall(prepared: PreparedCall, step: str) -> Any:
     import httpx
     from postgrest import APIError
 
-    from stepbase.supabase.client import async_client
+    from stepbase.supabase.client import async_client, last_status
 
     try:
         response = await async_client().rpc(CALL, prepared.parameters(step)).execute()
     except APIError as error:
-        raise classify(prepared.function, error.json()) from error
+        raise classify(prepared.function, error.json(), last_status.get()) from error
     except (httpx.HTTPError, LookupError) as error:
         raise _unreachable(prepared.function, error) from error
     return read(prepared, response.data)
 
 
-def classify(function: str, body: Any) -> Exception:
-    """Turn an error body of the REST API into the exception to raise."""
+def classify(function: str, body: Any, status: int = 0) -> Exception:
+    """Turn an error body of the REST API into the exception to raise; a status stands in for no code."""
     fields = body if isinstance(body, dict) else {}
-    code = str(fields.get("code") or "")
+    code = str(fields.get("code") or status or "")
     message = str(fields.get("message") or "no message")
     source = RpcError(f"{function}: {message} ({code or 'no code'})", code or None)
     if _FINAL.fullmatch(code):

@@ -111,6 +111,7 @@ class Database:
             asyncpg.PostgresError: what the statement raised.
         """
         settings = {**settings, "default_transaction_read_only": "on" if read_only else "off"}
+        statement = _for_role(statement, settings["role"])
         async with self._connection(settings) as connection:
             if rows is None and not rollback:
                 record = await connection.fetchrow(statement.sql, *statement.values)
@@ -235,6 +236,16 @@ class Database:
     def _forget(self, *_: object) -> None:
         self._changes += 1
         self._catalogue = None
+
+
+def _for_role(statement: Statement, role: str) -> Statement:
+    """Return `statement` with a text that only this role sends.
+
+    A prepared statement's plan may hold a function's body, or its result, in place of the call;
+    whether the role may execute it was checked when the plan was made. One plan must not serve two
+    roles.
+    """
+    return Statement(f"{statement.sql} /* {role.encode().hex()} */", statement.values)
 
 
 def _is_raised_by_sql(error: BaseException, connection: asyncpg.Connection | None) -> bool:

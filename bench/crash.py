@@ -1,0 +1,247 @@
+"""Nothing is lost and nothing happens twice, whatever is killed: rounds of purchases in a storm.
+
+Each round sells purchases and refunds some of them (the demo's story, in SQL) while a storm rages: the
+engine and the function host are killed by SIGKILL, the database is shut down at once and recovers, and
+named failpoints kill the engine and the REST gateway at the worst moments:
+
+    engine.before_call   leased, the function not called yet
+    engine.after_reply   the function has answered, nothing is written yet
+    engine.in_settle     the settle statement is sent, its answer not read
+    relay.after_take     outbox rows are leased, not yet ingested
+    rpc.after_commit     an RPC is committed and not answered
+
+What dies is started again by the stack's own supervisor. After each round the demo's checker, which
+knows nothing of stepbase, recomputes every wallet. Retries stay at 3. The last line is one JSON object;
+the exit code is 0 if every round was right. A round that was not leaves its evidence in a folder.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench.support.evidence import keep_evidence
+
+from stepbase.demo import purchase
+from stepbase.demo.books import Connection
+from stepbase.demo.fate import decide_fates, merchants
+from stepbase.demo.play import check
+from stepbase.demo.purchase import Purchase
+from stepbase.demo.shop import SqlShop
+from stepbase.demo.story import Story
+from stepbase.local.errors import LocalError
+from stepbase.local.stack import Plan, Stack
+
+ROOT = Path(__file__).resolve().parent.parent
+# The chance that one pass through the failpoint is the last.
+CHANCES = {
+    "engine.before_call": 0.002,
+    "engine.after_reply": 0.002,
+    "engine.in_settle": 0.004,
+    "relay.after_take": 0.06,
+    "rpc.after_commit": 0.002,
+}
+# Hits a round that the storm aims for: what lags behind becomes likelier, what leads rarer.
+AIM = 1.4
+# What is killed from outside: seconds between two kills, and the most in a round.
+KILLS = {"engine": (5.0, 3), "host": (5.0, 3), "postgres": (8.0, 2)}
+ENGINE = ("--lease", "2", "--retry-interval", "2", "--log-level", "INFO")
+PATIENCE_SECONDS = 45.0
+AWARD_DELAY_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How long and how large."""
+
+    rounds: int = 20
+    purchases: int = 300
+    seed: int = 1
+
+
+class Storm:
+    """Kills at random, and keeps the failpoints armed so that each is hit about equally often."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.hits_file = folder / "failpoints"
+        self.hits_file.touch()
+        self.kills: Counter[str] = Counter()
+        self.round = 1
+        self._chance = random.Random(seed)
+        self._stack: Stack | None = None
+
+    def hits(self) -> Counter[str]:
+        """Return how often each failpoint was hit."""
+        return Counter({name: 0 for name in CHANCES}) + Counter(self.hits_file.read_text().split())
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that arm the failpoints, the ones that lag behind the most."""
+        hits, aim = self.hits(), self.round * AIM
+        armed = {
+            name: chance * min(3.0, max(0.2, aim - hits[name])) for name, chance in CHANCES.items()
+        }
+        return {
+            "STEPBASE_FAILPOINTS": ",".join(f"{name}={value:.6f}" for name, value in armed.items()),
+            "STEPBASE_FAILPOINT_LOG": str(self.hits_file),
+        }
+
+    def follow(self, stack: Stack) -> None:
+        """Take the stack whose pieces die."""
+        self._stack = stack
+
+    def on_death(self, name: str) -> None:
+        """Arm a piece anew before its next life."""
+        if self._stack is not None and name in ("engine", "gateway"):
+            self._stack.pieces[name].set_environment(**self.environment())
+
+    async def rage(self) -> None:
+        """Kill, at most until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for name, (seconds, most) in KILLS.items():
+                group.create_task(self._kill_now_and_then(name, seconds, most))
+
+    async def _kill_now_and_then(self, name: str, seconds: float, most: int) -> None:
+        assert self._stack is not None
+        for _ in range(most):
+            await asyncio.sleep(self._chance.uniform(0.3, 1.7) * seconds)
+            if name == "postgres":
+                await self._stack.restart_postgres(immediate=True)
+            elif self._stack.pieces[name].is_ready:
+                await self._stack.kill(name)
+            else:
+                continue
+            self.kills[name] += 1
+
+
+class Log:
+    """What the pieces print, with the time; written to a file."""
+
+    def __init__(self, path: Path, storm: Storm) -> None:
+        self._file = path.open("w", encoding="utf-8")
+        self._storm = storm
+
+    def __call__(self, name: str, line: str) -> None:
+        """Write a line; a death is also news for the storm."""
+        if line.startswith("died"):
+            self._storm.on_death(name)
+        self._file.write(f"{time.strftime('%H:%M:%S')} {name:>8} {line}\n")
+        self._file.flush()
+
+
+class Bench:
+    """All rounds on one stack, whose database fills up."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._data = purchase.sample_file()
+        self._purchases = purchase.read(self._data)
+        self._known: set[tuple[str, str]] = set()
+        self.found: Counter[str] = Counter()
+
+    async def run(self) -> dict[str, Any]:
+        """Run every round; return the result."""
+        began = time.monotonic()
+        folder = Path(tempfile.mkdtemp(prefix="stepbase-crash-"))
+        storm = Storm(folder, self._options.seed)
+        log = Log(folder / "log", storm)
+        armed = storm.environment()
+        plan = Plan(
+            functions=ROOT / "functions",
+            project=ROOT,
+            engine_arguments=ENGINE,
+            environments={"engine": armed, "gateway": armed},
+        )
+        async with Stack(plan, log) as stack:
+            storm.follow(stack)
+            for number in range(self._options.rounds):
+                storm.round = number + 1
+                await self._round(number, stack, storm, folder)
+        hits = {name: storm.hits()[name] for name in CHANCES}
+        if not self.found.total():
+            shutil.rmtree(folder)
+        return {
+            "rounds": self._options.rounds,
+            "purchases": self._options.purchases,
+            "kills": storm.kills.total() + sum(hits.values()),
+            "killed": dict(storm.kills),
+            "failpoints": hits,
+            **{kind: self.found[kind] for kind in ("lost", "doubled", "stuck", "wrong")},
+            "seconds": round(time.monotonic() - began, 1),
+        }
+
+    def _take(self, number: int) -> list[Purchase]:
+        """Return the purchases of a round; when the file is at its end it begins anew."""
+        size, total = self._options.purchases, len(self._purchases)
+        places = range(number * size, (number + 1) * size)
+        return [replace(self._purchases[i % total], lap=i // total) for i in places]
+
+    async def _round(self, number: int, stack: Stack, storm: Storm, folder: Path) -> None:
+        began = time.monotonic()
+        before = storm.kills.total() + storm.hits().total()
+        entries = decide_fates(self._take(number), self._options.seed + number)
+        async with (
+            Connection(stack.database_url) as owner,
+            Connection(stack.database_url, role="service_role") as service,
+        ):
+            story = Story(SqlShop(service), owner, entries)
+            await story.books.open_shops(merchants(AWARD_DELAY_SECONDS))
+            await story.books.plan(entries)
+            async with asyncio.TaskGroup() as group:
+                refunding = group.create_task(story.refund())
+                raging = group.create_task(storm.rage())
+                await story.sell(entries)
+                raging.cancel()
+                standing = await story.settle(PATIENCE_SECONDS)
+                refunding.cancel()
+        report = await check(stack.database_url, self._data)
+        # What an earlier round has left wrong is not counted again.
+        new = [each for each in report["problems"] if _key(each) not in self._known]
+        self._known.update(_key(each) for each in new)
+        self.found.update(problem["kind"] for problem in new)
+        kills = storm.kills.total() + storm.hits().total() - before
+        print(
+            f"round {number + 1}: {time.monotonic() - began:.1f} s, {kills} kills, "
+            f"{report['totals']['runs_completed']} runs completed so far, {len(new)} problems",
+            file=sys.stderr,
+        )
+        if new:
+            kept = folder / f"round-{number + 1}"
+            await keep_evidence(stack.database_url, kept, new, str(standing))
+            print(f"  evidence: {kept} (log: {folder / 'log'})", file=sys.stderr)
+
+
+def _key(problem: dict[str, str]) -> tuple[str, str]:
+    return problem["subject"], problem["text"]
+
+
+def main() -> int:
+    """Run, print, and return the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=Options.rounds)
+    parser.add_argument("--purchases", type=int, default=Options.purchases)
+    parser.add_argument("--seed", type=int, default=Options.seed)
+    given = parser.parse_args()
+    bench = Bench(Options(given.rounds, given.purchases, given.seed))
+    try:
+        result = asyncio.run(bench.run())
+    except LocalError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(json.dumps(result))
+    return 1 if bench.found.total() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""Every Python and SQL block of the docs runs, and gives what the page says.
+
+The blocks of a page run in order, in one module and one database of their own; functions run in process,
+their SQL calls through a real gateway. The quickstart runs on the real stack (test_docs_commands.py).
+"""
+
+import json
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import asyncpg
+import pytest
+from tests.repo.pages import Block, blocks, pages
+from tests.repo.tree import shown
+from tests.support import mini_server
+from tests.support.fake_api import Received, fake_api
+from tests.support.gateway import running_gateway
+from tests.support.mini_server import Run
+from tests.support.sdk_calls import Reply, event
+from tests.support.sdk_hosts import ask_asgi
+
+from stepbase import App, asgi
+from stepbase.sdk import background, http
+from stepbase.sdk.trigger import EventTrigger
+from stepbase.supabase import client
+
+ON_THE_STACK = "docs/quickstart.md"
+WITH_EXAMPLES = [
+    page
+    for page in pages()
+    if shown(page) != ON_THE_STACK and any(b.language in ("python", "sql") for b in blocks(page))
+]
+
+
+@pytest.fixture
+def module(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
+    """The module that a page's Python blocks are the content of."""
+    made = ModuleType("docs_page")
+    sys.modules[made.__name__] = made
+    yield made
+    del sys.modules[made.__name__]
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A server that accepts every event."""
+
+    def accept(request: Received) -> tuple[int, Any]:
+        return 200, {"ids": [f"id-{i}" for i, _ in enumerate(request.body)], "status": 200}
+
+    with fake_api(accept) as api:
+        monkeypatch.setenv("INNGEST_DEV", "1")
+        monkeypatch.setenv("INNGEST_BASE_URL", api.url)
+        yield
+
+
+@pytest.fixture
+async def loops() -> AsyncIterator[None]:
+    """Close what the SDK keeps open between calls."""
+    yield
+    await http.aclose()
+    http.close()
+    background.stop()
+    client.close()
+    await client.aclose()
+
+
+@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=shown)
+@pytest.mark.usefixtures("events", "loops")
+async def test_examples_run(
+    page: Path, module: ModuleType, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [block for block in blocks(page) if block.language in ("python", "sql")]
+    connection = await asyncpg.connect(database)
+    with ExitStack() as stack:
+        if {block.language for block in found} == {"python", "sql"}:
+            gateway = stack.enter_context(running_gateway(database))
+            monkeypatch.setenv("SUPABASE_URL", gateway.url)
+            monkeypatch.setenv("SUPABASE_SECRET_KEY", gateway.keys.secret)
+        for block in found:
+            if block.language == "sql":
+                await run_sql(connection, block)
+                continue
+            exec(compile(_on_its_line(block), block.page, "exec"), module.__dict__)
+            for note in block.notes:
+                await run_function(module, block, note)
+    await connection.close()
+
+
+def _on_its_line(block: Block) -> str:
+    """Put a block where tracebacks name the page's own lines."""
+    return "\n" * (block.line - 1) + block.text
+
+
+async def run_sql(connection: asyncpg.Connection, block: Block) -> None:
+    wanted = {key: value for note in block.notes for key, value in note.items()}
+    if "raises" in wanted:
+        with pytest.raises(asyncpg.PostgresError) as caught:
+            await connection.execute(block.text)
+        assert caught.value.sqlstate == wanted["raises"], (block.where, caught.value)
+        return
+    if "rows" not in wanted:
+        await connection.execute(block.text)
+        return
+    *before, last = [part for part in block.text.split(";\n") if part.strip()]
+    for statement in before:
+        await connection.execute(statement)
+    rows = await connection.fetch(last)
+    assert [[_shown(value) for value in row] for row in rows] == wanted["rows"], block.where
+
+
+def _shown(value: Any) -> Any:
+    """Return a column as JSON would have it."""
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value if isinstance(value, int | float | None) else str(value)
+
+
+async def run_function(module: ModuleType, block: Block, note: dict[str, Any]) -> None:
+    app = _app_with(module, note["run"])
+    ask = ask_asgi(asgi(app))
+
+    async def post(query: str, body: bytes) -> Reply:
+        return await ask("POST", query=query, body=body)
+
+    run: Run = await mini_server.finish(post, note["run"], _event_for(app, note))
+
+    where = f"{block.where}: {run.error or run.output!r}"
+    if "ops" in note:
+        assert run.shown == note["ops"], where
+    if "fails" in note:
+        assert run.error is not None and run.error["name"] == note["fails"], where
+    else:
+        assert run.error is None and run.output == note["gives"], where
+
+
+def _event_for(app: App, note: dict[str, Any]) -> dict[str, Any]:
+    """Return the event the note tells of: by default of the name that the function's first trigger has."""
+    function = app.find(note["run"])
+    assert function is not None
+    names = [each.name for each in function.triggers if isinstance(each, EventTrigger)]
+    return event(**{"name": names[0], "data": note.get("data", {}), **note.get("event", {})})
+
+
+def _app_with(module: ModuleType, slug: str) -> App:
+    for value in vars(module).values():
+        if isinstance(value, App) and value.find(slug) is not None:
+            return value
+    raise AssertionError(f"no app of this page has the function {slug!r}")

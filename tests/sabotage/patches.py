@@ -1,0 +1,80 @@
+"""The sabotage suite's switches: one mechanism each, taken out of the migrations.
+
+A test that cannot fail proves nothing. Each switch removes one thing that promises rest on, and names
+the test that must fail without it. `STEPBASE_SABOTAGE=<switch>` makes the test databases so.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Patch:
+    """What a switch changes, and who must notice.
+
+    Attributes:
+        file: Pattern of the one migration it changes.
+        text: What is there; it must be there exactly once, so that a switch cannot rot.
+        instead: What stands there when the mechanism is off.
+        test: The test that must fail, as pytest names it.
+    """
+
+    file: str
+    text: str
+    instead: str
+    test: str
+
+
+PATCHES: Final[dict[str, Patch]] = {
+    "ledger_insert": Patch(
+        file="*_ledger.sql",
+        text="""\
+    v_result := stepbase.ledger_take(
+      v_key, p_run_id, p_step, v_callable.qualified, stepbase.hash_args(v_args, v_as_user));
+""",
+        instead="",
+        test="tests/sql/test_ledger.py::test_the_same_key_twice_is_one_effect_and_the_same_answer",
+    ),
+    "outbox_ack": Patch(
+        file="*_outbox.sql",
+        text="where o.id = any (p_ids) and o.token = p_token returning 1",
+        instead="where false returning 1",
+        test="tests/sql/test_outbox.py::test_an_acked_event_is_never_taken_again",
+    ),
+    "purchase_lock": Patch(
+        file="*_loyalty_rpcs.sql",
+        text="""\
+  where p.id = p_source_id
+  for no key update;
+""",
+        instead="""\
+  where p.id = p_source_id;
+""",
+        test="tests/sql/test_order.py::test_an_award_waits_for_a_refund_that_is_on_its_way",
+    ),
+}
+
+
+def apply(name: str, migrations: Mapping[str, str]) -> dict[str, str]:
+    """Return the migrations (file name → SQL) with one mechanism taken out.
+
+    Raises:
+        LookupError: There is no such switch, or what it takes out is not there exactly once.
+    """
+    if name not in PATCHES:
+        raise LookupError(f"there is no switch {name!r}; there are {', '.join(PATCHES)}")
+    patch = PATCHES[name]
+    found = [
+        file
+        for file, sql in migrations.items()
+        if fnmatch(file, patch.file)
+        for _ in range(sql.count(patch.text))
+    ]
+    if len(found) != 1:
+        raise LookupError(
+            f"switch {name}: its text is in {patch.file} {len(found)} times, not once"
+        )
+    [file] = found
+    return {**migrations, file: migrations[file].replace(patch.text, patch.instead)}

@@ -1,0 +1,183 @@
+"""The views people look at, over a little history made by hand."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+_NOW = datetime(2027, 3, 1, 12, 0, tzinfo=UTC)
+_SOON = "'2027-03-01 12:01Z'"
+_FUNCTION = UUID("6f62ac6b-3ea5-4774-bfa3-ab7aa08b6eca")
+
+
+@pytest.fixture
+async def history(db: asyncpg.Connection) -> asyncpg.Connection:
+    """A run that completed, one that failed, one asleep; all of one function, at noon."""
+    await db.execute("select set_config('stepbase.fake_now', $1, false)", _NOW.isoformat())
+    await db.execute(
+        """
+        insert into stepbase.functions (function_id, app_id, slug, name, config)
+        values ($1, $1, 'shop-award', 'award', '{}')
+        """,
+        _FUNCTION,
+    )
+    await db.execute(
+        """
+        insert into stepbase.events (id, event_id, name, payload, ts, received_at)
+        values ('E1', 'mine', 'order/paid', '{}', $1, $1), ('E2', null, 'order/paid', '{}', $1, $1)
+        """,
+        _NOW - timedelta(minutes=5),
+    )
+    await db.executemany(
+        """
+        insert into stepbase.runs (run_id, function_id, fn_version, event_id, status, step_count,
+          error, output, created_at, started_at, ended_at)
+        values ($1, $2, 1, $3, $4, $5, $6, $7, $8, $8, $9)
+        """,
+        [
+            ("R1", _FUNCTION, "E1", "Completed", 2, None, '{"ok": true}', _ago(300), _ago(298.5)),
+            ("R2", _FUNCTION, "E2", "Failed", 1, '{"name": "Error"}', None, _ago(300), _ago(240)),
+            ("R3", _FUNCTION, "E2", "Running", 1, None, None, _ago(60), None),
+        ],
+    )
+    await db.executemany(
+        """
+        insert into stepbase.steps (run_id, hash, pos, name, op, status, attempt, started_at, ended_at)
+        values ($1, $2, 0, $3, 'StepRun', $4, 0, $5, $6)
+        """,
+        [
+            ("R1", "h1", "charge", "done", _ago(299.5), _ago(299)),
+            ("R3", "h1", "nap", "sleeping", _ago(60), None),
+        ],
+    )
+    await db.execute(
+        """
+        insert into stepbase.attempts (run_id, hash, attempt, at, http_status, error)
+        values ('R1', 'h1', 0, $1, 500, '{"name": "Error"}'), ('R2', null, 0, $2, 502, '{}')
+        """,
+        _ago(299.4),
+        _ago(241),
+    )
+    await db.execute(
+        """
+        insert into stepbase.queue (run_id, job, kind, ready, score, due_at)
+        values ('R3', 'sleep', 'sleep', false, $1, $2), ('R3', 'deadline', 'deadline', false, $1, $2)
+        """,
+        _NOW,
+        _NOW + timedelta(hours=1),
+    )
+    return db
+
+
+def _ago(seconds: float) -> datetime:
+    return _NOW - timedelta(seconds=seconds)
+
+
+async def test_run_overview_has_a_line_per_run(history: asyncpg.Connection) -> None:
+    rows = await history.fetch(
+        """
+        select run_id, function, status, event, event_id, age_ms, steps, failed_attempts, waits
+        from stepbase.run_overview order by run_id
+        """
+    )
+
+    assert [tuple(row) for row in rows] == [
+        ("R1", "shop-award", "Completed", "order/paid", "mine", Decimal(1500), 2, 1, None),
+        ("R2", "shop-award", "Failed", "order/paid", "E2", Decimal(60000), 1, 1, None),
+        (
+            *("R3", "shop-award", "Running", "order/paid", "E2", Decimal(60000), 1, 0),
+            "asleep until 2027-03-01 13:00:00 UTC",
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("state", "waits"),
+    [
+        ("ready = true, due_at = null", "ready"),
+        ("owner = 'x'", "being called"),
+        ("kind = 'edge'", "due at 2027-03-01 13:00:00 UTC"),
+    ],
+)
+async def test_run_overview_says_what_a_run_waits_for(
+    history: asyncpg.Connection, state: str, waits: str
+) -> None:
+    await history.execute(f"update stepbase.queue set {state} where job = 'sleep'")
+
+    assert (
+        await history.fetchval("select waits from stepbase.run_overview where run_id = 'R3'")
+        == waits
+    )
+
+
+async def test_run_timeline_tells_a_run_in_order(history: asyncpg.Connection) -> None:
+    rows = await history.fetch(
+        "select what, name, status, ms from stepbase.run_timeline where run_id = 'R1'"
+    )
+
+    assert [tuple(row) for row in rows] == [
+        ("run", "scheduled", "event", None),
+        ("step", "charge", "done", Decimal(500)),
+        ("failed attempt", "charge", "HTTP 500", None),
+        ("run", "completed", "Completed", Decimal(1500)),
+    ]
+
+
+async def test_run_timeline_tells_of_failures_between_steps(history: asyncpg.Connection) -> None:
+    names = await history.fetchval(
+        "select array_agg(name) from stepbase.run_timeline where run_id = 'R2'"
+    )
+
+    assert names == ["scheduled", "(between steps)", "failed"]
+
+
+async def test_failing_functions_counts_the_last_day(history: asyncpg.Connection) -> None:
+    row = await history.fetchrow("select * from stepbase.failing_functions")
+
+    assert row is not None
+    assert tuple(row) == (
+        *("shop-award", 1, 2, Decimal("50.0"), _ago(240), "R2", '{"name": "Error"}'),
+    )
+    tomorrow = (_NOW + timedelta(hours=24)).isoformat()
+    await history.execute("select set_config('stepbase.fake_now', $1, false)", tomorrow)
+    assert await history.fetch("select * from stepbase.failing_functions") == []
+
+
+async def test_throughput_by_minute_counts_the_last_hour(history: asyncpg.Connection) -> None:
+    rows = await history.fetch("select * from stepbase.throughput_by_minute")
+
+    assert [tuple(row) for row in rows] == [
+        (_ago(60), 0, 1, 0, 0),
+        (_ago(240), 0, 0, 1, 1),
+        (_ago(300), 2, 2, 1, 0),
+    ]
+
+
+async def test_outbox_health_is_one_line(history: asyncpg.Connection) -> None:
+    health = "select * from stepbase.outbox_health"
+    empty = await history.fetchrow(health)
+    for state in ("due_at = $1", "token = 't', due_at = now()", "tries = 1", "dead_at = $1"):
+        event_id = await history.fetchval("select stepbase.emit('a/b', '{}')")
+        await history.execute(
+            f"update stepbase.outbox set error = 'no', {state.replace('now()', _SOON)}"
+            " where id = $2 and $1::timestamptz is not null",
+            _ago(90),
+            event_id,
+        )
+
+    row = await history.fetchrow(health)
+
+    assert empty is not None and row is not None
+    assert tuple(empty)[:6] == (0, 0, 0, 0, None, None)
+    assert tuple(row)[:5] == (3, 1, 1, 1, Decimal("90.0"))
+    assert row["last_dead_error"] == "no"
+    assert row["row_triggers"] == 2
+
+
+async def test_the_service_may_look_and_others_may_not(history: asyncpg.Connection) -> None:
+    await history.execute("set local role service_role")
+
+    for view in ("run_overview", "run_timeline", "throughput_by_minute", "outbox_health"):
+        assert await history.fetch(f"select * from stepbase.{view}")
