@@ -5,9 +5,9 @@ written, what it shows as output is compared. Servers get free ports and are sto
 """
 
 import asyncio
-import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +19,7 @@ from typing import IO
 
 import asyncpg
 import pytest
-from tests.repo.pages import Block, blocks, pages
+from tests.repo.pages import Block, as_json, blocks, pages
 from tests.repo.tree import ROOT, assert_none
 
 QUICKSTART = ROOT / "docs" / "quickstart.md"
@@ -151,9 +151,10 @@ def _read_until(output: IO[str], pattern: str) -> str:
 
 @pytest.fixture
 def reader(tmp_path: Path) -> Reader:
-    """A reader in an empty folder that has the virtual environment and the function folders of the clone."""
+    """A reader in a folder with the virtual environment, the function folders and the SQL of the clone."""
     (tmp_path / ".venv").symlink_to(sys.prefix)
-    (tmp_path / "functions").mkdir()
+    for name in ("functions", "supabase"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     kept = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "TMPDIR")}
     path = f"{sys.prefix}/bin:{os.environ['PATH']}"
     return Reader(tmp_path, {**kept, "PATH": path, "PYTHONWARNINGS": "default"})
@@ -186,18 +187,13 @@ def _follow(reader: Reader, block: Block, printed: str) -> str:
 
 
 async def _look(dsn: str, block: Block) -> None:
-    """Run a query until it shows what the page says: the reader is told to wait a little."""
-    [wanted] = [note["rows"] for note in block.notes] or [None]
+    """Run a statement; one with rows to see, until they are there: the reader is told to wait a little."""
+    wanted = [note["rows"] for note in block.notes]
     connection = await asyncpg.connect(dsn)
     async with asyncio.timeout(READY_SECONDS):
         while True:
-            rows = await connection.fetch(block.text)
-            seen = (
-                [[json.loads(v) if isinstance(v, str) else v for v in row] for row in rows]
-                if wanted
-                else None
-            )
-            if rows and seen == wanted:
+            rows = [[as_json(value) for value in row] for row in await connection.fetch(block.text)]
+            if not wanted or rows == wanted[0]:
                 break
             await asyncio.sleep(0.05)
     await connection.close()

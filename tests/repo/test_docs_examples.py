@@ -5,7 +5,6 @@ their SQL calls through a real gateway. The quickstart runs on the real stack (t
 """
 
 import ast
-import json
 import re
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +15,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from tests.repo.pages import Block, blocks, pages
+from tests.repo.pages import Block, as_json, blocks, pages
 from tests.repo.tree import ROOT, parsed, shown
 from tests.support import mini_server
 from tests.support.fake_api import Received, fake_api
@@ -124,17 +123,7 @@ async def run_sql(connection: asyncpg.Connection, block: Block) -> None:
     for statement in before:
         await connection.execute(statement)
     rows = await connection.fetch(last)
-    assert [[_shown(value) for value in row] for row in rows] == wanted["rows"], block.where
-
-
-def _shown(value: Any) -> Any:
-    """Return a column as JSON would have it."""
-    if isinstance(value, str):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value if isinstance(value, int | float | None) else str(value)
+    assert [[as_json(value) for value in row] for row in rows] == wanted["rows"], block.where
 
 
 async def run_function(module: ModuleType, block: Block, note: dict[str, Any]) -> None:
