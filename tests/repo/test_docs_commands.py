@@ -130,7 +130,11 @@ class Reader:
             yield
         finally:
             process.send_signal(signal.SIGINT)
-            rest, _ = process.communicate(timeout=STOP_SECONDS)
+            try:
+                rest, _ = process.communicate(timeout=STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
         assert process.returncode == 0, rest
 
     def asked(self, name: str) -> str:
@@ -157,7 +161,7 @@ def reader(tmp_path: Path) -> Reader:
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     kept = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "TMPDIR")}
     path = f"{sys.prefix}/bin:{os.environ['PATH']}"
-    return Reader(tmp_path, {**kept, "PATH": path, "PYTHONWARNINGS": "default"})
+    return Reader(tmp_path, {**kept, "PATH": path})
 
 
 def test_the_quickstart_works(reader: Reader) -> None:
