@@ -56,6 +56,17 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert_none(broken)
 
 
+def test_every_page_can_be_found() -> None:
+    linked = {
+        (page.parent / match["target"].partition("#")[0]).resolve()
+        for page in pages()
+        for match in _LINK.finditer(prose(page))
+        if "://" not in match["target"]
+    }
+
+    assert_none(shown(page) for page in pages() if page not in linked and page.name != "README.md")
+
+
 def docs() -> str:
     """Return all pages as one text."""
     return "\n".join(page.read_text("utf-8") for page in pages())
