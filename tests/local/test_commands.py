@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
 from click.testing import CliRunner
@@ -88,6 +91,44 @@ def test_gateway_command_serves(gateway_database: str, tmp_path: Path) -> None:
 
     assert ready["ready"] == "gateway"
     assert answer.json() == 11
+
+
+async def test_gateway_can_die_between_commit_and_answer(
+    gateway_database: str, things: None, tmp_path: Path
+) -> None:
+    hits = tmp_path / "hits"
+    environment = {
+        **os.environ,
+        "STEPBASE_FAILPOINTS": "rpc.after_commit=1",
+        "STEPBASE_FAILPOINT_LOG": str(hits),
+    }
+    command = [sys.executable, "-P", "-c", "from stepbase.cli.main import main; main()"]
+    keys = tmp_path / "keys.json"
+    options = ["--port", "0", "--keys", str(keys), "--database-url", gateway_database]
+    with subprocess.Popen(
+        [*command, "gateway", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stdout is not None
+        ready = json.loads(process.stdout.readline())
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{ready['port']}/rest/v1",
+            headers={"apikey": Keys.load(keys).secret},
+        ) as client:
+            # What only reads is no effect: nothing could be done twice.
+            assert client.post("/rpc/add", json={"a": 1}).json() == 11
+            with pytest.raises(httpx.TransportError):
+                client.post("/rpc/add_thing", json={"name": "committed"})
+        assert process.wait(10) == -signal.SIGKILL
+
+    connection = await asyncpg.connect(gateway_database)
+    found = await connection.fetchval("select count(*) from public.things where name = 'committed'")
+    await connection.close()
+    assert found == 1
+    assert hits.read_text() == "rpc.after_commit\n"
 
 
 def test_gateway_command_names_a_taken_port(tmp_path: Path) -> None:
