@@ -52,7 +52,7 @@ async def measure(dsn: str, times: int, rounds: int) -> dict[str, float]:
     second = await psycopg.AsyncConnection.connect(dsn, autocommit=True, prepare_threshold=0)
     numbered = "select * from settle_like($1, $2, $3, $4, $5, $6, $7)"
     kinds = ("text", "text", "int", "text", "float8", "text", "smallint")
-    typed = f"select * from settle_like({', '}.join(f'%s::{kind}[]' for kind in kinds)})"
+    typed = f"select * from settle_like({', '.join(f'%s::{kind}[]' for kind in kinds)})"
     result: dict[str, float] = {}
     for size in (1, 24):
         columns = arguments(size)

@@ -11,7 +11,9 @@
 -- w_*: the pauses of those runs (cancel_on); w_start is the place in s_*, from 1; w_value is a JSON
 --      literal.
 --
--- Sending the same batch again is harmless: same ids, nothing new.
+-- Sending the same batch again is harmless: same ids, nothing new. An event that is stored already
+-- starts and cancels nothing, also when it comes again in another batch (a client repeats a request
+-- whose answer it did not see): what it was to do was done in the transaction that stored it.
 -- Returns, per start that has a run: its place, whether it is leased to p_owner, and its gen.
 -- Raises SB101 when the functions have changed since p_epoch. Locks: outbox rows, then as the order
 -- says (the runs of _match before dedupe).
@@ -32,6 +34,7 @@ declare
   v_outbox text[] := array_remove(e_outbox, null);
   v_taken text[];
   v_kept integer[];
+  v_new integer[];
   v_started integer[];
   v_hit record;
   v_cancelled text[] := '{}';
@@ -52,15 +55,21 @@ begin
     return;
   end if;
 
-  insert into stepbase.events (id, event_id, name, payload, ts, received_at, source)
-    select e_id[k.i], e_event_id[k.i], e_name[k.i], e_payload[k.i]::json, e_ts[k.i], v_now, e_source[k.i]
-      from unnest(v_kept) as k (i)
-    on conflict do nothing;
+  with stored as (
+    insert into stepbase.events (id, event_id, name, payload, ts, received_at, source)
+      select e_id[k.i], e_event_id[k.i], e_name[k.i], e_payload[k.i]::json, e_ts[k.i], v_now,
+             e_source[k.i]
+        from unnest(v_kept) as k (i)
+      on conflict do nothing
+      returning events.id
+  )
+  select coalesce(array_agg(k.i), '{}') into v_new
+    from unnest(v_kept) as k (i) join stored on stored.id = e_id[k.i];
 
   perform stepbase._match(
-    (select array_agg(e_id[k.i]) from unnest(v_kept) as k (i)),
-    (select array_agg(e_name[k.i]) from unnest(v_kept) as k (i)),
-    (select array_agg(e_payload[k.i]) from unnest(v_kept) as k (i)),
+    (select array_agg(e_id[n.i]) from unnest(v_new) as n (i)),
+    (select array_agg(e_name[n.i]) from unnest(v_new) as n (i)),
+    (select array_agg(e_payload[n.i]) from unnest(v_new) as n (i)),
     v_now
   );
 
@@ -68,11 +77,14 @@ begin
     return;
   end if;
 
-  -- Which starts are new: the first of each (function, event id) that is not remembered.
+  -- Which starts are new, or were made by an earlier sending of this batch: of those with an event
+  -- id the first of each (function, event id) that is not remembered.
   with wanted as (
     select u.i, u.function_id, u.key
       from unnest(s_function, s_key, s_event) with ordinality as u (function_id, key, event, i)
-      where u.event = any (v_kept)
+      where u.event = any (v_new)
+         or u.event = any (v_kept)
+            and exists (select from stepbase.runs r where r.run_id = s_run[u.i])
   ), firsts as (
     select distinct on (w.function_id, w.key) w.i, w.function_id, w.key
       from wanted w where w.key is not null
@@ -128,13 +140,13 @@ begin
       join born on born.run_id = s_run[w.start];
 
   -- A later event of this very batch may end a run that it starts.
-  if cardinality(w_start) > 0 and cardinality(v_kept) > 1 then
+  if cardinality(w_start) > 0 and cardinality(v_new) > 1 then
     for v_hit in
       select s_run[w.start] as run_id, w.hash, e_id[e.i] as event_id,
              w.residual is null and w.path <> '' as is_exact
         from unnest(w_start, w_hash, w_event, w_path, w_value, w_residual)
           as w (start, hash, event, path, value, residual)
-        join unnest(v_kept) as e (i)
+        join unnest(v_new) as e (i)
           on e_name[e.i] = w.event and e.i > s_event[w.start]
         where w.start = any (v_started)
           and (w.path = ''

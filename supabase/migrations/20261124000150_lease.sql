@@ -46,7 +46,14 @@ begin
     )
     select l.run_id, l.job, l.kind, l.step, l.gen, l.attempt, l.losses,
            extract(epoch from v_now - l.outage_since)::double precision, l.hops,
-           r.function_id, r.req_version, r.started_at is not null,
+           r.function_id, r.req_version,
+           -- For a start timeout a first call in flight is a start.
+           r.started_at is not null or (
+             l.kind = 'deadline' and exists (
+               select from stepbase.queue m
+                 where m.run_id = l.run_id and m.job = 'main' and m.owner is not null
+             )
+           ),
            coalesce(r.deadline_at <= v_now, false), r.step_count, r.state_bytes,
            r.event_id, e.payload::text, m.hashes, m.memos, m.open_hashes, r.planning,
            case when l.kind = 'match' then

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from tests.interop.differences import document, unexplained
 from tests.support import peers
 from tests.support.fake_api import FakeApi, Received, fake_api
@@ -69,6 +70,8 @@ CALLS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 MODES = ("dev", "cloud")
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 
 def accept(request: Received) -> tuple[int, Any]:
     if request.path.startswith("/e/"):
@@ -76,10 +79,17 @@ def accept(request: Received) -> tuple[int, Any]:
     return 200, {"ok": True, "modified": True, "sync_id": "s", "app_id": "a"}
 
 
-@pytest.fixture
-def api() -> Iterator[FakeApi]:
-    with fake_api(accept) as running:
+@pytest.fixture(scope="module")
+def running_api() -> Iterator[FakeApi]:
+    with fake_api() as running:
         yield running
+
+
+@pytest.fixture
+def api(running_api: FakeApi) -> FakeApi:
+    running_api.received.clear()
+    running_api.answer = accept
+    return running_api
 
 
 @pytest.fixture(params=MODES)
@@ -87,12 +97,25 @@ def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-async def both(mode: str, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Peers]:
-    set_environment(monkeypatch, mode, api.url)
-    built = peers.build(is_dev=mode == "dev", origin=api.url)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def all_built() -> AsyncIterator[dict[str, Peers]]:
+    """Both packages' apps by mode: made once, because the official client is slow to make."""
+    built: dict[str, Peers] = {}
     yield built
-    await close(built)
+    await http.aclose()
+    for each in built.values():
+        await each.client._http_client._http_client.aclose()
+        each.client._http_client._http_client_sync.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def both(
+    mode: str, api: FakeApi, all_built: dict[str, Peers], monkeypatch: pytest.MonkeyPatch
+) -> Peers:
+    set_environment(monkeypatch, mode, api.url)
+    if mode not in all_built:
+        all_built[mode] = peers.build(is_dev=mode == "dev", origin=api.url)
+    return all_built[mode]
 
 
 def set_environment(monkeypatch: pytest.MonkeyPatch, mode: str, origin: str) -> None:
@@ -103,12 +126,6 @@ def set_environment(monkeypatch: pytest.MonkeyPatch, mode: str, origin: str) -> 
     monkeypatch.setenv("INNGEST_SIGNING_KEY", KEY)
     monkeypatch.setenv("INNGEST_SIGNING_KEY_FALLBACK", FALLBACK)
     monkeypatch.setenv("INNGEST_EVENT_KEY", "evkey")
-
-
-async def close(built: Peers) -> None:
-    await http.aclose()
-    await built.client._http_client._http_client.aclose()
-    built.client._http_client._http_client_sync.close()
 
 
 def now() -> int:

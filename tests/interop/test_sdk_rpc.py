@@ -1,6 +1,7 @@
 """step.rpc through supabase-py, the REST gateway and the ledger, down to a real Postgres."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -15,8 +16,10 @@ from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.mini_server import Run
 from tests.support.sdk_calls import Reply, call_body, event, hashed
 from tests.support.sdk_hosts import HOSTS, open_host
+from tests.support.server import Server
 
 from stepbase import App, Event, RpcCall, Step, SyncStep
+from stepbase.local import migrate
 from stepbase.sdk import background
 from stepbase.supabase import client
 
@@ -73,12 +76,18 @@ class Project:
     call: Any
 
 
-@pytest.fixture
-async def gateway(database: str) -> AsyncIterator[RunningGateway]:
-    connection = await asyncpg.connect(database)
-    await connection.execute(FUNCTIONS)
-    await connection.close()
-    with running_gateway(database) as running:
+@pytest.fixture(scope="module")
+def dsn(cluster: Server, template: str) -> Iterator[str]:
+    """A migrated database with the functions of this file."""
+    name = asyncio.run(cluster.create(template))
+    asyncio.run(migrate.apply_files(cluster.dsn(name), {"9_rpc_functions.sql": FUNCTIONS}))
+    yield cluster.dsn(name)
+    asyncio.run(cluster.drop(name))
+
+
+@pytest.fixture(scope="module")
+def gateway(dsn: str) -> Iterator[RunningGateway]:
+    with running_gateway(dsn) as running:
         yield running
 
 
@@ -94,7 +103,7 @@ def host() -> str:
 
 @pytest.fixture
 async def project(
-    database: str,
+    dsn: str,
     gateway: RunningGateway,
     kind: str,
     host: str,
@@ -105,7 +114,10 @@ async def project(
     monkeypatch.setenv("SUPABASE_URL", gateway.url)
     monkeypatch.setenv("SUPABASE_SECRET_KEY", gateway.keys.secret)
     ask = open_host(host, app, tmp_path)
-    connection = await asyncpg.connect(database)
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(
+        "truncate public.notes, public.secrets, stepbase.ledger restart identity"
+    )
 
     async def post(query: str, body: bytes) -> Reply:
         return await ask("POST", query=query, body=body)

@@ -17,7 +17,8 @@ from tests.support.sdk_calls import call_body
 
 from stepbase import App, Context, Step, StepError, SyncStep
 from stepbase.config import InngestConfig
-from stepbase.sdk.endpoint import Endpoint, Request
+from stepbase.sdk.endpoint import Endpoint
+from stepbase.sdk.message import Request
 
 MAX_ATTEMPTS = 3
 DEV = InngestConfig(

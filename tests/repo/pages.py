@@ -75,3 +75,13 @@ def prose(page: Path) -> str:
     """Return a page's text without its fenced blocks and without comments."""
     text = _FENCE.sub("", page.read_text("utf-8"))
     return re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+
+
+def as_json(value: Any) -> Any:
+    """Return a column of a row as a page's JSON would have it."""
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value if isinstance(value, int | float | None) else str(value)

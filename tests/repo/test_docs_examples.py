@@ -4,7 +4,8 @@ The blocks of a page run in order, in one module and one database of their own; 
 their SQL calls through a real gateway. The quickstart runs on the real stack (test_docs_commands.py).
 """
 
-import json
+import ast
+import re
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -14,8 +15,8 @@ from typing import Any
 
 import asyncpg
 import pytest
-from tests.repo.pages import Block, blocks, pages
-from tests.repo.tree import shown
+from tests.repo.pages import Block, as_json, blocks, pages
+from tests.repo.tree import ROOT, parsed, shown
 from tests.support import mini_server
 from tests.support.fake_api import Received, fake_api
 from tests.support.gateway import running_gateway
@@ -85,10 +86,22 @@ async def test_examples_run(
             if block.language == "sql":
                 await run_sql(connection, block)
                 continue
+            exec(_imports_of_its_file(block), module.__dict__)
             exec(compile(_on_its_line(block), block.page, "exec"), module.__dict__)
             for note in block.notes:
                 await run_function(module, block, note)
     await connection.close()
+
+
+def _imports_of_its_file(block: Block) -> str:
+    """Return what an excerpt leaves out: the imports of the file that its first line names."""
+    named = re.match(r"# (\S+\.py)\n", block.text)
+    if named is None:
+        return ""
+    body = parsed(ROOT / named[1]).body
+    return "\n".join(
+        ast.unparse(node) for node in body if isinstance(node, ast.Import | ast.ImportFrom)
+    )
 
 
 def _on_its_line(block: Block) -> str:
@@ -110,17 +123,7 @@ async def run_sql(connection: asyncpg.Connection, block: Block) -> None:
     for statement in before:
         await connection.execute(statement)
     rows = await connection.fetch(last)
-    assert [[_shown(value) for value in row] for row in rows] == wanted["rows"], block.where
-
-
-def _shown(value: Any) -> Any:
-    """Return a column as JSON would have it."""
-    if isinstance(value, str):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value if isinstance(value, int | float | None) else str(value)
+    assert [[as_json(value) for value in row] for row in rows] == wanted["rows"], block.where
 
 
 async def run_function(module: ModuleType, block: Block, note: dict[str, Any]) -> None:

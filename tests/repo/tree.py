@@ -2,7 +2,7 @@
 
 import ast
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -54,3 +54,9 @@ def module_name(path: Path) -> str:
     """Return the import name of a module under `shared/`."""
     parts = path.relative_to(ROOT / "shared").with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def assert_none(found: Iterable[object]) -> None:
+    """Fail if anything was found, and show all of it, one a line."""
+    listed = [str(each) for each in found]
+    assert not listed, "\n" + "\n".join(listed)

@@ -52,14 +52,18 @@ class EngineClient:
         runs: list[dict[str, Any]] = answer["data"]
         return runs
 
-    async def ended(self, event_id: str, count: int = 1, seconds: float = 20) -> list[dict[str, Any]]:
+    async def ended(
+        self, event_id: str, count: int = 1, seconds: float = 60
+    ) -> list[dict[str, Any]]:
         """Wait until an event's runs have ended, and return them."""
+        pause = 0.01
         async with asyncio.timeout(seconds):
             while True:
                 runs = await self.runs_of(event_id)
                 if len(runs) >= count and all(run["status"] in ENDED for run in runs):
                     return runs
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(pause)
+                pause = min(pause * 1.5, 0.3)
 
     async def result(self, event_id: str) -> dict[str, Any]:
         """Wait for the one run of an event to end."""

@@ -239,7 +239,9 @@ class Audit:
             kind, text = ("lost", "is dead") if row["dead"] else ("stuck", "is in the outbox")
             self._say(kind, f"event {row['id']}", f"{row['name']} {text} {row['error']}".strip())
         for row in self.books["queue"]:
-            self._say("stuck", f"run {row['run_id']}", f"has a {row['kind']} item in the queue")
+            self._say(
+                "stuck", f"run {row['run_id']}", f"has an item of kind {row['kind']} in the queue"
+            )
 
     def _count(self, each: Expected) -> None:
         """Add to the sums; what is found, not what should be."""

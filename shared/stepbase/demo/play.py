@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 import stepbase
 from stepbase import clock
 from stepbase.demo import purchase
@@ -85,8 +87,9 @@ class Play:
     async def run(self, stack: Stack) -> dict[str, Any]:
         """Tell the story and return the checker's report, with `seconds`."""
         began = clock.monotonic()
-        async with Connection(stack.database_url) as owner:
-            story = Story(RestShop(stack.gateway_url, stack.keys.secret), owner, self.entries)
+        async with Connection(stack.database_url) as owner, httpx.AsyncClient() as http:
+            shop = RestShop(stack.gateway_url, stack.keys.secret, http)
+            story = Story(shop, owner, self.entries)
             await story.books.open_shops(merchants(self._options.delay))
             await story.books.plan(self.entries)
             self._introduce()

@@ -7,6 +7,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import httpx
 from supabase import AsyncClient, AsyncClientOptions
 
 from stepbase.demo.books import Connection
@@ -47,8 +48,10 @@ class Shop(Protocol):
 class RestShop:
     """The shop as an app: through the REST API."""
 
-    def __init__(self, url: str, key: str) -> None:
-        options = AsyncClientOptions(auto_refresh_token=False, persist_session=False)
+    def __init__(self, url: str, key: str, http: httpx.AsyncClient) -> None:
+        options = AsyncClientOptions(
+            httpx_client=http, auto_refresh_token=False, persist_session=False
+        )
         self._purchases = AsyncClient(url, key, options).table("purchases")
 
     async def record(self, purchases: Sequence[Purchase], status: str) -> None:

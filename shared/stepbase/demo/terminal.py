@@ -29,7 +29,7 @@ _LEGEND = (
     "Too small: the award rounds down to nothing, so there is no transaction.",
     "Refunded in time: before an award was posted. Taken back: posted, then reversed.",
 )
-_OK = "every wallet is right to the cent: nothing lost, nothing doubled, nothing left over"
+_OK = "every wallet is right to the cent: nothing lost, doubled or left over"
 
 
 class Terminal:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Self
 
 from stepbase import clock, failpoint
@@ -129,8 +129,8 @@ class Engine:
         if self.failure.done():
             self.failure.result()
 
-    def _spawn(self, name: str, coroutine: object) -> "asyncio.Task[None]":
-        task: asyncio.Task[None] = asyncio.create_task(coroutine, name=name)  # type: ignore[arg-type]
+    def _spawn(self, name: str, work: Coroutine[object, object, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work, name=name)
         task.add_done_callback(self._task_ended)
         return task
 

@@ -77,18 +77,22 @@ class Intake:
         events = [event for group in groups for event in group]
         deadline = clock.monotonic() + _PATIENCE_SECONDS
         delay = 0.05
+        epoch, starts = 0, None
         while True:
-            epoch = self._registry.epoch
-            starts = plan_starts(
-                events, self._registry.functions, expr.holds, self._new_id, clock.utcnow()
-            )
+            if starts is None:
+                epoch = self._registry.epoch
+                starts = plan_starts(
+                    events, self._registry.functions, expr.holds, self._new_id, clock.utcnow()
+                )
             try:
                 await self._write(epoch, Ingest(events, starts))
                 return [None] * len(groups)
             except StoreError as error:
                 if error.sqlstate == STALE:
                     await self._registry.reload(unless_epoch=epoch)
+                    starts = None
                 elif error.is_transient and clock.monotonic() < deadline:
+                    # Perhaps it was written and only the answer was lost: the same ids again.
                     _log.warning("database away, events wait", extra={"reason": str(error)[:200]})
                     await asyncio.sleep(delay)
                     delay = min(delay * 2, 1.0)
@@ -98,8 +102,8 @@ class Intake:
     async def _write(self, epoch: int, batch: Ingest) -> None:
         ready = [start for start in batch.starts if start.due is None]
         reserved = self._worker.reserve(len(ready))
-        for start in ready[:reserved]:
-            start.is_direct = True
+        for place, start in enumerate(ready):
+            start.is_direct = place < reserved
         launched = 0
         try:
             rows = await self._store.ingest(epoch, batch)

@@ -60,7 +60,6 @@ async def serving(settings: Settings) -> AsyncIterator[tuple[Engine, int, uvicor
                     server_header=False,
                 )
             )
-            server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
             task = asyncio.create_task(server.serve([listening]))
             try:
                 while not server.started and not task.done():

@@ -5,7 +5,8 @@ from typing import Any
 
 from stepbase.sdk import http
 from stepbase.sdk.app import App
-from stepbase.sdk.endpoint import Endpoint, Request
+from stepbase.sdk.endpoint import Endpoint
+from stepbase.sdk.message import Request
 from stepbase.supabase import client
 
 Scope = MutableMapping[str, Any]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from stepbase.hosts.asgi import AsgiEndpoint
 from stepbase.sdk.app import App
-from stepbase.sdk.endpoint import Endpoint, Request
+from stepbase.sdk.endpoint import Endpoint
+from stepbase.sdk.message import Request
 
 if TYPE_CHECKING:
     from flask import Response as FlaskResponse

@@ -294,7 +294,7 @@ class Cluster:
                 # Ctrl-C in a terminal reaches the whole process group: the server must be stopped
                 # last, by us.
                 start_new_session=True,
-                **self._account.popen_arguments(),  # type: ignore[call-overload]
+                **self._account.popen_arguments(),  # type: ignore[call-overload]  # by name
             )
         self._watchdog.guard(self._process.pid, "QUIT" if self._given is None else "INT")
         self._wait_until_ready(begin)
@@ -334,7 +334,7 @@ class Cluster:
             capture_output=True,
             text=True,
             start_new_session=True,
-            **self._account.popen_arguments(),  # type: ignore[call-overload]
+            **self._account.popen_arguments(),  # type: ignore[call-overload]  # by name
         )
         return answer
 

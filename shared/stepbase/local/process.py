@@ -148,18 +148,23 @@ class Piece:
         """Start the process, wait until it is ready, return the task that waits for its end."""
         self._ready.clear()
         self._lines.clear()
-        process = await asyncio.create_subprocess_exec(
-            *self._command(self.port),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=self._environment,
-            # Ctrl-C in a terminal reaches a whole process group; the stack stops in its own order.
-            start_new_session=True,
-        )
+        outputs = [await _Output.open(take) for take in (self._on_stdout, self._on_line)]
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command(self.port),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=outputs[0].end,
+                stderr=outputs[1].end,
+                env=self._environment,
+                # Ctrl-C in a terminal reaches a whole process group; the stack stops in its order.
+                start_new_session=True,
+            )
+        finally:
+            for output in outputs:
+                os.close(output.end)
         self._process = process
         self._watchdog.guard(process.pid)
-        exited = asyncio.create_task(self._follow(process))
+        exited = asyncio.create_task(self._follow(process, outputs))
         try:
             await self._wait_first_ready(exited)
         except BaseException:
@@ -181,18 +186,16 @@ class Piece:
         if not self._ready.is_set():
             raise ChildError(f"{self.name} is not ready after {_READY_SECONDS:g} s: {self._tail()}")
 
-    async def _follow(self, process: asyncio.subprocess.Process) -> int:
+    async def _follow(
+        self, process: asyncio.subprocess.Process, outputs: "Sequence[_Output]"
+    ) -> int:
         """Pass on what the process prints until it ends; return its exit code."""
-        assert process.stdout is not None and process.stderr is not None
-        pumps = {
-            asyncio.create_task(self._pump(process.stdout, self._on_stdout)),
-            asyncio.create_task(self._pump(process.stderr, self._on_line)),
-        }
         code = await process.wait()
-        # Its last words; a process it left behind may hold the pipe for ever.
-        _, open_still = await asyncio.wait(pumps, timeout=_LAST_WORDS_SECONDS)
-        for pump in open_still:
-            pump.cancel()
+        self._ready.clear()
+        # Its last words; a process it left behind may hold the pipes for ever.
+        await asyncio.wait({output.pump for output in outputs}, timeout=_LAST_WORDS_SECONDS)
+        for output in outputs:
+            await output.close()
         self._watchdog.release(process.pid)
         self._ready.clear()
         return code
@@ -241,15 +244,6 @@ class Piece:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, number)
 
-    async def _pump(self, stream: asyncio.StreamReader, take: Callable[[str], None]) -> None:
-        rest = b""
-        while chunk := await stream.read(1 << 16):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                take(line.decode(errors="replace"))
-        if rest:
-            take(rest.decode(errors="replace"))
-
     def _on_stdout(self, line: str) -> None:
         """Take the line `{"ready": name, "port": N}`; anything else is output."""
         try:
@@ -271,6 +265,43 @@ class Piece:
 
     def _tail(self) -> str:
         return " | ".join(self._lines) or "it printed nothing"
+
+
+class _Output:
+    """One of a child's outputs: a pipe of our own, because asyncio's `wait` waits for its pipes."""
+
+    def __init__(
+        self, end: int, transport: asyncio.ReadTransport, pump: "asyncio.Task[None]"
+    ) -> None:
+        self.end = end
+        self.pump = pump
+        self._transport = transport
+
+    @classmethod
+    async def open(cls, take: Callable[[str], None]) -> "_Output":
+        """Return a pipe whose lines go to `take`; `end` is for the child, to be closed here."""
+        read, write = os.pipe()
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read, "rb", 0)
+        )
+        return cls(write, transport, asyncio.create_task(_pump(reader, take)))
+
+    async def close(self) -> None:
+        """Stop reading."""
+        self.pump.cancel()
+        await asyncio.wait({self.pump})
+        self._transport.close()
+
+
+async def _pump(stream: asyncio.StreamReader, take: Callable[[str], None]) -> None:
+    rest = b""
+    while chunk := await stream.read(1 << 16):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            take(line.decode(errors="replace"))
+    if rest:
+        take(rest.decode(errors="replace"))
 
 
 def describe(code: int) -> str:

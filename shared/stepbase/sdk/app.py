@@ -1,24 +1,17 @@
 """Apps: the functions behind one serve URL, and sending events."""
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepbase import config
 from stepbase.errors import DefinitionError
-from stepbase.sdk import options as opt
-from stepbase.sdk import sender
-from stepbase.sdk.event import Event
+from stepbase.sdk.event import Event, Sendable, to_events
 from stepbase.sdk.function import Function, Options, check_id, define
-from stepbase.sdk.http import Exchange, asend, send
-from stepbase.sdk.sender import Sendable, to_events
 
-
-def _tuple(value: Any) -> tuple[Any, ...]:
-    if value is None:
-        return ()
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
+if TYPE_CHECKING:
+    # Loaded when an option is used: an app's start is a promise (bench/sdk.py).
+    from stepbase.sdk import options as opt
 
 
 class App:
@@ -65,19 +58,19 @@ class App:
         *,
         on: Any = None,
         retries: int = 3,
-        concurrency: int | opt.Concurrency | Sequence[opt.Concurrency] | None = None,
-        throttle: opt.Throttle | None = None,
-        rate_limit: opt.RateLimit | None = None,
-        debounce: opt.Debounce | None = None,
-        priority: opt.Priority | None = None,
-        batch: opt.Batch | None = None,
+        concurrency: "int | opt.Concurrency | Sequence[opt.Concurrency] | None" = None,
+        throttle: "opt.Throttle | None" = None,
+        rate_limit: "opt.RateLimit | None" = None,
+        debounce: "opt.Debounce | None" = None,
+        priority: "opt.Priority | None" = None,
+        batch: "opt.Batch | None" = None,
         idempotency: str | None = None,
-        singleton: opt.Singleton | None = None,
-        cancel_on: opt.CancelOn | Sequence[opt.CancelOn] | None = None,
-        timeouts: opt.Timeouts | None = None,
+        singleton: "opt.Singleton | None" = None,
+        cancel_on: "opt.CancelOn | Sequence[opt.CancelOn] | None" = None,
+        timeouts: "opt.Timeouts | None" = None,
         on_failure: Callable[..., Any] | None = None,
         name: str | None = None,
-        engine: opt.EngineOptions | None = None,
+        engine: "opt.EngineOptions | None" = None,
     ) -> Callable[[Callable[..., Any]], Function]:
         """Make a durable function of the handler below.
 
@@ -98,23 +91,19 @@ class App:
         Raises:
             DefinitionError: If an option is wrong; the message says what is allowed.
         """
-        limits = tuple(
-            opt.Concurrency(limit) if isinstance(limit, int) else limit
-            for limit in _tuple(concurrency)
-        )
         options = Options(
             retries=retries,
-            concurrency=_checked(limits, opt.Concurrency, "concurrency"),
-            throttle=_one(throttle, opt.Throttle, "throttle"),
-            rate_limit=_one(rate_limit, opt.RateLimit, "rate_limit"),
-            debounce=_one(debounce, opt.Debounce, "debounce"),
-            priority=_one(priority, opt.Priority, "priority"),
-            batch=_one(batch, opt.Batch, "batch"),
+            concurrency=_limits(concurrency),
+            throttle=_one(throttle, "Throttle", "throttle"),
+            rate_limit=_one(rate_limit, "RateLimit", "rate_limit"),
+            debounce=_one(debounce, "Debounce", "debounce"),
+            priority=_one(priority, "Priority", "priority"),
+            batch=_one(batch, "Batch", "batch"),
             idempotency=idempotency,
-            singleton=_one(singleton, opt.Singleton, "singleton"),
-            cancel_on=_checked(_tuple(cancel_on), opt.CancelOn, "cancel_on"),
-            timeouts=_one(timeouts, opt.Timeouts, "timeouts"),
-            engine=_one(engine, opt.EngineOptions, "engine"),
+            singleton=_one(singleton, "Singleton", "singleton"),
+            cancel_on=_several(cancel_on, "CancelOn", "cancel_on"),
+            timeouts=_one(timeouts, "Timeouts", "timeouts"),
+            engine=_one(engine, "EngineOptions", "engine"),
         )
 
         def decorate(handler: Callable[..., Any]) -> Function:
@@ -142,46 +131,37 @@ class App:
 
     async def send_events(self, events: Sequence[Event[Any]]) -> list[str]:
         """Send events that are already `Event`s."""
-        import asyncio
+        from stepbase.sdk import sender
 
-        script = sender.send(events, config.inngest())
-        answer: Any = None
-        while True:
-            try:
-                asked = script.send(answer)
-            except StopIteration as done:
-                found: list[str] = done.value
-                return found
-            answer = None
-            if isinstance(asked, Exchange):
-                answer = await asend(asked)
-            else:
-                await asyncio.sleep(asked.seconds)
+        return await sender.asend(events, config.inngest())
 
     def send_events_sync(self, events: Sequence[Event[Any]]) -> list[str]:
         """Send events that are already `Event`s, blocking."""
-        script = sender.send(events, config.inngest())
-        answer: Any = None
-        while True:
-            try:
-                asked = script.send(answer)
-            except StopIteration as done:
-                found: list[str] = done.value
-                return found
-            answer = None
-            if isinstance(asked, Exchange):
-                answer = send(asked)
-            else:
-                time.sleep(asked.seconds)
+        from stepbase.sdk import sender
+
+        return sender.send(events, config.inngest())
 
 
-def _one(value: Any, kind: type, name: str) -> Any:
-    if value is not None and not isinstance(value, kind):
-        raise DefinitionError(f"{name}=…: expected {kind.__name__}(…), got {value!r:.80}")
+def _one(value: Any, kind: str, name: str) -> Any:
+    if value is None:
+        return None
+    from stepbase.sdk import options
+
+    if not isinstance(value, getattr(options, kind)):
+        raise DefinitionError(f"{name}=…: expected {kind}(…), got {value!r:.80}")
     return value
 
 
-def _checked(values: tuple[Any, ...], kind: type, name: str) -> tuple[Any, ...]:
-    for value in values:
-        _one(value, kind, name)
-    return values
+def _several(value: Any, kind: str, name: str) -> tuple[Any, ...]:
+    if value is None:
+        return ()
+    values = value if isinstance(value, list | tuple) else (value,)
+    return tuple(_one(each, kind, name) for each in values)
+
+
+def _limits(value: Any) -> tuple[Any, ...]:
+    if isinstance(value, int):
+        from stepbase.sdk.options import Concurrency
+
+        return (Concurrency(value),)
+    return _several(value, "Concurrency", "concurrency")

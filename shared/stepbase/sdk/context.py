@@ -3,13 +3,11 @@
 import logging
 from collections.abc import MutableMapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from stepbase.sdk.app import App
+from stepbase.sdk.function import Function
 from stepbase.sdk.replay import Replay
-
-if TYPE_CHECKING:
-    from stepbase.sdk.app import App
-    from stepbase.sdk.function import Function
 
 
 class ReplayLogger(logging.LoggerAdapter[logging.Logger]):
@@ -47,6 +45,6 @@ class Context:
     run_id: str
     attempt: int
     max_attempts: int | None
-    app: "App"
-    function: "Function"
+    app: App
+    function: Function
     logger: ReplayLogger

@@ -8,8 +8,7 @@ run may fail for it.
 
 import json
 import logging
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Generator
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -23,25 +22,10 @@ from stepbase.sdk.app import App
 from stepbase.sdk.execution import Execution, Outcome, prepare
 from stepbase.sdk.fault import function_fault
 from stepbase.sdk.http import Exchange, asend, send
-from stepbase.sdk.replies import Response
+from stepbase.sdk.message import Request, Response
+from stepbase.sdk.site import Site
 
 logger = logging.getLogger("stepbase.sdk.endpoint")
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a host passes on.
-
-    Attributes:
-        url: Scheme, host and path as the host saw them, without the query.
-        headers: Names in lower case.
-    """
-
-    method: str
-    url: str
-    query: str
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
 
 
 Script = Generator[Execution | Exchange, Any, Response]
@@ -67,20 +51,27 @@ class Endpoint:
         settings: InngestConfig | None = None,
     ) -> None:
         self.app = app
-        self.framework = framework
-        self.serve_origin = serve_origin
-        self.serve_path = serve_path
+        self._framework = framework
+        self._origin = serve_origin
+        self._path = serve_path
         self._settings = settings
+        self._site: Site | None = None
         self._headers: dict[str, str] = {}
 
     @property
-    def config(self) -> InngestConfig:
-        """How to talk to the server; the environment is read at the first request."""
-        if self._settings is None:
-            self._settings = config.inngest()
-        if not self._headers:
-            self._headers = replies.standing_headers(self._settings, self.framework)
-        return self._settings
+    def site(self) -> Site:
+        """The app and its surroundings; the environment is read at the first request."""
+        if self._site is None:
+            settings = self._settings or config.inngest()
+            self._headers = replies.standing_headers(settings, self._framework)
+            self._site = Site(
+                app=self.app,
+                framework=self._framework,
+                settings=settings,
+                origin=settings.serve_origin or self._origin,
+                path=settings.serve_path or self._path,
+            )
+        return self._site
 
     def handle(self, request: Request) -> Response:
         """Answer a request, blocking; async handlers run on the process's background event loop."""
@@ -107,15 +98,15 @@ class Endpoint:
             result = await (_arun(asked) if isinstance(asked, Execution) else asend(asked))
 
     def _answer(self, request: Request) -> Script:
-        settings = self.config
+        site = self.site
         key: str | None = None
         problem: ProtocolError | None = None
         try:
-            key = self._verify(request, settings)
+            key = _verify(request, site.settings)
         except ProtocolError as error:
             problem = error
         try:
-            response = yield from self._dispatch(request, key, problem)
+            response = yield from self._dispatch(site, request, key, problem)
         except ProtocolError as error:
             response = replies.refusal(error)
         except Exception as error:
@@ -126,39 +117,25 @@ class Endpoint:
             response.headers[names.SIGNATURE] = signing.sign(response.body, key, clock.now_s())
         return response
 
-    def _verify(self, request: Request, settings: InngestConfig) -> str | None:
-        """Return the key that signed the request, or None in dev mode."""
-        if settings.is_dev:
-            return None
-        keys = [each for each in (settings.signing_key, settings.signing_key_fallback) if each]
-        if not keys:
-            raise ProtocolError(
-                "this app runs in cloud mode without a signing key: set INNGEST_SIGNING_KEY, "
-                "or INNGEST_DEV=1 to talk to a dev server",
-                status=500,
-                code="signing_key_missing",
-            )
-        return signing.verify(
-            request.headers.get(names.SIGNATURE), request.body, keys, clock.now_s()
-        )
-
-    def _dispatch(self, request: Request, key: str | None, problem: ProtocolError | None) -> Script:
+    def _dispatch(
+        self, site: Site, request: Request, key: str | None, problem: ProtocolError | None
+    ) -> Script:
         if request.method == "POST":
             if problem is not None:
                 logger.warning("refused a call: %s", problem)
                 raise problem
-            return (yield from self._post(request))
+            return (yield from self._post(site, request))
         if request.method == "PUT":
-            return (yield from registration.sync(self, request, key, problem))
+            return (yield from registration.sync(site, request, key, problem))
         if request.method in ("GET", "HEAD"):
-            return registration.introspection(self, request, is_authenticated=key is not None)
+            return registration.introspection(site, request, is_authenticated=key is not None)
         raise ProtocolError(
             f"{request.method} is not answered here: GET describes, PUT syncs, POST calls",
             status=405,
             code="method_not_allowed",
         )
 
-    def _post(self, request: Request) -> Script:
+    def _post(self, site: Site, request: Request) -> Script:
         query = dict(parse_qsl(request.query))
         if query.get("probe") == "trust":
             return Response(200, b"null")
@@ -174,13 +151,28 @@ class Endpoint:
         call = decode_call(_json(request.body))
         call = _with_step_id(call, query.get("stepId"))
         if call.use_api:
-            call = yield from registration.fetch_state(self, call)
+            call = yield from registration.fetch_state(site, call)
         try:
             execution = prepare(self.app, function, call)
         except Exception as error:
             return replies.raised(function_fault(error))
         outcome: Outcome = yield execution
         return replies.reply(outcome)
+
+
+def _verify(request: Request, settings: InngestConfig) -> str | None:
+    """Return the key that signed the request, or None in dev mode."""
+    if settings.is_dev:
+        return None
+    keys = [each for each in (settings.signing_key, settings.signing_key_fallback) if each]
+    if not keys:
+        raise ProtocolError(
+            "this app runs in cloud mode without a signing key: set INNGEST_SIGNING_KEY, "
+            "or INNGEST_DEV=1 to talk to a dev server",
+            status=500,
+            code="signing_key_missing",
+        )
+    return signing.verify(request.headers.get(names.SIGNATURE), request.body, keys, clock.now_s())
 
 
 def _json(body: bytes) -> object:

@@ -1,6 +1,6 @@
 """Events as handlers see them and as senders write them. Loads no pydantic."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
@@ -79,3 +79,33 @@ def from_payload(raw: Mapping[str, Any], data: Any) -> Event[Any]:
     event.user = raw.get("user") or {}
     event.v = raw.get("v")
     return event
+
+
+Sendable = Any
+"""An `EventData` instance, an `Event`, or a dict with at least a name."""
+
+
+def to_events(given: Sendable | Sequence[Sendable]) -> list[Event[Any]]:
+    """Read what may be sent.
+
+    Raises:
+        DefinitionError: If something is no event; the message says what is.
+    """
+    items = given if isinstance(given, list | tuple) else [given]
+    return [_to_event(item) for item in items]
+
+
+def _to_event(item: Sendable) -> Event[Any]:
+    if isinstance(item, Event):
+        return item
+    if event_name_of(type(item)) is not None:
+        return Event(data=item)
+    if isinstance(item, Mapping) and isinstance(item.get("name"), str):
+        unknown = set(item) - {"name", "data", "id", "ts", "user", "v"}
+        if not unknown:
+            return Event(**item)
+        raise DefinitionError(f"an event has no field {', '.join(sorted(unknown))}: {item!r:.80}")
+    raise DefinitionError(
+        f'cannot send {item!r:.80}: expected an EventData instance, Event("name", {{…}}), '
+        'or a dict with "name" and "data"'
+    )

@@ -4,14 +4,18 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 from urllib.parse import quote
 
 from stepbase.errors import DefinitionError
 from stepbase.protocol import names
-from stepbase.sdk import options as opt
 from stepbase.sdk import typed
+from stepbase.sdk.check import check_expression
 from stepbase.sdk.trigger import Cron, EventTrigger, Trigger, to_triggers
+
+if TYPE_CHECKING:
+    # Loaded when an option is used: an app's start is a promise (bench/sdk.py).
+    from stepbase.sdk import options as opt
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _ARGUMENTS = ("event", "events", "step", "ctx")
@@ -36,17 +40,17 @@ class Options:
     """The options of one function; see `App.function`."""
 
     retries: int = 3
-    concurrency: tuple[opt.Concurrency, ...] = ()
-    throttle: opt.Throttle | None = None
-    rate_limit: opt.RateLimit | None = None
-    debounce: opt.Debounce | None = None
-    priority: opt.Priority | None = None
-    batch: opt.Batch | None = None
+    concurrency: "tuple[opt.Concurrency, ...]" = ()
+    throttle: "opt.Throttle | None" = None
+    rate_limit: "opt.RateLimit | None" = None
+    debounce: "opt.Debounce | None" = None
+    priority: "opt.Priority | None" = None
+    batch: "opt.Batch | None" = None
     idempotency: str | None = None
-    singleton: opt.Singleton | None = None
-    cancel_on: tuple[opt.CancelOn, ...] = ()
-    timeouts: opt.Timeouts | None = None
-    engine: opt.EngineOptions | None = None
+    singleton: "opt.Singleton | None" = None
+    cancel_on: "tuple[opt.CancelOn, ...]" = ()
+    timeouts: "opt.Timeouts | None" = None
+    engine: "opt.EngineOptions | None" = None
 
     def wire(self) -> dict[str, Any]:
         """Return the fields that register these options, spelled as the official SDK does."""
@@ -149,8 +153,8 @@ def define(
     }
     _check_options(options, triggers, what)
     for cancel in options.cancel_on:
-        for model in models.values() if cancel.match else ():
-            opt.check_path_in_model(cancel.match or "", model, f"{what}: CancelOn(match=…)")
+        for model in models.values():
+            cancel.check_against(model, f"{what}: CancelOn(match=…)")
     wants = _wants(handler, what)
     slug = f"{app_id}-{function_id}"
     failure = None
@@ -208,7 +212,7 @@ def _check_options(options: Options, triggers: Sequence[Trigger], what: str) -> 
             f"{what}: at most {names.MAX_CANCELS} cancel_on events, got {len(options.cancel_on)}"
         )
     if options.idempotency is not None:
-        opt.check_expression(options.idempotency, f"{what}: idempotency=…")
+        check_expression(options.idempotency, f"{what}: idempotency=…")
         if options.rate_limit is not None:
             raise DefinitionError(
                 f"{what}: idempotency is a rate limit of 1 in 24 hours; give one of the two"

@@ -9,46 +9,11 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from stepbase.errors import DefinitionError
-from stepbase.protocol.duration import to_timedelta
+from stepbase.sdk.check import check_expression, wire_duration
 from stepbase.sdk.event import event_name_of
 
-_SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
 _WEEK = timedelta(days=7)
-_UNITS = (("w", 604_800), ("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
-
-
-def wire_duration(
-    value: timedelta | str,
-    where: str,
-    *,
-    least: timedelta = _SECOND,
-    most: timedelta | None = None,
-    units: str = "wdhms",
-) -> str:
-    """Write a duration in the largest unit that divides it, as the official Python SDK does.
-
-    Raises:
-        DefinitionError: If it is no duration, not whole seconds, or outside the limits.
-    """
-    try:
-        duration = to_timedelta(value)
-    except (TypeError, ValueError) as error:
-        raise DefinitionError(f"{where}: {error}") from error
-    if duration < least or (most is not None and duration > most) or duration.microseconds:
-        limit = (
-            f"at least {_words(least)}" if most is None else f"{_words(least)} to {_words(most)}"
-        )
-        raise DefinitionError(f"{where}: expected {limit}, in whole seconds; got {value!r}")
-    seconds = duration.days * 86_400 + duration.seconds
-    for unit, size in _UNITS:
-        if unit in units and seconds % size == 0:
-            return f"{seconds // size}{unit}"
-    raise AssertionError("seconds divide everything")
-
-
-def _words(duration: timedelta) -> str:
-    return wire_duration(duration, "", least=timedelta(0))
 
 
 def _count(value: object, where: str, least: int, most: int | None = None) -> None:
@@ -56,18 +21,6 @@ def _count(value: object, where: str, least: int, most: int | None = None) -> No
     if not ok or value < least or (most is not None and value > most):  # type: ignore[operator]  # ok: it is an int
         limit = f"{least} or more" if most is None else f"{least} to {most}"
         raise DefinitionError(f"{where}: expected a whole number, {limit}; got {value!r}")
-
-
-def check_expression(value: object, where: str) -> None:
-    """Refuse what cannot be a CEL expression at all.
-
-    Raises:
-        DefinitionError: If it is not text, or empty.
-    """
-    if not isinstance(value, str) or not value.strip():
-        raise DefinitionError(
-            f'{where}: expected a CEL expression such as "event.data.user_id", got {value!r}'
-        )
 
 
 def _key(value: object, where: str) -> None:
@@ -280,6 +233,15 @@ class CancelOn:
                 check_path_in_model(self.match, self.event, "CancelOn(match=…)")
         if self.timeout is not None:
             wire_duration(self.timeout, "CancelOn(timeout=…)")
+
+    def check_against(self, model: Any, where: str) -> None:
+        """Check that `match` names a field of the event class that starts the run.
+
+        Raises:
+            DefinitionError: If not; the message lists the fields there are.
+        """
+        if self.match is not None:
+            check_path_in_model(self.match, model, where)
 
     @property
     def name(self) -> str:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from stepbase.config import InngestConfig
@@ -14,32 +14,31 @@ from stepbase.protocol import names, signing
 from stepbase.protocol.call import Call
 from stepbase.protocol.jsontext import dumps_bytes
 from stepbase.sdk.http import Answer, Exchange
-from stepbase.sdk.replies import Response, server_kind
+from stepbase.sdk.message import Request, Response
+from stepbase.sdk.replies import server_kind
+from stepbase.sdk.site import Site
 from stepbase.sdk.version import LANGUAGE, SDK, VERSION
-
-if TYPE_CHECKING:
-    from stepbase.sdk.endpoint import Endpoint, Request
 
 logger = logging.getLogger("stepbase.sdk.registration")
 
 CAPABILITIES = {"in_band_sync": "v1", "trust_probe": "v1"}
 
 
-def introspection(endpoint: "Endpoint", request: "Request", *, is_authenticated: bool) -> Response:
+def introspection(site: Site, request: Request, *, is_authenticated: bool) -> Response:
     """Describe the app; a signed request learns more (vectors `26-introspection…`, `python-cloud`)."""
-    settings = endpoint.config
+    settings = site.settings
     kind = request.headers.get(names.SERVER_KIND)
     if kind is not None and kind != server_kind(settings):
         return Response(403, b"{}")
-    body = _inspection(endpoint, is_authenticated=is_authenticated)
+    body = _inspection(site, is_authenticated=is_authenticated)
     return Response(200, b"" if request.method == "HEAD" else dumps_bytes(body))
 
 
-def _inspection(endpoint: "Endpoint", *, is_authenticated: bool) -> dict[str, Any]:
-    settings = endpoint.config
+def _inspection(site: Site, *, is_authenticated: bool) -> dict[str, Any]:
+    settings = site.settings
     body: dict[str, Any] = {
         "schema_version": names.SCHEMA_VERSION,
-        "function_count": len(endpoint.app.functions),
+        "function_count": len(site.app.functions),
         "has_event_key": settings.event_key is not None,
         "has_signing_key": settings.signing_key is not None,
         "has_signing_key_fallback": settings.signing_key_fallback is not None,
@@ -50,18 +49,18 @@ def _inspection(endpoint: "Endpoint", *, is_authenticated: bool) -> dict[str, An
     return {
         **body,
         "api_origin": settings.api_origin,
-        "app_id": endpoint.app.id,
+        "app_id": site.app.id,
         "authentication_succeeded": True,
         "capabilities": CAPABILITIES,
         "env": settings.env,
         "event_api_origin": settings.event_origin,
         "event_key_hash": settings.event_key
         and hashlib.sha256(settings.event_key.encode()).hexdigest(),
-        "framework": endpoint.framework,
+        "framework": site.framework,
         "sdk_language": LANGUAGE,
         "sdk_version": VERSION,
-        "serve_origin": settings.serve_origin or endpoint.serve_origin,
-        "serve_path": settings.serve_path or endpoint.serve_path,
+        "serve_origin": site.origin,
+        "serve_path": site.path,
         "signing_key_fallback_hash": settings.signing_key_fallback
         and signing.hash_key(settings.signing_key_fallback),
         "signing_key_hash": settings.signing_key and signing.hash_key(settings.signing_key),
@@ -69,7 +68,7 @@ def _inspection(endpoint: "Endpoint", *, is_authenticated: bool) -> dict[str, An
 
 
 def sync(
-    endpoint: "Endpoint", request: "Request", key: str | None, problem: ProtocolError | None
+    site: Site, request: Request, key: str | None, problem: ProtocolError | None
 ) -> Generator[Exchange, Answer, Response]:
     """Register the app's functions with the server and relay its answer.
 
@@ -79,7 +78,7 @@ def sync(
     Raises:
         ProtocolError: If the serve URL is not known, the server is of the other mode, or it refuses.
     """
-    settings = endpoint.config
+    settings = site.settings
     kind = request.headers.get(names.SERVER_KIND)
     if kind is not None and kind != server_kind(settings):
         raise ProtocolError(
@@ -90,25 +89,23 @@ def sync(
     is_in_band = request.headers.get(names.SYNC_KIND) == "in_band" and not settings.is_dev
     if is_in_band and key is None:
         raise problem or ProtocolError("an in-band sync must be signed", status=401)
-    url = serve_url(endpoint, request, is_trusted=key is not None)
-    functions = [
-        each for function in endpoint.app.functions.values() for each in function.wire(url)
-    ]
+    url = serve_url(site, request, is_trusted=key is not None)
+    functions = [each for function in site.app.functions.values() for each in function.wire(url)]
     if not functions:
         raise ProtocolError(
-            f"app {endpoint.app.id!r} has no functions to sync",
+            f"app {site.app.id!r} has no functions to sync",
             status=500,
             code="function_config_invalid",
         )
     if is_in_band:
-        return _in_band(endpoint, url, functions)
-    answer = yield from _register(endpoint, request, url, functions)
+        return _in_band(site, url, functions)
+    answer = yield from _register(site, request, url, functions)
     if any("stepbase" in each for each in functions) and "x-stepbase" not in answer.headers:
         logger.warning("engine=EngineOptions(…) is ignored: this server is not stepbase's engine")
     return _relay(answer, settings)
 
 
-def serve_url(endpoint: "Endpoint", request: "Request", *, is_trusted: bool) -> str:
+def serve_url(site: Site, request: Request, *, is_trusted: bool) -> str:
     """Return the URL a server reaches this app at.
 
     Never made of the Host header in cloud mode: behind Supabase it names another host, and the path
@@ -117,9 +114,9 @@ def serve_url(endpoint: "Endpoint", request: "Request", *, is_trusted: bool) -> 
     Raises:
         ProtocolError: If it is not configured; the message says what to set.
     """
-    settings = endpoint.config
-    origin = settings.serve_origin or endpoint.serve_origin
-    path = settings.serve_path or endpoint.serve_path
+    settings = site.settings
+    origin = site.origin
+    path = site.path
     seen = urlsplit(request.url)
     if origin is None and not settings.is_dev:
         told = _told_url(request) if is_trusted else None
@@ -139,7 +136,7 @@ def serve_url(endpoint: "Endpoint", request: "Request", *, is_trusted: bool) -> 
     return f"{origin.rstrip('/')}/{path.lstrip('/')}"
 
 
-def _told_url(request: "Request") -> str | None:
+def _told_url(request: Request) -> str | None:
     try:
         told = json.loads(request.body)["url"]
     except (ValueError, KeyError, TypeError):
@@ -148,12 +145,12 @@ def _told_url(request: "Request") -> str | None:
     return told if is_url else None
 
 
-def _in_band(endpoint: "Endpoint", url: str, functions: list[dict[str, Any]]) -> Response:
-    inspection = _inspection(endpoint, is_authenticated=True)
+def _in_band(site: Site, url: str, functions: list[dict[str, Any]]) -> Response:
+    inspection = _inspection(site, is_authenticated=True)
     body = {
-        "app_id": endpoint.app.id,
-        "env": endpoint.config.env,
-        "framework": endpoint.framework,
+        "app_id": site.app.id,
+        "env": site.settings.env,
+        "framework": site.framework,
         "functions": functions,
         "inspection": {name: value for name, value in inspection.items() if value is not None},
         "sdk_author": "stepbase",
@@ -167,20 +164,20 @@ def _in_band(endpoint: "Endpoint", url: str, functions: list[dict[str, Any]]) ->
 
 
 def _register(
-    endpoint: "Endpoint", request: "Request", url: str, functions: list[dict[str, Any]]
+    site: Site, request: Request, url: str, functions: list[dict[str, Any]]
 ) -> Generator[Exchange, Answer, Answer]:
-    settings = endpoint.config
+    settings = site.settings
     body = {
-        "appname": endpoint.app.id,
+        "appname": site.app.id,
         "capabilities": CAPABILITIES,
         "deploy_type": "ping",
-        "framework": endpoint.framework,
+        "framework": site.framework,
         "functions": functions,
         "sdk": f"{LANGUAGE}:v{VERSION}",
         "url": url,
         "v": "0.1",
     }
-    headers = {"content-type": "application/json", names.FRAMEWORK: endpoint.framework}
+    headers = {"content-type": "application/json", names.FRAMEWORK: site.framework}
     if names.SERVER_KIND in request.headers:
         headers[names.EXPECTED_SERVER_KIND] = server_kind(settings)
     deploy_id = dict(parse_qsl(request.query)).get("deployId")
@@ -238,15 +235,15 @@ def _relay(answer: Answer, settings: InngestConfig) -> Response:
     return Response(answer.status, dumps_bytes(body), {names.SYNC_KIND: "out_of_band"})
 
 
-def fetch_state(endpoint: "Endpoint", call: Call) -> Generator[Exchange, Answer, Call]:
+def fetch_state(site: Site, call: Call) -> Generator[Exchange, Answer, Call]:
     """Fetch events and steps the server left out because they are too big for a request.
 
     Raises:
         ProtocolError: If they cannot be had; the server tries the call again.
     """
-    base = f"{endpoint.config.api_origin}/v0/runs/{call.run_id}"
-    events = yield from _fetched(f"{base}/batch", list, endpoint.config)
-    steps = yield from _fetched(f"{base}/actions", dict, endpoint.config)
+    base = f"{site.settings.api_origin}/v0/runs/{call.run_id}"
+    events = yield from _fetched(f"{base}/batch", list, site.settings)
+    steps = yield from _fetched(f"{base}/actions", dict, site.settings)
     if not events:
         raise ProtocolError(f"the server has no events of run {call.run_id}", status=500)
     return dataclasses.replace(call, event=events[0], events=events, steps=steps, use_api=False)

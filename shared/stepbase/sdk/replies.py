@@ -1,7 +1,5 @@
 """Answers on the wire: status, headers and bytes for each outcome of a call."""
 
-from dataclasses import dataclass, field
-
 from stepbase.config import InngestConfig
 from stepbase.errors import ProtocolError
 from stepbase.protocol import names
@@ -9,17 +7,9 @@ from stepbase.protocol.jsontext import dumps, dumps_bytes
 from stepbase.protocol.op import Op
 from stepbase.sdk.execution import Outcome, Reported, Returned
 from stepbase.sdk.fault import Fault
+from stepbase.sdk.message import Response
 from stepbase.sdk.replay import StepOp
 from stepbase.sdk.version import SDK
-
-
-@dataclass(slots=True)
-class Response:
-    """What a host sends back."""
-
-    status: int
-    body: bytes = field(repr=False)
-    headers: dict[str, str] = field(default_factory=dict)
 
 
 def server_kind(settings: InngestConfig) -> str:

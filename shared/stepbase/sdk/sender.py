@@ -1,26 +1,24 @@
-"""Sending events: the request, the tries, the answer. Written once; two small drivers."""
+"""Sending events: the request, the tries, the answer. Written once as a script; two small drivers."""
 
 import json
 import random
-from collections.abc import Generator, Mapping, Sequence
+import time
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stepbase import clock
 from stepbase.config import InngestConfig
-from stepbase.errors import DefinitionError, SendError
+from stepbase.errors import SendError
 from stepbase.protocol import ids, names
 from stepbase.protocol.jsontext import dumps
-from stepbase.sdk import typed
-from stepbase.sdk.event import Event, event_name_of
+from stepbase.sdk import http, typed
+from stepbase.sdk.event import Event
 from stepbase.sdk.http import Answer, Exchange
 from stepbase.sdk.version import SDK
 
 TRIES = 5
 _FIRST_PAUSE_SECONDS = 0.1
-
-Sendable = Any
-"""An `EventData` instance, an `Event`, or a dict with at least a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,33 +28,43 @@ class Pause:
     seconds: float
 
 
-def to_events(given: Sendable | Sequence[Sendable]) -> list[Event[Any]]:
-    """Read what may be sent.
-
-    Raises:
-        DefinitionError: If something is no event; the message says what is.
-    """
-    items = given if isinstance(given, list | tuple) else [given]
-    return [_to_event(item) for item in items]
-
-
-def _to_event(item: Sendable) -> Event[Any]:
-    if isinstance(item, Event):
-        return item
-    if event_name_of(type(item)) is not None:
-        return Event(data=item)
-    if isinstance(item, Mapping) and isinstance(item.get("name"), str):
-        unknown = set(item) - {"name", "data", "id", "ts", "user", "v"}
-        if not unknown:
-            return Event(**item)
-        raise DefinitionError(f"an event has no field {', '.join(sorted(unknown))}: {item!r:.80}")
-    raise DefinitionError(
-        f'cannot send {item!r:.80}: expected an EventData instance, Event("name", {{…}}), '
-        'or a dict with "name" and "data"'
-    )
+def send(events: Sequence[Event[Any]], config: InngestConfig) -> list[str]:
+    """Send events, blocking; see `script`."""
+    steps = script(events, config)
+    answer: Any = None
+    while True:
+        try:
+            asked = steps.send(answer)
+        except StopIteration as done:
+            found: list[str] = done.value
+            return found
+        answer = None
+        if isinstance(asked, Exchange):
+            answer = http.send(asked)
+        else:
+            time.sleep(asked.seconds)
 
 
-def send(
+async def asend(events: Sequence[Event[Any]], config: InngestConfig) -> list[str]:
+    """Send events on the running event loop; see `script`."""
+    import asyncio
+
+    steps = script(events, config)
+    answer: Any = None
+    while True:
+        try:
+            asked = steps.send(answer)
+        except StopIteration as done:
+            found: list[str] = done.value
+            return found
+        answer = None
+        if isinstance(asked, Exchange):
+            answer = await http.asend(asked)
+        else:
+            await asyncio.sleep(asked.seconds)
+
+
+def script(
     events: Sequence[Event[Any]], config: InngestConfig
 ) -> Generator[Exchange | Pause, Any, list[str]]:
     """Post events as one request, at most five times; returns the server's ids of them.

@@ -9,26 +9,32 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, overload
+from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
 from stepbase import clock
 from stepbase.errors import Suspend
 from stepbase.protocol.op import Opcode
 from stepbase.sdk import typed, verbs
-from stepbase.sdk.event import Event
+from stepbase.sdk.event import Event, Sendable, to_events
 from stepbase.sdk.fault import CodedError, step_fault
 from stepbase.sdk.replay import Decision, Replay, StepOp
-from stepbase.sdk.sender import Sendable, to_events
 from stepbase.sdk.verbs import NewStep, Verb
 from stepbase.supabase.call import RpcCall, prepare
-
-if TYPE_CHECKING:
-    from stepbase.sdk.app import App
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
 _inside: ContextVar[str | None] = ContextVar("stepbase_inside_step", default=None)
+
+
+class Sender(Protocol):
+    """Sends events; an `App` does."""
+
+    async def send_events(self, events: Sequence[Event[Any]]) -> list[str]:
+        """Send on the running event loop."""
+
+    def send_events_sync(self, events: Sequence[Event[Any]]) -> list[str]:
+        """Send, blocking."""
 
 
 class Parked:
@@ -46,10 +52,10 @@ class Parked:
 class _Steps:
     """What both faces share."""
 
-    __slots__ = ("_app", "_replay")
+    __slots__ = ("_replay", "_sender")
 
-    def __init__(self, app: "App", replay: Replay) -> None:
-        self._app = app
+    def __init__(self, sender: Sender, replay: Replay) -> None:
+        self._sender = sender
         self._replay = replay
 
     def idempotency_key(self, name: str) -> str:
@@ -80,8 +86,8 @@ class Step(_Steps):
 
     __slots__ = ("_task",)
 
-    def __init__(self, app: "App", replay: Replay) -> None:
-        super().__init__(app, replay)
+    def __init__(self, sender: Sender, replay: Replay) -> None:
+        super().__init__(sender, replay)
         self._task: object = None
 
     def bind(self, task: object) -> None:
@@ -141,10 +147,10 @@ class Step(_Steps):
         return self._do(verbs.sleep_until(self._open(), step_id, when, clock.utcnow))
 
     def send_event(
-        self, step_id: str, events: "Sendable | Sequence[Sendable]"
+        self, step_id: str, events: Sendable | Sequence[Sendable]
     ) -> Coroutine[Any, Any, list[str]]:
         """Send one event or several, once; returns the server's ids of them."""
-        send: Callable[[Sequence[Event[Any]]], Any] = self._app.send_events
+        send: Callable[[Sequence[Event[Any]]], Any] = self._sender.send_events
         return self._do(verbs.send_event(self._open(), step_id, to_events(events), send))
 
     def patch(self, name: str) -> Coroutine[Any, Any, bool]:
@@ -294,9 +300,9 @@ class SyncStep(_Steps):
         """Pause the run until an aware datetime or ISO 8601 time; a past one does not pause it."""
         self._do(verbs.sleep_until(self._open(), step_id, when, clock.utcnow))
 
-    def send_event(self, step_id: str, events: "Sendable | Sequence[Sendable]") -> list[str]:
+    def send_event(self, step_id: str, events: Sendable | Sequence[Sendable]) -> list[str]:
         """Send one event or several, once; returns the server's ids of them."""
-        send = self._app.send_events_sync
+        send = self._sender.send_events_sync
         return self._do(verbs.send_event(self._open(), step_id, to_events(events), send))
 
     def patch(self, name: str) -> bool:

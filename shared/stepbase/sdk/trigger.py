@@ -8,8 +8,8 @@ from typing import Any
 
 from stepbase.errors import DefinitionError
 from stepbase.protocol import names
+from stepbase.sdk.check import wire_duration
 from stepbase.sdk.event import event_name_of
-from stepbase.sdk.options import wire_duration
 
 MAX_TRIGGER_EVENT_NAME = 255
 _CRON_FIELD = re.compile(r"[0-9A-Za-z*/,\-?#L]+")

@@ -88,7 +88,7 @@ OPS = st.builds(
     opts=st.none() | st.dictionaries(st.text(), st.integers()),
     data=st.none() | st.integers() | st.lists(st.text()),
     error=st.none() | st.dictionaries(st.text(), st.text()),
-    userland_id=st.none() | st.text(),
+    userland_id=st.none() | st.text(st.characters(exclude_characters="\x00")),
     userland_index=st.none() | st.integers(),
 )
 

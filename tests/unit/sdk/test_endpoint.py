@@ -13,7 +13,8 @@ from tests.support.sdk_hosts import ask_asgi
 from stepbase import App, EngineOptions, Event, asgi
 from stepbase.protocol import signing
 from stepbase.sdk import http
-from stepbase.sdk.endpoint import Endpoint, Request
+from stepbase.sdk.endpoint import Endpoint
+from stepbase.sdk.message import Request
 
 KEY = "signkey-test-" + "ab" * 16
 app = App("shop")

@@ -6,8 +6,7 @@ import pytest
 from pydantic import Field
 
 from stepbase import DefinitionError, Event, EventData
-from stepbase.sdk.event import event_name_of, from_payload
-from stepbase.sdk.sender import to_events
+from stepbase.sdk.event import event_name_of, from_payload, to_events
 
 
 class Paid(EventData, name="order/paid"):

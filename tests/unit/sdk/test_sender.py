@@ -32,7 +32,7 @@ def drive(
     events: Sequence[Event[Any]], answers: Sequence[Answer], settings: InngestConfig
 ) -> tuple[list[str] | SendError, list[Exchange], list[float]]:
     """Run the script against these answers; returns its result, the requests and the pauses."""
-    script = sender.send(events, settings)
+    script = sender.script(events, settings)
     left = list(answers)
     exchanges: list[Exchange] = []
     pauses: list[float] = []

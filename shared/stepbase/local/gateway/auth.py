@@ -160,7 +160,7 @@ class Authenticator:
             algorithms = ["ES256", "RS256"]
         claims: dict[str, object] = jwt.decode(
             token,
-            key,  # type: ignore[arg-type]
+            key,  # type: ignore[arg-type]  # whatever kind of key the algorithm takes
             algorithms=algorithms,
             leeway=_LEEWAY_SECONDS,
             options={"verify_aud": False},

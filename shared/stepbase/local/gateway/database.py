@@ -137,7 +137,8 @@ class Database:
     @contextlib.asynccontextmanager
     async def _connection(self, settings: Mapping[str, str]) -> AsyncIterator[asyncpg.Connection]:
         try:
-            await asyncio.wait_for(self._slots.acquire(), self._patience)
+            async with asyncio.timeout(self._patience):
+                await self._slots.acquire()
         except TimeoutError as error:
             raise errors.saturated() from error
         connection: asyncpg.Connection | None = None

@@ -1,0 +1,192 @@
+"""The function host: folders side by side, broken ones, reload."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import httpx
+import pytest
+
+from stepbase.local import folders, host
+from stepbase.local.errors import HostError, PortTakenError
+from stepbase.local.serving import listen
+
+MAIN = """
+from stepbase import App, serve
+from helper import NAME
+
+app = App(NAME)
+
+@app.function("hello", on="x/hello")
+async def hello() -> str:
+    return NAME
+
+main = serve(app)
+"""
+
+
+def write_folder(root: Path, name: str, main: str = MAIN, **files: str) -> Path:
+    folder = root / name
+    folder.mkdir(parents=True)
+    (folder / "main.py").write_text(main)
+    (folder / "helper.py").write_text(f"NAME = {name!r}\n")
+    for stem, text in files.items():
+        (folder / f"{stem}.py").write_text(text)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give back sys.path and sys.modules as they were; the folders' apps run in dev mode."""
+    monkeypatch.setenv("INNGEST_DEV", "1")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    known = set(sys.modules)
+    yield
+    for name in set(sys.modules) - known:
+        if name == "helper" or name.startswith("_function_folder_"):
+            del sys.modules[name]
+
+
+async def get(application: host.Host, path: str) -> httpx.Response:
+    transport = httpx.ASGITransport(application)
+    async with httpx.AsyncClient(transport=transport, base_url="http://host") as client:
+        return await client.get(path)
+
+
+async def test_two_folders_with_modules_of_one_name_do_not_clash(tmp_path: Path) -> None:
+    write_folder(tmp_path, "first")
+    write_folder(tmp_path, "second")
+
+    application = host.load(tmp_path, tolerant=False)
+
+    assert application.names == ["first", "second"]
+    for name in application.names:
+        answer = await get(application, f"/{name}/api/inngest")
+        assert (answer.status_code, answer.json()["function_count"]) == (200, 1)
+    loaded = [folders.load(tmp_path / name).target for name in ("first", "second")]
+    assert [main.app.id for main in loaded] == ["first", "second"]  # type: ignore[attr-defined]
+
+
+async def test_classes_of_a_folder_keep_their_module(tmp_path: Path) -> None:
+    main = MAIN + "from dataclasses import dataclass\n\n@dataclass\nclass Thing:\n    x: 'int'\n"
+    write_folder(tmp_path, "typed", main)
+
+    folder = folders.load(tmp_path / "typed")
+
+    module = sys.modules["_function_folder_typed"]
+    assert folder.target is module.main
+    assert module.Thing.__module__ == module.__name__
+
+
+async def test_what_is_not_there_says_what_is(tmp_path: Path) -> None:
+    write_folder(tmp_path, "first")
+
+    application = host.load(tmp_path, tolerant=False)
+
+    for path in ("/", "/nope/api/inngest", "/first", "/first/api/inngest/x"):
+        answer = await get(application, path)
+        assert answer.status_code == 404
+        assert answer.json()["served"] == ["/first/api/inngest"]
+    assert (await get(application, "/health")).json() == {"status": "ok"}
+
+
+async def test_a_broken_folder_answers_why_and_leaves_the_others_alone(tmp_path: Path) -> None:
+    write_folder(tmp_path, "broken", "import nothing_of_that_name\n")
+    write_folder(tmp_path, "good")
+
+    application = host.load(tmp_path, tolerant=True)
+
+    broken = await get(application, "/broken/api/inngest")
+    assert broken.status_code == 503
+    assert "nothing_of_that_name" in broken.json()["error"]
+    assert (await get(application, "/good/api/inngest")).status_code == 200
+
+
+async def test_a_folder_without_an_app_is_not_served(tmp_path: Path) -> None:
+    write_folder(tmp_path, "plain", "def main(request):\n    return 'ok'\n")
+
+    assert host.load(tmp_path, tolerant=False).names == []
+
+
+@pytest.mark.parametrize(
+    ("main", "message"),
+    [
+        ("1 / 0\n", "ZeroDivisionError"),
+        ("import sys\nsys.exit(3)\n", "SystemExit"),
+        ("def (\n", "SyntaxError"),
+        ("app = 1\n", "has no `main`"),
+        ("def main(): pass\nmain.app = 1\n", "not a stepbase App"),
+    ],
+)
+def test_a_folder_that_cannot_be_served_is_refused(tmp_path: Path, main: str, message: str) -> None:
+    write_folder(tmp_path, "bad", main)
+
+    with pytest.raises(HostError, match=message):
+        host.load(tmp_path, tolerant=False)
+
+
+def test_an_empty_root_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match=r"main\.py"):
+        host.load(tmp_path, tolerant=True)
+
+
+def test_listen_names_port_and_option() -> None:
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PortTakenError, match=rf"port {port} .* --engine-port"):
+            listen("127.0.0.1", port, "--engine-port")
+
+
+@contextmanager
+def running_host(root: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    command = "from stepbase.cli.main import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", command, "host", str(root), "--port", "0", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        try:
+            yield process, process.stdout
+        finally:
+            process.kill()
+
+
+def test_a_changed_file_brings_new_code_on_the_same_port(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, "changing")
+    with running_host(tmp_path, "--reload") as (process, lines):
+        first = json.loads(lines.readline())
+        url = f"http://127.0.0.1:{first['port']}/changing/api/inngest"
+        assert httpx.get(url).json()["function_count"] == 1
+
+        more = MAIN.replace("main = ", "@app.function('two', on='y')\ndef two(): ...\n\nmain = ")
+        (folder / "main.py").write_text(more)
+        second = json.loads(lines.readline())
+        assert second == first
+        assert httpx.get(url).json()["function_count"] == 2
+
+        (folder / "helper.py").write_text("NAME = (\n")
+        assert json.loads(lines.readline())["apps"] == []
+        assert "SyntaxError" in httpx.get(url).json()["error"]
+
+        (folder / "helper.py").write_text("NAME = 'changing'\n")
+        assert json.loads(lines.readline()) == first
+        assert process.poll() is None
+
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == -signal.SIGTERM
+
+
+def test_without_reload_a_broken_folder_ends_the_host(tmp_path: Path) -> None:
+    write_folder(tmp_path, "broken", "1 / 0\n")
+
+    with running_host(tmp_path) as (process, lines):
+        assert lines.read() == ""
+        assert process.wait(10) == 1

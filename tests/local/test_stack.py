@@ -1,0 +1,307 @@
+"""The whole local stack: started, killed piece by piece, stopped; and `stepbase dev` on top of it."""
+
+import asyncio
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from supabase import ClientOptions, create_client
+
+from stepbase.local.errors import ChildError, LocalError, PortTakenError
+from stepbase.local.serving import listen
+from stepbase.local.stack import Plan, Stack
+
+MAIN = """
+from stepbase import App, Step, serve
+
+app = App("greeting")
+
+@app.function("greet", on="greeting/asked")
+async def greet(event, step: Step):
+    return await step.run("hello", lambda: "hello " + event.data["name"])
+
+main = serve(app)
+"""
+
+
+@pytest.fixture
+def functions(tmp_path: Path) -> Path:
+    """A folder with one function folder."""
+    (tmp_path / "functions" / "greeting").mkdir(parents=True)
+    (tmp_path / "functions" / "greeting" / "main.py").write_text(MAIN)
+    return tmp_path / "functions"
+
+
+async def greet(engine_url: str, name: str) -> Any:
+    """Send an event and return its run's output."""
+    async with httpx.AsyncClient(base_url=engine_url) as client:
+        event = {"name": "greeting/asked", "data": {"name": name}}
+        sent = await client.post("/e/key", json=event)
+        async with asyncio.timeout(30):
+            while True:
+                runs = await client.get(f"/v1/events/{sent.json()['ids'][0]}/runs")
+                if runs.json()["data"] and runs.json()["data"][0]["status"] == "Completed":
+                    return runs.json()["data"][0]["output"]
+                await asyncio.sleep(0.02)
+
+
+async def test_everything_works_and_comes_back(functions: Path) -> None:
+    lines: list[str] = []
+    plan = Plan(functions=functions, durable=False, project=functions)
+    async with Stack(plan, lambda name, line: lines.append(f"{name}: {line}")) as stack:
+        assert stack.apps == ["greeting"]
+        assert await greet(stack.engine_url, "one") == "hello one"
+        addresses = (stack.engine_url, stack.host_url, stack.gateway_url, stack.database_url)
+
+        for name in ("engine", "host", "gateway"):
+            await stack.kill(name)
+        await stack.restart_postgres(immediate=True)
+        await stack.wait_ready()
+        assert await greet(stack.engine_url, "two") == "hello two"
+
+        await stack.restart("host")
+        assert await greet(stack.engine_url, "three") == "hello three"
+        assert addresses == (
+            stack.engine_url,
+            stack.host_url,
+            stack.gateway_url,
+            stack.database_url,
+        )
+        with httpx.Client() as http:
+            client = create_client(
+                stack.gateway_url, stack.keys.secret, ClientOptions(httpx_client=http)
+            )
+            ledger = client.rpc("stepbase_call", {"p_function": "nothing"})
+            with pytest.raises(Exception, match="nothing"):
+                ledger.execute()
+        home = stack.cluster.home if stack.cluster else None
+    assert home is not None and not home.exists()
+    assert "sync: greeting" in lines
+
+
+async def test_our_server_comes_back_when_it_dies(functions: Path) -> None:
+    plan = Plan(functions=functions, durable=False, project=functions)
+    async with Stack(plan) as stack:
+        assert stack.cluster is not None
+        os.kill(stack.cluster.pid, signal.SIGQUIT)
+
+        assert await greet(stack.engine_url, "again") == "hello again"
+
+
+async def test_a_given_database_is_used_and_left_alone(functions: Path, database: str) -> None:
+    plan = Plan(functions=functions, database_url=database, project=functions)
+    async with Stack(plan) as stack:
+        assert stack.database_url == database
+        assert await greet(stack.engine_url, "you") == "hello you"
+        with pytest.raises(LocalError, match="not ours"):
+            await stack.restart_postgres()
+
+
+async def test_a_failure_to_start_leaves_nothing(functions: Path) -> None:
+    (functions / "greeting" / "main.py").write_text("1 / 0\n")
+    stack = Stack(Plan(functions=functions, durable=False, project=functions))
+
+    with pytest.raises(ChildError, match="ZeroDivisionError"):
+        async with stack:
+            pass
+
+    assert stack.cluster is None
+    assert not any(piece.running for piece in stack.pieces.values())
+
+
+async def test_a_stack_that_was_not_started_says_so(functions: Path) -> None:
+    stack = Stack(Plan(functions=functions))
+
+    for attribute in ("database_url", "keys", "engine_url"):
+        with pytest.raises(LocalError, match="start"):
+            getattr(stack, attribute)
+
+
+async def test_a_taken_port_is_named_before_anything_starts(functions: Path) -> None:
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PortTakenError, match=rf"{port} .* --gateway-port"):
+            await Stack(Plan(functions=functions, gateway_port=port)).start()
+
+
+# -- stepbase dev --------------------------------------------------------------------------------
+
+
+@contextmanager
+def running_dev(project: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run `stepbase dev` in `project`; yields it and a mark all its processes carry."""
+    mark = secrets.token_hex(8)
+    command = "from stepbase.cli.main import main; main()"
+    ports = [f"--{name}-port=0" for name in ("gateway", "engine", "host", "database")]
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", command, "dev", *ports, *options],
+        cwd=project,
+        env={**os.environ, "DEV_TEST_MARK": mark, "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        try:
+            yield process, mark
+        finally:
+            process.kill()
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    """Return what is printed up to the line with `text`."""
+    assert process.stdout is not None
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if text in line:
+            return seen
+    raise AssertionError(f"{text!r} never came: {seen}")
+
+
+def marked(mark: str) -> list[str]:
+    """Return the processes that carry the mark and are no zombies."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return found
+
+
+def wait_gone(mark: str) -> None:
+    deadline = time.monotonic() + 15
+    while marked(mark):
+        assert time.monotonic() < deadline, marked(mark)
+        time.sleep(0.05)
+
+
+def test_dev_stops_on_ctrl_c_and_keeps_its_data(functions: Path) -> None:
+    project = functions.parent
+    with running_dev(project) as (process, mark):
+        out = read_until(process, "ready;")
+        assert len(marked(mark)) >= 5
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read() if process.stdout else ""
+        assert process.wait(20) == 0
+        wait_gone(mark)
+
+    assert "stopping" in rest
+    names = [line.split("│")[0].strip() for line in out.splitlines() if "│" in line]
+    assert list(dict.fromkeys(names))[:2] == ["postgres", "migrations"]
+    assert {"gateway", "engine", "host", "sync"} <= set(names)
+    assert sorted(p.name for p in (project / ".stepbase").iterdir()) == [
+        "env",
+        "keys.json",
+        "postgres",
+    ]
+    assert (project / ".stepbase" / "env").stat().st_mode & 0o077 == 0
+
+    with running_dev(project, "--reset") as (process, mark):
+        assert "0 already there" in read_until(process, "ready;")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    remove_data(project)
+
+
+def test_dev_keeps_nothing_when_temporary(functions: Path, tmp_path: Path) -> None:
+    with running_dev(functions.parent, "--temporary") as (process, mark):
+        out = read_until(process, "ready;")
+        home = Path(out.split(" in ")[1].split()[0])
+        assert home.exists()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+        wait_gone(mark)
+
+    assert not home.exists()
+    assert not (functions.parent / ".stepbase").exists()
+
+
+def test_dev_leaves_nothing_when_it_is_killed(functions: Path) -> None:
+    with running_dev(functions.parent, "--temporary") as (process, mark):
+        home = Path(read_until(process, "ready;").split(" in ")[1].split()[0])
+        process.kill()
+        process.wait(10)
+        wait_gone(mark)
+
+    assert not home.exists()
+
+
+def test_dev_ends_though_a_piece_hangs(functions: Path) -> None:
+    with running_dev(functions.parent, "--temporary") as (process, mark):
+        read_until(process, "ready;")
+        hung = [
+            int(folder.name)
+            for folder in Path("/proc").glob("[0-9]*")
+            if is_piece(folder, mark, "engine")
+        ]
+        assert len(hung) == 1
+        os.kill(hung[0], signal.SIGSTOP)
+
+        process.send_signal(signal.SIGINT)
+        read_until(process, "stopping")
+        # Once is patient, twice is not.
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=5)
+        assert process.returncode == 0
+        wait_gone(mark)
+
+
+def test_dev_stopped_while_starting_leaves_nothing(functions: Path) -> None:
+    with running_dev(functions.parent, "--temporary") as (process, mark):
+        read_until(process, "postgres")
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+        assert process.returncode == 0
+        wait_gone(mark)
+
+
+def test_dev_names_a_taken_port(functions: Path) -> None:
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with running_dev(functions.parent, f"--engine-port={port}") as (process, _):
+            out, _ = process.communicate(timeout=20)
+
+    assert process.returncode == 1
+    assert f"port {port}" in out and "--engine-port" in out
+
+
+def test_dev_runs_new_code_after_a_change(functions: Path) -> None:
+    with running_dev(functions.parent, "--temporary") as (process, mark):
+        out = read_until(process, "ready;")
+        engine = next(line for line in out.splitlines() if "engine" in line).split()[-1]
+        assert asyncio.run(greet(engine, "you")) == "hello you"
+
+        (functions / "greeting" / "main.py").write_text(MAIN.replace('"hello "', '"good day "'))
+        read_until(process, "greeting")
+
+        assert asyncio.run(greet(engine, "you")) == "good day you"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+        wait_gone(mark)
+
+
+def is_piece(folder: Path, mark: str, name: str) -> bool:
+    try:
+        words = (folder / "cmdline").read_text().split("\0")
+        return name in words and mark.encode() in (folder / "environ").read_bytes()
+    except OSError:
+        return False
+
+
+def remove_data(project: Path) -> None:
+    """Remove a cluster that root's server keeps outside of the project."""
+    shutil.rmtree((project / ".stepbase" / "postgres").resolve(), ignore_errors=True)
