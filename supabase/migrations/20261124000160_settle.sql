@@ -100,7 +100,9 @@ begin
         (run_id, hash, pos, name, op, status, memo, attempt, started_at, ended_at)
         select c_run[s.call], s.hash,
                case when s.status in ('done', 'failed') then r.step_count + row_number() over (
-                 partition by r.run_id, s.status in ('done', 'failed') order by s.i) else 0 end,
+                 partition by r.run_id, s.status in ('done', 'failed') order by s.i)
+                 -- Behind all others, until it closes.
+                 else 2147483647 end,
                s.name, s.op, s.status, s.memo::json, s.attempt,
                v_now - coalesce(c_called[s.call], 0) * interval '1 second',
                case when s.status in ('done', 'failed') then v_now end

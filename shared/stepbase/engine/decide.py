@@ -144,7 +144,7 @@ def _ops(state: State, reply: Ops) -> Settlement:
         # It waits for steps that are open already; the last of them brings the next call.
         settlement = Settlement(_rest_of(state))
     else:
-        again = [title(op) for op in ops if op.op in _STORED]
+        again = [title(op) for op in ops if op.id in state.known]
         settlement = _no_progress(state, reply, again)
     failed = settlement.failed or failed
     return replace(settlement, version=reply.version, steps=kept, failed=failed)

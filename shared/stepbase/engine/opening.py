@@ -132,7 +132,7 @@ def _span(
         seconds = (due - state.now).total_seconds()
     if seconds > names.MAX_SLEEP_SECONDS:
         raise ProtocolError(
-            f"step {title(op)!r}: {what} of {seconds / 86400:.0f} days was asked for, "
+            f"step {title(op)!r}: {what} lasts {seconds / 86400:.0f} days, "
             f"{names.MAX_SLEEP_SECONDS // 86400} are allowed"
         )
     return due, None if due is not None else seconds, seconds

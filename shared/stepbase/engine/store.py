@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Self
 from uuid import UUID
@@ -29,7 +29,7 @@ class Settled:
 
     outcome: str
     gen: int
-    step_count: int | None = None
+    step_count: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -395,10 +395,6 @@ def test_all_results_of_a_run_have_at_most_32_mebibytes() -> None:
 @pytest.mark.parametrize(
     "opcode",
     [
-        Opcode.STEP_PLANNED,
-        Opcode.WAIT_FOR_EVENT,
-        Opcode.INVOKE_FUNCTION,
-        Opcode.WAIT_FOR_SIGNAL,
         Opcode.GATEWAY,
         Opcode.AI_GATEWAY,
         Opcode.SYNC_RUN_COMPLETE,
@@ -410,13 +406,41 @@ def test_an_opcode_of_a_later_part_ends_the_run_and_says_what_works(opcode: Opco
     message = str(error_of(decide(FRESH, ops(Op(opcode, "x", display_name="later"))))["message"])
 
     assert message.startswith(f"opcode {opcode} (step 'later') is not supported by this engine")
-    assert "run, rpc, sleep, send_event" in message
+    assert "use the steps it knows" in message
 
 
-def test_two_wishes_at_once_end_the_run() -> None:
+def test_two_wishes_at_once_open_a_group_and_park_the_call() -> None:
     settled = decide(FRESH, ops(sleep("1h", "a"), sleep("1h", "b")))
 
-    assert "asks for several things at once (Sleep, Sleep)" in str(error_of(settled)["message"])
+    assert (settled.verdict, settled.planning) == (Verdict.PARK, 1)
+    assert [(item.hash, item.kind, item.delay) for item in settled.items] == [
+        ("a", "wait", 3600.0),
+        ("b", "wait", 3600.0),
+    ]
+    assert {row.status for row in settled.steps} == {"sleeping"}
+
+
+def test_steps_that_are_open_already_are_not_opened_again() -> None:
+    waiting = replace(FRESH, open=frozenset({"a", "b"}))
+
+    settled = decide(waiting, ops(sleep("1h", "a"), sleep("1h", "b")))
+
+    assert (settled.verdict, settled.items, settled.steps) == (Verdict.PARK, (), ())
+
+
+def test_a_call_for_one_planned_step_is_done_with_its_outcome() -> None:
+    targeted = replace(FRESH, target="a", open=frozenset({"a", "b"}))
+
+    assert decide(targeted, ops(ran("a", 1))).verdict is Verdict.DONE
+
+
+def test_a_failed_attempt_of_a_planned_step_is_repeated_for_that_step() -> None:
+    targeted = replace(FRESH, target="a", open=frozenset({"a"}))
+    failed = Op(Opcode.STEP_ERROR, "a", error={"name": "E", "message": "no"})
+
+    settled = decide(targeted, ops(failed))
+
+    assert (settled.verdict, settled.kind, settled.step) == (Verdict.TIMER, "step", "a")
 
 
 def test_a_reply_that_breaks_the_protocol_ends_the_run_with_what_was_wrong() -> None:
