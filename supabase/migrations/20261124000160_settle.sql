@@ -94,6 +94,15 @@ begin
   select coalesce(array_agg(x.i), '{}') into v_mine
     from (select kept.i from kept union all select gone.i from gone) x;
 
+  -- The sleeper that a call woke comes before what the call brought.
+  if exists (select from unnest(c_woken) as w (hash) where w.hash is not null) then
+    perform stepbase._close_steps(
+      array_agg(c_run[m.i]), array_agg(c_woken[m.i]), array_agg('done'::text),
+      array_agg('null'::text), v_now
+    )
+    from unnest(v_mine) as m (i) where c_woken[m.i] is not null;
+  end if;
+
   if cardinality(s_call) > 0 then
     with born as (
       insert into stepbase.steps
@@ -149,20 +158,13 @@ begin
     ) t
     where r.run_id = t.run_id and r.ended_at is null;
 
-  -- Open steps that these calls close: woken sleepers, planned steps, waits that are given up.
-  if cardinality(v_new_hashes) < cardinality(s_call)
-     or exists (select from unnest(c_woken) as w (hash) where w.hash is not null) then
+  -- Open steps that these calls close: planned ones that ran, waits that are given up or fulfilled.
+  if cardinality(v_new_hashes) < cardinality(s_call) then
     perform stepbase._close_steps(
-      array_agg(x.run_id), array_agg(x.hash), array_agg(x.status), array_agg(x.memo), v_now
+      array_agg(c_run[s.call]), array_agg(s.hash), array_agg(s.status), array_agg(s.memo), v_now
     )
-    from (
-      select c_run[m.i] as run_id, c_woken[m.i] as hash, 'done' as status, 'null' as memo
-        from unnest(v_mine) as m (i) where c_woken[m.i] is not null
-      union all
-      select c_run[s.call], s.hash, s.status, s.memo
-        from unnest(s_call, s_hash, s_status, s_memo) as s (call, hash, status, memo)
-        where s.call = any (v_mine) and s.status in ('done', 'failed')
-    ) x;
+    from unnest(s_call, s_hash, s_status, s_memo) as s (call, hash, status, memo)
+    where s.call = any (v_mine) and s.status in ('done', 'failed');
   end if;
 
   if cardinality(a_call) > 0 then
