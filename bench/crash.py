@@ -26,7 +26,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -126,8 +126,8 @@ class Storm:
 class Log:
     """What the pieces print, with the time; written to a file."""
 
-    def __init__(self, path: Path, storm: Storm) -> None:
-        self._file = path.open("w", encoding="utf-8")
+    def __init__(self, file: TextIO, storm: Storm) -> None:
+        self._file = file
         self._storm = storm
 
     def __call__(self, name: str, line: str) -> None:
@@ -153,7 +153,6 @@ class Bench:
         began = time.monotonic()
         folder = Path(tempfile.mkdtemp(prefix="stepbase-crash-"))
         storm = Storm(folder, self._options.seed)
-        log = Log(folder / "log", storm)
         armed = storm.environment()
         plan = Plan(
             functions=ROOT / "functions",
@@ -161,11 +160,12 @@ class Bench:
             engine_arguments=ENGINE,
             environments={"engine": armed, "gateway": armed},
         )
-        async with Stack(plan, log) as stack:
-            storm.follow(stack)
-            for number in range(self._options.rounds):
-                storm.round = number + 1
-                await self._round(number, stack, storm, folder)
+        with (folder / "log").open("w", encoding="utf-8") as file:
+            async with Stack(plan, Log(file, storm)) as stack:
+                storm.follow(stack)
+                for number in range(self._options.rounds):
+                    storm.round = number + 1
+                    await self._round(number, stack, storm, folder)
         hits = {name: storm.hits()[name] for name in CHANCES}
         if not self.found.total():
             shutil.rmtree(folder)
