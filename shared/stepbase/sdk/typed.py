@@ -16,7 +16,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache, partial
-from types import NoneType
+from types import FunctionType, NoneType
 from typing import Any, Final
 from uuid import UUID
 
@@ -249,13 +249,13 @@ def returns_of(function: Any) -> Any:
     Raises:
         DefinitionError: If it is written as text that names nothing.
     """
-    while isinstance(function, partial):
-        function = function.func
-    function = getattr(function, "__func__", function)
-    annotations = getattr(function, "__annotations__", None)
-    if not isinstance(annotations, dict):
-        function = type(function).__call__
-        annotations = getattr(function, "__annotations__", None) or {}
+    if type(function) is not FunctionType:
+        while isinstance(function, partial):
+            function = function.func
+        function = getattr(function, "__func__", function)
+        if not isinstance(getattr(function, "__annotations__", None), dict):
+            function = type(function).__call__
+    annotations = getattr(function, "__annotations__", None) or {}
     found = annotations.get("return", UNTYPED)
     if not isinstance(found, str):
         return _awaited(found)
