@@ -26,7 +26,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -49,10 +49,8 @@ CHANCES = {
     "engine.after_reply": 0.002,
     "engine.in_settle": 0.004,
     "relay.after_take": 0.06,
-    "rpc.after_commit": 0.002,
+    "rpc.after_commit": 0.004,
 }
-# Hits a round that the storm aims for: what lags behind becomes likelier, what leads rarer.
-AIM = 1.4
 # What is killed from outside: seconds between two kills, and the most in a round.
 KILLS = {"engine": (5.0, 3), "host": (5.0, 3), "postgres": (8.0, 2)}
 ENGINE = ("--lease", "2", "--retry-interval", "2", "--log-level", "INFO")
@@ -62,22 +60,28 @@ AWARD_DELAY_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class Options:
-    """How long and how large."""
+    """How long, how large and how hard.
+
+    Attributes:
+        hits: Hits of each failpoint a round that the storm aims for.
+    """
 
     rounds: int = 20
     purchases: int = 300
+    hits: float = 1.4
     seed: int = 1
 
 
 class Storm:
     """Kills at random, and keeps the failpoints armed so that each is hit about equally often."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, options: Options) -> None:
         self.hits_file = folder / "failpoints"
         self.hits_file.touch()
         self.kills: Counter[str] = Counter()
         self.round = 1
-        self._chance = random.Random(seed)
+        self._aim = options.hits
+        self._chance = random.Random(options.seed)
         self._stack: Stack | None = None
 
     def hits(self) -> Counter[str]:
@@ -86,7 +90,8 @@ class Storm:
 
     def environment(self) -> dict[str, str]:
         """Return the variables that arm the failpoints, the ones that lag behind the most."""
-        hits, aim = self.hits(), self.round * AIM
+        hits, aim = self.hits(), self.round * self._aim
+        # What lags behind becomes likelier, what leads rarer.
         armed = {
             name: chance * min(3.0, max(0.2, aim - hits[name])) for name, chance in CHANCES.items()
         }
@@ -126,8 +131,8 @@ class Storm:
 class Log:
     """What the pieces print, with the time; written to a file."""
 
-    def __init__(self, path: Path, storm: Storm) -> None:
-        self._file = path.open("w", encoding="utf-8")
+    def __init__(self, file: TextIO, storm: Storm) -> None:
+        self._file = file
         self._storm = storm
 
     def __call__(self, name: str, line: str) -> None:
@@ -152,8 +157,7 @@ class Bench:
         """Run every round; return the result."""
         began = time.monotonic()
         folder = Path(tempfile.mkdtemp(prefix="stepbase-crash-"))
-        storm = Storm(folder, self._options.seed)
-        log = Log(folder / "log", storm)
+        storm = Storm(folder, self._options)
         armed = storm.environment()
         plan = Plan(
             functions=ROOT / "functions",
@@ -161,11 +165,12 @@ class Bench:
             engine_arguments=ENGINE,
             environments={"engine": armed, "gateway": armed},
         )
-        async with Stack(plan, log) as stack:
-            storm.follow(stack)
-            for number in range(self._options.rounds):
-                storm.round = number + 1
-                await self._round(number, stack, storm, folder)
+        with (folder / "log").open("w", encoding="utf-8") as file:
+            async with Stack(plan, Log(file, storm)) as stack:
+                storm.follow(stack)
+                for number in range(self._options.rounds):
+                    storm.round = number + 1
+                    await self._round(number, stack, storm, folder)
         hits = {name: storm.hits()[name] for name in CHANCES}
         if not self.found.total():
             shutil.rmtree(folder)
@@ -201,6 +206,7 @@ class Bench:
                 raging = group.create_task(storm.rage())
                 await story.sell(entries)
                 raging.cancel()
+                sold = time.monotonic() - began
                 standing = await story.settle(PATIENCE_SECONDS)
                 refunding.cancel()
         report = await check(stack.database_url, self._data)
@@ -210,7 +216,7 @@ class Bench:
         self.found.update(problem["kind"] for problem in new)
         kills = storm.kills.total() + storm.hits().total() - before
         print(
-            f"round {number + 1}: {time.monotonic() - began:.1f} s, {kills} kills, "
+            f"round {number + 1}: {time.monotonic() - began:.1f} s (sold after {sold:.1f}), {kills} kills, "
             f"{report['totals']['runs_completed']} runs completed so far, {len(new)} problems",
             file=sys.stderr,
         )
@@ -232,8 +238,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=Options.rounds)
     parser.add_argument("--purchases", type=int, default=Options.purchases)
     parser.add_argument("--seed", type=int, default=Options.seed)
-    given = parser.parse_args()
-    bench = Bench(Options(given.rounds, given.purchases, given.seed))
+    parser.add_argument(
+        "--hits", type=float, default=Options.hits, help="of each failpoint, a round"
+    )
+    bench = Bench(Options(**vars(parser.parse_args())))
     try:
         result = asyncio.run(bench.run())
     except LocalError as error:

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
         Throttle,
         Timeouts,
     )
-    from stepbase.sdk.step import Step, SyncStep
+    from stepbase.sdk.step import Step
+    from stepbase.sdk.sync_step import SyncStep
     from stepbase.sdk.trigger import Cron
     from stepbase.supabase.call import RpcCall
 
@@ -69,7 +70,7 @@ _HOMES = {
     "StepError": "errors",
     "StepbaseError": "errors",
     "Suspend": "errors",
-    "SyncStep": "sdk.step",
+    "SyncStep": "sdk.sync_step",
     "Throttle": "sdk.options",
     "Timeouts": "sdk.options",
     "asgi": "hosts.asgi",

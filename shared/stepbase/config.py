@@ -119,6 +119,11 @@ def database_url() -> str | None:
     return _env("DATABASE_URL")
 
 
+def pg_bin() -> str | None:
+    """Return `PG_BIN`, the folder with the PostgreSQL binaries to use, or None."""
+    return _env("PG_BIN")
+
+
 def failpoints() -> str:
     """Return `STEPBASE_FAILPOINTS` (crash tests only), or an empty string."""
     return os.environ.get("STEPBASE_FAILPOINTS", "")

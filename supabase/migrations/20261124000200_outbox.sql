@@ -43,19 +43,23 @@ create index outbox_due on stepbase.outbox (due_at) where dead_at is null;
 comment on table stepbase.outbox is
   'Events on their way out, written by emit and row triggers in the transaction of the change.';
 
--- One row about the relay. Not in the outbox itself, so that reading it costs writers nothing.
+-- Until when a relay that sleeps wants to be woken, in milliseconds since 1970. A sequence, because
+-- every writer looks at it: a function reads it without a query, for a fifth of the price of a row.
+create sequence stepbase.relay_idle_until minvalue 0 start 0;
+
+comment on sequence stepbase.relay_idle_until is
+  'Until when a sleeping relay wants a NOTIFY for each new event, in ms since 1970. See outbox_idle.';
+
 create table stepbase.relay_state (
   one boolean primary key default true,
-  idle_until timestamptz not null default '-infinity',
   project text,
   constraint there_is_one_row check (one),
   constraint a_project_has_a_name check (project <> '')
-) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
+);
 
 insert into stepbase.relay_state default values;
 
-comment on table stepbase.relay_state is
-  'One row: until when an idle relay wants to be woken, and which project the outbox belongs to.';
+comment on table stepbase.relay_state is 'One row: which project the outbox belongs to.';
 
 alter table stepbase.outbox enable row level security;
 alter table stepbase.relay_state enable row level security;
@@ -82,21 +86,20 @@ begin
 end
 $$;
 
--- Puts one event into the outbox: the one place that knows its shape. For emit and the row triggers,
--- which have made sure that the name is allowed and p_data is an object. p_more is the text of further
--- fields, p_table the row trigger's table for the error message. Returns the event's id. Raises SB010
--- when the event is too large, and 23505 when its id is in the outbox already.
+-- Puts one event into the outbox. For emit, which has checked everything; p_more is the text of further
+-- fields. Returns the event's id. Raises SB010 when the event is too large, and 23505 when its id is in
+-- the outbox already. Notifies only while a relay has said that it sleeps: NOTIFY takes a lock at commit
+-- that the whole server shares.
 --
--- Every business transaction pays for this, so there is one statement, which looks at the relay on its
--- way, and the table has no check constraints (each costs as much as an index). Notifies only while a
--- relay has said that it sleeps: NOTIFY takes a lock at commit that the whole server shares.
+-- The trigger functions of track do the same in place, because each business transaction pays for them,
+-- and a call is a quarter of the price. A test compares the two. For the same reason the table has no
+-- check constraints: each would cost as much as an index.
 create function stepbase.enqueue_event(
   p_name text,
   p_data json,
   p_id text default null,
   p_ts timestamptz default null,
-  p_more text default null,
-  p_table regclass default null
+  p_more text default null
 ) returns text
   language plpgsql
   set search_path = ''
@@ -110,23 +113,21 @@ declare
     || substr(gen_random_uuid()::text, 16));
   v_payload json := json_build_object('name', p_name, 'data', p_data, 'id', v_id, 'ts',
     coalesce(floor(date_part('epoch', p_ts) * 1000)::bigint, v_ms));
-  v_relay_sleeps boolean;
 begin
   if p_more is not null then
     v_payload := (left(v_payload::text, -1) || p_more || '}')::json;
   end if;
   if pg_column_size(v_payload) > 3145728 then
-    raise exception '%event "%" has % bytes, at most 3145728 (3 MiB) are allowed',
-      coalesce('row trigger on ' || p_table || ': ', ''), p_name, pg_column_size(v_payload)
+    raise exception 'event "%" has % bytes, at most 3145728 (3 MiB) are allowed',
+      p_name, pg_column_size(v_payload)
       using errcode = 'SB010',
         hint = 'Send an id and let the function read the rest from the database.';
   end if;
 
   insert into stepbase.outbox (id, name, payload, created_at, due_at)
-  values (v_id, p_name, v_payload, v_now, v_now)
-  returning (select idle_until > v_now from stepbase.relay_state) into v_relay_sleeps;
+  values (v_id, p_name, v_payload, v_now, v_now);
 
-  if v_relay_sleeps then
+  if pg_sequence_last_value('stepbase.relay_idle_until') > v_ms then
     perform pg_notify('stepbase', 'o');
   end if;
   return v_id;
@@ -285,13 +286,15 @@ create function stepbase.outbox_requeue(p_ids text[] default null) returns int
 
 -- A relay says that it sleeps and wants a NOTIFY on channel stepbase (payload 'o') for each new event
 -- in the next p_for; zero says that it is awake. Call it, then take once more, then sleep: an event
--- whose transaction was open meanwhile may come without a NOTIFY, so keep polling, seldom.
+-- whose transaction was open meanwhile may come without a NOTIFY, so keep polling, seldom. It is so at
+-- once, whatever becomes of the caller's transaction.
 create function stepbase.outbox_idle(p_for interval) returns void
   language sql
   volatile
   set search_path = ''
   as $$
-    update stepbase.relay_state set idle_until = stepbase.now() + p_for
+    select setval('stepbase.relay_idle_until',
+      floor(date_part('epoch', stepbase.now() + p_for) * 1000)::bigint)
   $$;
 
 -- A relay says on behalf of which project it works (its reference, or the URL's host), before it

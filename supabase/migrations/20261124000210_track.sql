@@ -12,7 +12,7 @@
 --
 -- They are SECURITY DEFINER: whoever may write the row emits the event, and needs no grant on
 -- anything here. They can be given nothing but the row, their search_path is empty, and only a
--- trigger can call them.
+-- trigger can call them. What they do is what stepbase.enqueue_event does, in place.
 
 create table stepbase.row_triggers (
   -- By identity, not by name: a renamed table keeps its row triggers.
@@ -218,20 +218,35 @@ begin
         set search_path = ''
         as $body$
       declare
-        v_data json;
-        v_id text;
+        v_now constant timestamptz := stepbase.now();
+        v_ms constant bigint := floor(date_part('epoch', v_now) * 1000);
+        v_hex constant text := lpad(to_hex(v_ms), 12, '0');
+        v_id constant text := left(v_hex, 8) || '-' || right(v_hex, 4) || '-7'
+          || substr(gen_random_uuid()::text, 16);
+        v_payload json;
       begin
         -- Only the reading of the row is guarded: a block that writes would take a transaction id
         -- for every row.
         begin
-          v_data := %3$s;
+          v_payload := json_build_object('name', %2$L, 'data', %3$s, 'id', v_id, 'ts', v_ms);
         exception when others then
           raise exception 'row trigger on %%, event "%%": %%', tg_relid::regclass, %2$L, sqlerrm
             using errcode = 'SB012',
               detail = 'SQLSTATE ' || sqlstate,
               hint = 'If a column was renamed or dropped, call stepbase.track again.';
         end;
-        v_id := stepbase.enqueue_event(%2$L, v_data, p_table => tg_relid::regclass);
+        if pg_column_size(v_payload) > 3145728 then
+          raise exception
+            'row trigger on %%: event "%%" has %% bytes, at most 3145728 (3 MiB) are allowed',
+            tg_relid::regclass, %2$L, pg_column_size(v_payload)
+            using errcode = 'SB010',
+              hint = 'Track fewer columns, and let the function read the rest.';
+        end if;
+        insert into stepbase.outbox (id, name, payload, created_at, due_at)
+        values (v_id, %2$L, v_payload, v_now, v_now);
+        if pg_sequence_last_value('stepbase.relay_idle_until') > v_ms then
+          perform pg_notify('stepbase', 'o');
+        end if;
         return null;
       end
       $body$

@@ -18,9 +18,10 @@ grant execute on function stepbase.now() to service_role;
 -- Events: emit, and a relay that takes them.
 grant select, insert, update, delete on stepbase.outbox to service_role;
 grant select, update on stepbase.relay_state to service_role;
+grant usage, update on sequence stepbase.relay_idle_until to service_role;
 grant execute on function
   stepbase.check_event_name(text),
-  stepbase.enqueue_event(text, json, text, timestamptz, text, regclass),
+  stepbase.enqueue_event(text, json, text, timestamptz, text),
   stepbase.emit_event(text, jsonb, text, timestamptz, jsonb, text),
   stepbase.emit(text, jsonb, text, timestamptz, jsonb, text),
   stepbase.outbox_take(int, text, interval),

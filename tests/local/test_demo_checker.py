@@ -151,7 +151,7 @@ def test_right_books_are_ok(books: asyncpg.Connection, database: str, data: Path
         "reversals": 1,
         "due": 45,
         "booked": 45,
-        "wallets": 2,
+        "customers": 6,
     }
 
 

@@ -69,7 +69,7 @@ async def test_two_folders_with_modules_of_one_name_do_not_clash(tmp_path: Path)
         answer = await get(application, f"/{name}/api/inngest")
         assert (answer.status_code, answer.json()["function_count"]) == (200, 1)
     loaded = [folders.load(tmp_path / name).target for name in ("first", "second")]
-    assert [main.app.id for main in loaded] == ["first", "second"]  # type: ignore[attr-defined]
+    assert [main.app.id for main in loaded] == ["first", "second"]  # type: ignore[attr-defined]  # a loaded target
 
 
 async def test_classes_of_a_folder_keep_their_module(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ async def make(lines: list[str]) -> AsyncIterator[Make]:
             dict(os.environ),
             watchdog,
             lambda name, line: lines.append(line),
-            **options,  # type: ignore[arg-type]
+            **options,  # type: ignore[arg-type]  # by name
         )
         pieces.append(piece)
         return piece

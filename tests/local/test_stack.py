@@ -138,7 +138,9 @@ async def test_a_taken_port_is_named_before_anything_starts(functions: Path) -> 
 
 
 @contextmanager
-def running_dev(project: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def running_dev(
+    project: Path, *options: str, **variables: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run `stepbase dev` in `project`; yields it and a mark all its processes carry."""
     mark = secrets.token_hex(8)
     command = "from stepbase.cli.main import main; main()"
@@ -146,7 +148,7 @@ def running_dev(project: Path, *options: str) -> Iterator[tuple[subprocess.Popen
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", command, "dev", *ports, *options],
         cwd=project,
-        env={**os.environ, "DEV_TEST_MARK": mark, "COLUMNS": "200"},
+        env={**os.environ, **variables, "DEV_TEST_MARK": mark, "COLUMNS": "200"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -210,7 +212,10 @@ def test_dev_stops_on_ctrl_c_and_keeps_its_data(functions: Path) -> None:
     ]
     assert (project / ".stepbase" / "env").stat().st_mode & 0o077 == 0
 
-    with running_dev(project, "--reset") as (process, mark):
+    # The shell that sourced the addresses still has that of the stopped database.
+    written = (project / ".stepbase" / "env").read_text().splitlines()
+    variables = dict(line.split("=", 1) for line in written)
+    with running_dev(project, "--reset", **variables) as (process, mark):
         assert "0 already there" in read_until(process, "ready;")
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=20)

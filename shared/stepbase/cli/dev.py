@@ -61,6 +61,8 @@ def command(
     from stepbase.local.errors import LocalError
     from stepbase.local.stack import Plan
 
+    if database_url is not None and dev.is_own(data, database_url):
+        database_url = None
     plan = Plan(
         functions=functions,
         database_url=database_url,

@@ -215,14 +215,15 @@ class Audit:
         sums: Counter[str] = Counter()
         for row in self.books["transactions"]:
             sums[row["user"]] += row["amount"]
-        for user in sorted({*balances, *wanted, *sums}):
+        users = sorted({*balances, *wanted, *sums})
+        for user in users:
             balance = balances.get(user, 0)
             if balance != wanted[user]:
                 self._say("wrong", f"wallet {user}", f"holds {balance}, not {wanted[user]}")
             elif balance != sums[user]:
                 text = f"holds {balance}, but its transactions add up to {sums[user]}"
                 self._say("wrong", f"wallet {user}", text)
-        self.totals["wallets"] = len(balances)
+        self.totals["customers"] = len(users)
 
     def _check_strangers(self) -> None:
         """Nothing may be there for a purchase that was never planned."""

@@ -49,7 +49,7 @@ class Options:
     data: Path
     sample: int | None = 500
     seed: int = 1
-    delay: float = 4.0
+    delay: float = 6.0
 
 
 class Play:

@@ -39,8 +39,7 @@ async def _run(play: Play, terminal: Terminal, *, keep: bool, as_json: bool) -> 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     terminal.title(
-        "stepbase demo: real purchases become awards in wallets, each exactly once, "
-        "though processes are killed"
+        "stepbase demo: real purchases become awards, each exactly once, though processes are killed"
     )
     async with play.stage() as stack:
         report = await play.run(stack)

@@ -32,7 +32,7 @@ class Story:
     """
 
     def __init__(
-        self, shop: Shop, owner: Connection, entries: Sequence[Entry], *, window: int = 100
+        self, shop: Shop, owner: Connection, entries: Sequence[Entry], *, window: int = 60
     ) -> None:
         self.books = Books(owner)
         self._shop = shop

@@ -78,7 +78,7 @@ class Terminal:
         self._console.print(
             f"\n{totals['runs_completed']:,} award runs completed, {totals['runs_skipped']:,} of them "
             f"without an award because they saw the refund; {totals['runs_cancelled']:,} were cancelled "
-            f"by a refund. {totals['wallets']:,} wallets compared.",
+            f"by a refund. {totals['customers']:,} customers' wallets compared.",
             highlight=False,
         )
         if report["ok"]:
@@ -137,7 +137,7 @@ def _summary(standing: Standing) -> str:
 
 
 def _table(report: Mapping[str, Any]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_footer=True, show_edge=False, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_footer=True, show_edge=False, padding=(0, 1, 0, 0))
     totals = report["totals"]
     table.add_column("\nMerchant", "all")
     table.add_column("\nRate", justify="right")

@@ -45,9 +45,7 @@ async def serving(settings: Settings) -> AsyncIterator[tuple[Engine, int, uvicor
         StoreError: If the database is away or has no fitting schema.
     """
     check_address(settings)
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listening = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
-    with listening:
+    with _listening(settings.host, settings.port) as listening:
         async with Engine(settings) as engine:
             server = uvicorn.Server(
                 uvicorn.Config(
@@ -68,6 +66,20 @@ async def serving(settings: Settings) -> AsyncIterator[tuple[Engine, int, uvicor
             finally:
                 server.should_exit = True
                 await task
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is named because asyncio switches off Nagle's delay only then.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(2048)
+    except OSError:
+        listening.close()
+        raise
+    return listening
 
 
 async def main(settings: Settings) -> None:

@@ -48,6 +48,18 @@ def run(plan: Plan, console: Console) -> None:
     asyncio.run(_run(plan, console))
 
 
+def is_own(data: Path, database_url: str) -> bool:
+    """Say whether a `DATABASE_URL` is the one an earlier `stepbase dev` wrote for this project.
+
+    A shell that sourced it still has it when the stack is started again.
+    """
+    try:
+        lines = (data / _ENVIRONMENT_FILE).read_text("utf-8").splitlines()
+    except OSError:
+        return False
+    return f"DATABASE_URL={database_url}" in lines
+
+
 def forget(data: Path) -> None:
     """Remove the cluster under `data`, wherever its folder's link leads; the keys stay.
 

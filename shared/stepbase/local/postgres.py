@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-from stepbase import clock
+from stepbase import clock, config
 from stepbase.local.account import Account, scratch_folder, server_account
 from stepbase.local.binaries import Binaries, find_binaries
 from stepbase.local.errors import PostgresStartError
@@ -54,7 +54,7 @@ class Cluster:
         settings: Mapping[str, str] | None = None,
         binaries: Binaries | None = None,
     ) -> None:
-        self.binaries = binaries or find_binaries()
+        self.binaries = binaries or find_binaries(config.pg_bin())
         self._account: Account = server_account()
         self._given = folder
         self._home: Path | None = None

@@ -91,7 +91,7 @@ class Piece:
         self._wanted = True
         try:
             exited = await self._spawn()
-        except ChildError:
+        except BaseException:
             self._wanted = False
             raise
         self._keeper = asyncio.create_task(self._keep(exited))

@@ -256,7 +256,7 @@ class Stack:
         if self.plan.data is None:
             self._temporary = Path(tempfile.mkdtemp(prefix="stepbase-"))
             self._watchdog.guard_folder(self._temporary)
-        self._keys = await asyncio.to_thread(Keys.load, self._home / "keys.json")
+        self._keys = Keys.load(self._home / "keys.json")
         if self.plan.database_url is None:
             await self._start_cluster()
         files = self.plan.migrations

@@ -21,7 +21,9 @@ from stepbase.sdk.event import Event, from_payload
 from stepbase.sdk.fault import CodedError, Fault, function_fault
 from stepbase.sdk.function import Function
 from stepbase.sdk.replay import Decision, Place, Replay, StepOp
-from stepbase.sdk.step import Parked, Step, SyncStep, answer
+from stepbase.sdk.step import Parked, Step
+from stepbase.sdk.sync_step import SyncStep
+from stepbase.sdk.work import answer
 
 logger = logging.getLogger("stepbase.sdk.execution")
 

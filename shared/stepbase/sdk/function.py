@@ -4,7 +4,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from stepbase.errors import DefinitionError
@@ -263,10 +263,13 @@ def _wants(handler: Callable[..., Any], what: str) -> tuple[str, ...]:
 
 def _check_step_annotation(handler: Callable[..., Any], what: str) -> None:
     """A sync handler with the async `Step` would never await its steps, so refuse it here."""
-    try:
-        kind = getattr(get_type_hints(handler).get("step"), "__name__", None)
-    except (NameError, TypeError, AttributeError):
-        kind = None  # names that exist only for the type checker
+    annotation = getattr(handler, "__annotations__", {}).get("step")
+    if isinstance(annotation, str):
+        try:
+            annotation = typed.resolve(annotation, handler)
+        except NameError:
+            pass  # a name that exists only for the type checker: its last part tells
+    kind = getattr(annotation, "__name__", str(annotation).rpartition(".")[2])
     is_async = inspect.iscoroutinefunction(handler)
     if kind == "Step" and not is_async:
         raise DefinitionError(

@@ -101,7 +101,7 @@ def sync(
         return _in_band(site, url, functions)
     answer = yield from _register(site, request, url, functions)
     if any("stepbase" in each for each in functions) and "x-stepbase" not in answer.headers:
-        logger.warning("engine=EngineOptions(…) is ignored: this server is not stepbase's engine")
+        logger.warning("engine=EngineOptions(…) is ignored by this server")
     return _relay(answer, settings)
 
 

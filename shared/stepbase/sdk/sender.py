@@ -124,7 +124,13 @@ def _event_text(event: Event[Any]) -> str:
         fields["user"] = dict(event.user)
     if event.v is not None:
         fields["v"] = event.v
-    return f'{dumps(fields)[:-1]},"data":{data}}}'
+    text = f'{dumps(fields)[:-1]},"data":{data}}}'
+    if len(text.encode()) > names.MAX_EVENT_BYTES:
+        raise SendError(
+            f'event "{event.name}" has {len(text.encode())} bytes, {names.MAX_EVENT_BYTES} are allowed '
+            "(256 KiB on some Inngest plans): store the data and send a reference"
+        )
+    return text
 
 
 def _ids(answer: Answer) -> list[str]:

@@ -9,13 +9,14 @@ walked in Python. pydantic is loaded when a type asks for it.
 """
 
 import json
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache, partial
-from types import NoneType
+from types import FunctionType, NoneType
 from typing import Any, Final
 from uuid import UUID
 
@@ -25,7 +26,7 @@ from stepbase.sdk.fault import CodedError
 from stepbase.supabase.call import MAX_SAFE_INTEGER
 from stepbase.supabase.call import UNTYPED as UNTYPED
 
-_SUSPICIOUS: Final = re.compile(r"\d{16}|\\u0000")
+_SUSPICIOUS: Final = re.compile(r"(?<![.\d])\d{16}|\\u0000")
 _AS_IS: Final = frozenset({UNTYPED, Any, object, str, bool, None, NoneType, dict, list})
 
 
@@ -83,17 +84,12 @@ def encode(value: object, returns: object, what: str) -> str:
     try:
         text = _encode(value)
         size = len(text.encode())
+        is_suspicious = _SUSPICIOUS.search(text) is not None
     except (TypeError, ValueError, _Refused, RecursionError):
-        try:
-            text = _encode(_walk(value, returns, what, "$"))
-        except RecursionError:
-            raise _error(what, "$", "it is nested too deeply, or contains itself") from None
+        is_suspicious = True
+    if is_suspicious:
+        text = _encode_slowly(value, returns, what)
         size = len(text.encode())
-    else:
-        if _SUSPICIOUS.search(text):
-            walked = _walk(value, returns, what, "$")
-            text = _encode(walked)
-            _check_big_integers_return(value, walked, returns, what)
     if size > names.MAX_STEP_OUTPUT_BYTES:
         raise CodedError(
             f"{what} returned {size} bytes of JSON, {names.MAX_STEP_OUTPUT_BYTES} are allowed: "
@@ -103,29 +99,62 @@ def encode(value: object, returns: object, what: str) -> str:
     return text
 
 
-def _walk(value: Any, returns: object, what: str, path: str) -> Any:
-    """Copy a value as plain JSON, refusing with the path what must not leave."""
-    if value is None or value is True or value is False:
-        return value
-    if isinstance(value, str):
-        return _check_text(value, what, path)
-    if isinstance(value, int):
-        return _check_integer(int(value), returns, what, path)
-    if isinstance(value, float):
-        if value != value or value in (float("inf"), float("-inf")):
-            raise _error(what, path, f"{value} is not a JSON number; return None or a string")
-        return value
-    if isinstance(value, Mapping):
-        return {
-            _key(key, what, path): _walk(item, returns, what, f"{path}.{key}")
-            for key, item in value.items()
-        }
-    if isinstance(value, list | tuple):
-        return [_walk(item, returns, what, f"{path}[{i}]") for i, item in enumerate(value)]
+def _encode_slowly(value: object, returns: object, what: str) -> str:
+    walk = _Walk(what, is_plain(returns))
     try:
-        return _walk(_plain(value), returns, what, path)
-    except _Refused as error:
-        raise _error(what, path, str(error)) from None
+        walked = walk.copy(value, "$")
+    except RecursionError:
+        raise _error(what, "$", "it is nested too deeply, or contains itself") from None
+    text = _encode(walked)
+    if walk.has_big_integers and decode(json.loads(text), returns, what) != value:
+        raise _error(what, "$", "an integer beyond 2^53 does not come back through its annotation")
+    return text
+
+
+class _Walk:
+    """Copies a value as plain JSON, refusing with the path what must not leave."""
+
+    def __init__(self, what: str, is_untyped: bool) -> None:
+        self._what = what
+        self._is_untyped = is_untyped
+        self.has_big_integers = False
+
+    def copy(self, value: Any, path: str) -> Any:
+        if value is None or value is True or value is False:
+            return value
+        if isinstance(value, str):
+            return _check_text(value, self._what, path)
+        if isinstance(value, int):
+            return self._integer(int(value), path)
+        if isinstance(value, float):
+            if not math.isfinite(value):
+                problem = f"{value} is not a JSON number; return None or a string"
+                raise _error(self._what, path, problem)
+            return value
+        if isinstance(value, Mapping):
+            return {
+                _key(key, self._what, path): self.copy(item, f"{path}.{key}")
+                for key, item in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [self.copy(item, f"{path}[{i}]") for i, item in enumerate(value)]
+        try:
+            return self.copy(_plain(value), path)
+        except _Refused as error:
+            raise _error(self._what, path, str(error)) from None
+
+    def _integer(self, value: int, path: str) -> int | str:
+        if -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER:
+            return value
+        if self._is_untyped:
+            raise _error(
+                self._what,
+                path,
+                f"the integer {value} is beyond 2^53, where JSON readers lose digits: annotate the "
+                "return type (-> int, or a model with an int field), or return a string",
+            )
+        self.has_big_integers = True
+        return str(value)
 
 
 def _key(key: Any, what: str, path: str) -> Any:
@@ -152,31 +181,6 @@ def _check_text(text: str, what: str, path: str) -> str:
             what, path, "the string contains a lone surrogate (half a character); it is not UTF-8"
         ) from None
     return text
-
-
-def _check_integer(value: int, returns: object, what: str, path: str) -> int | str:
-    if -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER:
-        return value
-    if is_plain(returns):
-        raise _big_integer(what, path, value)
-    return str(value)
-
-
-def _big_integer(what: str, path: str, value: int) -> CodedError:
-    return _error(
-        what,
-        path,
-        f"the integer {value} is beyond 2^53, where JSON readers lose digits: annotate the return "
-        "type (-> int, or a model with an int field), or return a string",
-    )
-
-
-def _check_big_integers_return(value: Any, walked: Any, returns: object, what: str) -> None:
-    """Make sure that integers sent as strings come back as integers through the annotation."""
-    if is_plain(returns):
-        return
-    if decode(json.loads(_encode(walked)), returns, what) != value:
-        raise _error(what, "$", "an integer beyond 2^53 does not come back through its annotation")
 
 
 def _error(what: str, path: str, problem: str) -> CodedError:
@@ -245,33 +249,49 @@ def returns_of(function: Any) -> Any:
     Raises:
         DefinitionError: If it is written as text that names nothing.
     """
-    while isinstance(function, partial):
-        function = function.func
-    function = getattr(function, "__func__", function)
-    annotations = getattr(function, "__annotations__", None)
-    if not isinstance(annotations, dict):
-        function = type(function).__call__
-        annotations = getattr(function, "__annotations__", None) or {}
+    if type(function) is not FunctionType:
+        while isinstance(function, partial):
+            function = function.func
+        function = getattr(function, "__func__", function)
+        if not isinstance(getattr(function, "__annotations__", None), dict):
+            function = type(function).__call__
+    annotations = getattr(function, "__annotations__", None) or {}
     found = annotations.get("return", UNTYPED)
-    return _resolve(found, function) if isinstance(found, str) else found
+    if not isinstance(found, str):
+        return _awaited(found)
+    try:
+        return _awaited(resolve(found, function))
+    except NameError as error:
+        raise DefinitionError(
+            f'the return annotation "{found}" of {getattr(function, "__qualname__", function)} cannot '
+            f"be resolved ({error}): import it at run time, or pass returns=…"
+        ) from error
 
 
-def _resolve(text: str, function: Any) -> Any:
+def _awaited(annotation: Any) -> Any:
+    """Return what awaiting gives, for functions that return an awaitable without being async."""
+    if getattr(annotation, "__origin__", None) in (Awaitable, Coroutine):
+        return annotation.__args__[-1]
+    return annotation
+
+
+def resolve(text: str, function: Any) -> Any:
+    """Return what an annotation of a function, written as text, stands for.
+
+    Each is resolved alone: others may name what exists for the type checker only.
+
+    Raises:
+        NameError: If it names something that is not there.
+    """
+    import types
     import typing
 
     code = getattr(function, "__code__", None)
     cells = getattr(function, "__closure__", None) or ()
-    local = dict(
-        zip(getattr(code, "co_freevars", ()), (_content(cell) for cell in cells), strict=False)
-    )
-    try:
-        hints = typing.get_type_hints(function, localns=local)
-    except NameError as error:
-        raise DefinitionError(
-            f'the return annotation "{text}" of {getattr(function, "__qualname__", function)} cannot be '
-            f"resolved ({error}): import it at run time, or pass returns=…"
-        ) from error
-    return hints.get("return", UNTYPED)
+    freevars = getattr(code, "co_freevars", ())
+    local = dict(zip(freevars, (_content(cell) for cell in cells), strict=False))
+    holder = types.SimpleNamespace(__annotations__={"it": text})
+    return typing.get_type_hints(holder, getattr(function, "__globals__", {}), local)["it"]
 
 
 def _content(cell: Any) -> Any:

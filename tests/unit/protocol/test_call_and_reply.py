@@ -20,7 +20,7 @@ SDK = {"x-inngest-sdk": "x"}
 def recorded() -> list[Any]:
     """Return every recorded exchange between the server and a function."""
     found = []
-    for path in sorted(FOLDER.glob("*.json")):
+    for path in sorted([*FOLDER.glob("[0-9]*.json"), *FOLDER.glob("scenario-*.json")]):
         raw = json.loads(path.read_text())
         exchanges = raw.get("exchanges") or raw.get("sdk_calls") or [raw]
         found += [each for each in exchanges if "fnId=" in each.get("request", {}).get("path", "")]

@@ -129,6 +129,7 @@ def test_no_events_are_sent_without_a_request(monkeypatch: pytest.MonkeyPatch) -
         ([Event("a", {"n": float("nan")})], {}, "$.n: nan"),
         ([Event("a", {"n": "\x00"})], {}, "$.n: the string contains a NUL"),
         ([Event("a", [1])], {}, "its data must be a JSON object, got [1]"),
+        ([Event("a", {"x": "y" * 3 * 1024 * 1024})], {}, "3145728 are allowed"),
         ([Event("a")] * 5001, {}, "5001 events in one send, 5000 are allowed"),
         ([Event("a")], {"INNGEST_DEV": "0"}, "no event key: set INNGEST_EVENT_KEY"),
     ],

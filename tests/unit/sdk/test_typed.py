@@ -2,6 +2,7 @@
 
 import enum
 import json
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -141,6 +142,29 @@ def test_return_annotations_are_found() -> None:
 def test_an_annotation_that_names_nothing_is_refused() -> None:
     with pytest.raises(DefinitionError, match="import it at run time"):
         returns_of(unresolved)
+
+
+def test_an_awaitable_is_annotated_by_what_it_gives() -> None:
+    def lazily() -> Awaitable[int]:
+        raise NotImplementedError
+
+    def later() -> "Coroutine[Any, Any, str]":
+        raise NotImplementedError
+
+    assert returns_of(lazily) is int
+    assert returns_of(later) is str
+
+
+def test_other_annotations_need_not_be_there() -> None:
+    def typed_for_the_checker(event: "Nowhere") -> "list[int]":  # type: ignore[name-defined]  # noqa: F821  # the point
+        return []
+
+    assert returns_of(typed_for_the_checker) == list[int]
+
+
+@pytest.mark.parametrize("value", [0.1234567890123456, [1e-300, 1.7976931348623157e308]])
+def test_long_fractions_are_kept(value: Any) -> None:
+    assert json.loads(encode(value, UNTYPED, "x")) == value
 
 
 def test_unhashable_annotations_are_not_plain() -> None:

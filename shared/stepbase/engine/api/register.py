@@ -42,7 +42,9 @@ async def post_register(request: Request) -> Response:
             # Names this answer only; nothing is looked up by it.
             "sync_id": str(uuid.uuid4()),  # noqa: TID251
             "app_id": str(app_id),
-        }
+        },
+        # Tells our SDK that the options only this engine has are not wasted.
+        headers={"x-stepbase": "engine"},
     )
 
 

@@ -18,6 +18,7 @@ import asyncpg
 from stepbase import clock
 from stepbase.local.gateway import errors
 from stepbase.local.gateway.catalogue import Catalogue, load
+from stepbase.local.gateway.errors import ApiError
 from stepbase.local.gateway.table import Statement
 
 _log = logging.getLogger("stepbase.local.gateway")
@@ -228,6 +229,8 @@ class Database:
             try:
                 await connection.add_listener(_CHANNEL, self._forget)
                 self._forget()
+                with contextlib.suppress(ApiError):
+                    await self.catalogue()
                 await over.wait()
             except _BROKEN:
                 pass

@@ -1,0 +1,142 @@
+"""The `step` argument of plain `def` handlers.
+
+A step that is not finished runs in place; then the handler is left by `Suspend`. Its `finally` blocks run.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, ParamSpec, TypeVar, overload
+
+from stepbase import clock
+from stepbase.errors import Suspend
+from stepbase.sdk import typed, verbs
+from stepbase.sdk.event import Sendable, to_events
+from stepbase.sdk.replay import Decision
+from stepbase.sdk.verbs import Verb
+from stepbase.sdk.work import Steps, answer, perform
+from stepbase.supabase.call import RpcCall, prepare
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class SyncStep(Steps):
+    """Durable steps of a plain `def` handler: the methods of `Step`, without await."""
+
+    __slots__ = ()
+
+    @overload
+    def run(
+        self,
+        step_id: str,
+        function: Callable[..., Any],
+        *args: Any,
+        returns: type[T],
+        **kwargs: Any,
+    ) -> T: ...
+    @overload
+    def run(
+        self,
+        step_id: str,
+        function: Callable[P, Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T: ...
+    @overload
+    def run(
+        self, step_id: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+    def run(
+        self,
+        step_id: str,
+        function: Callable[..., Any],
+        *args: Any,
+        returns: Any = typed.UNTYPED,
+        **kwargs: Any,
+    ) -> Any:
+        """Run a function once, keep its result, and retry it on its own when it raises.
+
+        See `Step.run`.
+        """
+        return self._do(verbs.run(self._open(), step_id, function, args, kwargs, returns))
+
+    def sleep(self, step_id: str, duration: timedelta | str) -> None:
+        """Pause the run for a `timedelta` or ``"2h"``, at most 366 days; nothing is held meanwhile."""
+        self._do(verbs.sleep(self._open(), step_id, duration, clock.utcnow))
+
+    def sleep_until(self, step_id: str, when: datetime | str) -> None:
+        """Pause the run until an aware datetime or ISO 8601 time; a past one does not pause it."""
+        self._do(verbs.sleep_until(self._open(), step_id, when, clock.utcnow))
+
+    def send_event(self, step_id: str, events: Sendable | Sequence[Sendable]) -> list[str]:
+        """Send one event or several, once; returns the server's ids of them."""
+        send = self._sender.send_events_sync
+        return self._do(verbs.send_event(self._open(), step_id, to_events(events), send))
+
+    def patch(self, name: str) -> bool:
+        """Return True in runs that reach this code for the first time; see `Step.patch`."""
+        return self._do(verbs.patch(self._open(), name))
+
+    @overload
+    def rpc(
+        self,
+        call: RpcCall[T],
+        *,
+        id: str | None = None,
+        key: str | None = None,
+        as_user: Mapping[str, Any] | None = None,
+        timeout: timedelta | str | None = None,
+    ) -> T: ...
+    @overload
+    def rpc(
+        self,
+        call: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        id: str | None = None,
+        key: str | None = None,
+        returns: type[T],
+        as_user: Mapping[str, Any] | None = None,
+        timeout: timedelta | str | None = None,
+    ) -> T: ...
+    @overload
+    def rpc(
+        self,
+        call: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        id: str | None = None,
+        key: str | None = None,
+        as_user: Mapping[str, Any] | None = None,
+        timeout: timedelta | str | None = None,
+    ) -> Any: ...
+    def rpc(
+        self,
+        call: RpcCall[Any] | str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        id: str | None = None,
+        key: str | None = None,
+        returns: Any = typed.UNTYPED,
+        as_user: Mapping[str, Any] | None = None,
+        timeout: timedelta | str | None = None,
+    ) -> Any:
+        """Call an SQL function exactly once: its effect and its result are committed together.
+
+        See `Step.rpc`.
+        """
+        from stepbase.supabase import rpc
+
+        prepared = prepare(self._replay.run_id, call, args, key, returns, as_user, timeout)
+        return self._do(verbs.rpc(self._open(), id or prepared.function, prepared, rpc.call))
+
+    def _do(self, verb: Verb[T]) -> T:
+        try:
+            new = next(verb)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+        decision = answer(self._replay, new)
+        if decision is Decision.RUN:
+            self._replay.report(perform(self._replay, new))
+        raise Suspend

@@ -1,0 +1,132 @@
+"""Unfinished steps: what is decided about them, how their work is run, what is reported.
+
+Also the base of the two `step` arguments: what they share, and the rule that steps contain no steps.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
+from typing import Any, Protocol, TypeVar
+
+from stepbase.protocol.op import Opcode
+from stepbase.sdk import typed, verbs
+from stepbase.sdk.event import Event
+from stepbase.sdk.fault import CodedError, step_fault
+from stepbase.sdk.replay import Decision, Replay, StepOp
+from stepbase.sdk.verbs import NewStep
+
+T = TypeVar("T")
+
+_inside: ContextVar[str | None] = ContextVar("stepbase_inside_step", default=None)
+
+
+class Sender(Protocol):
+    """Sends events; an `App` does."""
+
+    async def send_events(self, events: Sequence[Event[Any]]) -> list[str]:
+        """Send on the running event loop."""
+
+    def send_events_sync(self, events: Sequence[Event[Any]]) -> list[str]:
+        """Send, blocking."""
+
+
+class Steps:
+    """What both faces share."""
+
+    __slots__ = ("_replay", "_sender")
+
+    def __init__(self, sender: Sender, replay: Replay) -> None:
+        self._sender = sender
+        self._replay = replay
+
+    def idempotency_key(self, name: str) -> str:
+        """Return a key for another system (payments, mail) that stays the same over replays and retries.
+
+        Args:
+            name: Tells several keys of one run apart, e.g. ``"charge"``.
+        """
+        return verbs.stable_key(self._replay.run_id, f"key:{name}")
+
+    def _open(self) -> Replay:
+        outer = _inside.get()
+        if outer is not None:
+            raise CodedError(
+                f'a step was called inside step "{outer}": steps cannot contain steps. '
+                "Call it from the handler, after that step",
+                "step_nested",
+            )
+        return self._replay
+
+
+def answer(replay: Replay, new: NewStep) -> Decision:
+    """Decide about an unfinished step, and report it if the server is to do the rest."""
+    decision = replay.decide(new.place, new.opcode)
+    if decision is Decision.REPORT:
+        planned = new.opcode is Opcode.STEP_RUN
+        opcode = Opcode.STEP_PLANNED if planned else new.opcode
+        replay.report(StepOp(new.place, opcode, new.name, new.opts))
+    return decision
+
+
+def perform(replay: Replay, new: NewStep) -> StepOp:
+    """Run an unfinished step's work and return the op that tells how it went."""
+    token = _inside.set(new.place.step_id)
+    try:
+        value = _work_of(new)()
+        if inspect.isawaitable(value):
+            import asyncio
+
+            value = asyncio.run(_await(value))
+        return _succeeded(new, value)
+    except Exception as error:
+        return _failed(replay, new, error)
+    finally:
+        _inside.reset(token)
+
+
+async def perform_async(replay: Replay, new: NewStep) -> StepOp:
+    """Run an unfinished step's work on the event loop; plain functions run in a thread."""
+    token = _inside.set(new.place.step_id)
+    try:
+        work = _work_of(new)
+        if inspect.iscoroutinefunction(work):
+            value = await work()
+        else:
+            import asyncio
+
+            value = await asyncio.to_thread(work)
+            if inspect.isawaitable(value):
+                value = await value
+        return _succeeded(new, value)
+    except Exception as error:
+        return _failed(replay, new, error)
+    finally:
+        _inside.reset(token)
+
+
+async def _await(value: Awaitable[T]) -> T:
+    return await value
+
+
+def _work_of(new: NewStep) -> Callable[[], Any]:
+    if new.work is None:
+        raise AssertionError("only steps with work are run here")
+    return new.work
+
+
+def _succeeded(new: NewStep, value: object) -> StepOp:
+    what = f'step "{new.place.step_id}"'
+    if new.is_raw:
+        value = typed.decode(value, new.returns, what)
+    data = typed.encode(value, new.returns, what)
+    return StepOp(new.place, Opcode.STEP_RUN, new.name, new.opts, data)
+
+
+def _failed(replay: Replay, new: NewStep, error: Exception) -> StepOp:
+    # As TypeScript: errors inside a step fail the step, never the whole run (docs/protocol.md, errors).
+    what = step_fault(error)
+    is_final = what.no_retry or replay.is_last_attempt
+    replay.no_retry = what.no_retry
+    replay.retry_after = None if is_final else what.retry_after
+    opcode = Opcode.STEP_FAILED if is_final else Opcode.STEP_ERROR
+    return StepOp(new.place, opcode, new.name, new.opts, error=what.error)
