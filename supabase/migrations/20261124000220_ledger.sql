@@ -31,10 +31,9 @@ create table stepbase.ledger (
 
 -- ledger_prune: the oldest first.
 create index ledger_by_age on stepbase.ledger using brin (created_at);
--- Calls of a run, for its history.
-create index ledger_by_run on stepbase.ledger (run_id);
 
-comment on table stepbase.ledger is 'Calls that were made, by key, with their results: what makes them happen once.';
+comment on table stepbase.ledger is
+  'Calls that were made, by key, with their results: what makes them happen once.';
 
 create table stepbase.callable_schemas (
   schema_name text primary key
@@ -239,7 +238,8 @@ begin
       else format('pg_catalog.to_json(%s)', v_value)
     end;
   end if;
-  return format('select (%s)::text from %s', v_value, concat_ws(' cross join lateral ', v_from, v_call || ' as r'));
+  return format('select (%s)::text from %s',
+    v_value, concat_ws(' cross join lateral ', v_from, v_call || ' as r'));
 end
 $$;
 
