@@ -24,14 +24,14 @@ create or replace function stepbase._finish(
   p_runs text[], p_status text[], p_output text[], p_error text[], p_now timestamptz
 ) returns void
 language plpgsql security invoker set search_path = ''
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
 as $$
 begin
   update stepbase.runs r
     set status = u.status, output = u.output::json, error = u.error::json, ended_at = p_now,
         started_at = coalesce(r.started_at, p_now)
     from unnest(p_runs, p_status, p_output, p_error) as u (run_id, status, output, error)
-    where r.run_id = u.run_id;
+    where r.run_id = u.run_id and r.run_id = any (p_runs);
   delete from stepbase.queue q where q.run_id = any (p_runs);
   delete from stepbase.pauses p where p.run_id = any (p_runs);
 end
@@ -42,7 +42,8 @@ $$;
 -- Locks: the run rows in order.
 create or replace function stepbase.cancel(p_runs text[], p_cause text) returns setof text
 language plpgsql security invoker set search_path = ''
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+set enable_nestloop = on set jit = off
 as $$
 declare
   v_live text[];
@@ -70,7 +71,8 @@ create or replace function stepbase._candidates(
   p_event text, p_name text, p_payload jsonb, p_now timestamptz
 ) returns table (run_id text, hash text, is_exact boolean)
 language plpgsql stable security invoker set search_path = ''
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+set enable_nestloop = on set jit = off
 as $$
 begin
   return query
@@ -84,30 +86,34 @@ begin
       )
       from paths where paths.path is not null
     )
-    select p.run_id, p.hash, p.residual is null and p.path <> ''
-      from paths
+    select p.run_id, p.hash, p.residual is null
+      from (
+        select paths.path, stepbase.canon(p_payload #> string_to_array(paths.path, '.')) as value
+          from paths where paths.path <> '' offset 0
+      ) keys
       cross join lateral (
-        select case when paths.path = '' then null
-                    else stepbase.canon(p_payload #> string_to_array(paths.path, '.')) end as value
-      ) v
-      join stepbase.pauses p
-        on p.event_name = p_name and p.path = paths.path
-       and (p.path = '' or p.value = v.value)
-      where paths.path is not null
-        and p.expires_at > p_now
-        and not (p_event = any (p.own_events));
+        -- offset 0 keeps this a look-up by all three columns, whatever the planner believes.
+        select * from stepbase.pauses p
+          where p.event_name = p_name and p.path = keys.path and p.value = keys.value offset 0
+      ) p
+      where p.expires_at > p_now and not (p_event = any (p.own_events))
+    union all
+    select p.run_id, p.hash, false
+      from stepbase.pauses p
+      where p.event_name = p_name and p.path = ''
+        and p.expires_at > p_now and not (p_event = any (p.own_events));
 end
 $$;
 
--- Leaves the rest of a pause's condition to an engine, as one `match` item per pause and event.
+-- Leaves the rest of pauses' conditions to an engine, as one `match` item per pause and event.
 create or replace function stepbase._check_later(
-  p_event text, p_runs text[], p_hashes text[], p_now timestamptz
+  p_events text[], p_runs text[], p_hashes text[], p_now timestamptz
 ) returns void
 language sql security invoker set search_path = ''
 as $$
   insert into stepbase.queue (run_id, job, kind, step, ready, score)
-    select u.run_id, 'match:' || p_event || ':' || u.hash, 'match', u.hash, true, p_now
-      from unnest(p_runs, p_hashes) as u (run_id, hash)
+    select u.run_id, 'match:' || u.event || ':' || u.hash, 'match', u.hash, true, p_now
+      from unnest(p_events, p_runs, p_hashes) as u (event, run_id, hash)
     on conflict do nothing
 $$;
 
@@ -118,37 +124,44 @@ create or replace function stepbase._match(
   p_ids text[], p_names text[], p_payloads text[], p_now timestamptz
 ) returns setof text
 language plpgsql security invoker set search_path = ''
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+set enable_nestloop = on set jit = off
 as $$
 declare
   v_names text[];
   v_event record;
+  v_exact text[] := '{}';
+  v_events text[] := '{}';
   v_runs text[] := '{}';
-  v_open_runs text[];
-  v_open_hashes text[];
+  v_hashes text[] := '{}';
 begin
   select array_agg(n.name) into v_names
     from (select distinct u.name from unnest(p_names) as u (name)) n
-    where exists (select from stepbase.pauses p where p.event_name = n.name);
+    where (select true from stepbase.pauses p where p.event_name = n.name limit 1);
   if v_names is null then
     return;
   end if;
   for v_event in
-    select u.id, u.name, u.payload
+    select u.id, c.run_id, c.hash, c.is_exact
       from unnest(p_ids, p_names, p_payloads) as u (id, name, payload)
+      cross join lateral stepbase._candidates(u.id, u.name, u.payload::jsonb, p_now) c
       where u.name = any (v_names)
   loop
-    select v_runs || coalesce(array_agg(c.run_id) filter (where c.is_exact), '{}'),
-           coalesce(array_agg(c.run_id) filter (where not c.is_exact), '{}'),
-           coalesce(array_agg(c.hash) filter (where not c.is_exact), '{}')
-      into v_runs, v_open_runs, v_open_hashes
-      from stepbase._candidates(v_event.id, v_event.name, v_event.payload::jsonb, p_now) c;
-    perform stepbase._check_later(v_event.id, v_open_runs, v_open_hashes, p_now);
+    if v_event.is_exact then
+      v_exact := v_exact || v_event.run_id;
+    else
+      v_events := v_events || v_event.id;
+      v_runs := v_runs || v_event.run_id;
+      v_hashes := v_hashes || v_event.hash;
+    end if;
   end loop;
-  if cardinality(v_runs) > 0 then
+  if cardinality(v_events) > 0 then
+    perform stepbase._check_later(v_events, v_runs, v_hashes, p_now);
+  end if;
+  if cardinality(v_exact) > 0 then
     return query
       select stepbase.cancel(
-        v_runs, '{"name":"Cancelled","message":"an event matched cancel_on"}'
+        v_exact, '{"name":"Cancelled","message":"an event matched cancel_on"}'
       );
   end if;
 end

@@ -29,15 +29,19 @@ create or replace function stepbase.settle(
   a_call integer[], a_hash text[], a_attempt smallint[], a_http integer[], a_error text[]
 ) returns table (call integer, outcome text, gen integer)
 language plpgsql security invoker set search_path = ''
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
 as $$
 declare
   v_now timestamptz := stepbase.now();
   v_mine integer[];
+  v_woken text[] := array_remove(c_woken, null);
   v_ended integer[];
 begin
   perform 1 from stepbase.runs r
     where r.run_id = any (c_run) order by r.run_id for no key update;
+
+  -- Beside every join stands `= any (c_run)`: a look-up by key and a hash join with the arrays,
+  -- whatever the planner believes about the size of the tables (it often plans while they are empty).
 
   -- The fence: writing the item is what shows that it is still held. Whoever leases it meanwhile
   -- either comes first, and then nothing below happens, or finds it as it is left here.
@@ -59,13 +63,15 @@ begin
                    end
       from unnest(c_run, c_job, c_gen) with ordinality as u (run_id, job, gen, i)
       where c_verdict[u.i] in ('c', 'q', 't')
-        and q.run_id = u.run_id and q.job = u.job and q.owner = p_owner and q.gen = u.gen
+        and q.run_id = u.run_id and q.job = u.job and q.run_id = any (c_run)
+        and q.owner = p_owner and q.gen = u.gen
       returning u.i::int
   ), gone as (
     delete from stepbase.queue q
       using unnest(c_run, c_job, c_gen) with ordinality as u (run_id, job, gen, i)
       where c_verdict[u.i] in ('d', 'e')
-        and q.run_id = u.run_id and q.job = u.job and q.owner = p_owner and q.gen = u.gen
+        and q.run_id = u.run_id and q.job = u.job and q.run_id = any (c_run)
+        and q.owner = p_owner and q.gen = u.gen
       returning u.i::int
   )
   select coalesce(array_agg(x.i), '{}') into v_mine
@@ -81,18 +87,20 @@ begin
              case when s.status in ('done', 'failed') then v_now end
         from unnest(s_call, s_hash, s_name, s_op, s_status, s_memo, s_attempt) with ordinality
           as s (call, hash, name, op, status, memo, attempt, i)
-        join stepbase.runs r on r.run_id = c_run[s.call]
+        join stepbase.runs r on r.run_id = c_run[s.call] and r.run_id = any (c_run)
         where s.call = any (v_mine)
-          and not exists (
-            select from stepbase.steps k where k.run_id = c_run[s.call] and k.hash = s.hash
-          );
+          and (
+            select k.hash from stepbase.steps k where k.run_id = c_run[s.call] and k.hash = s.hash
+          ) is null;
   end if;
 
-  update stepbase.steps k
-    set status = 'done', ended_at = v_now
-    from unnest(v_mine) as m (i)
-    where c_woken[m.i] is not null and k.run_id = c_run[m.i] and k.hash = c_woken[m.i]
-      and k.status = 'sleeping';
+  if cardinality(v_woken) > 0 then
+    update stepbase.steps k
+      set status = 'done', ended_at = v_now
+      from unnest(v_mine) as m (i)
+      where k.run_id = c_run[m.i] and k.hash = c_woken[m.i] and k.status = 'sleeping'
+        and k.run_id = any (c_run) and k.hash = any (v_woken);
+  end if;
 
   if cardinality(a_call) > 0 then
     insert into stepbase.attempts (run_id, hash, attempt, at, http_status, error)
@@ -123,12 +131,12 @@ begin
         ) n on n.call = m.i
         group by c_run[m.i]
     ) t
-    where r.run_id = t.run_id and r.ended_at is null;
+    where r.run_id = t.run_id and r.run_id = any (c_run) and r.ended_at is null;
 
   insert into stepbase.queue (run_id, job, kind, step, ready, score, due_at)
     select c_run[m.i], 'deadline:finish', 'deadline', 'finish', false, v_now, r.deadline_at
       from unnest(v_mine) as m (i)
-      join stepbase.runs r on r.run_id = c_run[m.i]
+      join stepbase.runs r on r.run_id = c_run[m.i] and r.run_id = any (c_run)
       where c_finish[m.i] is not null and c_called[m.i] is not null and c_verdict[m.i] <> 'e'
     on conflict do nothing;
 
@@ -154,6 +162,6 @@ begin
       from unnest(c_run, c_job, c_gen, c_verdict) with ordinality as u (run_id, job, gen, verdict, i)
       left join stepbase.queue q
         on u.verdict = 'c' and q.run_id = u.run_id and q.job = u.job and q.owner = p_owner
-       and q.gen = u.gen + 1;
+       and q.gen = u.gen + 1 and q.run_id = any (c_run);
 end
 $$;
