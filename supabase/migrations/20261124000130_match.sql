@@ -18,6 +18,15 @@ as $$
     ) v
 $$;
 
+-- Says whether a run waits for anything in parallel to its next call.
+create or replace function stepbase._has_open_step(p_run text) returns boolean
+language sql stable security invoker set search_path = '' set enable_seqscan = off
+as $$
+  select exists (
+    select from stepbase.steps k where k.run_id = p_run and k.status not in ('done', 'failed')
+  )
+$$;
+
 -- Closes open steps: stores how they ended, and removes what they waited with (their queue item and
 -- pause). When the last open step of a run is closed, the parked call (`main`) becomes ready; in a race every
 -- closed step but the last makes a call of its own ready. The first outcome of a step stays: one that is closed already is passed over.
@@ -26,7 +35,7 @@ create or replace function stepbase._close_steps(
   p_runs text[], p_hashes text[], p_status text[], p_memos text[], p_now timestamptz
 ) returns void
 language plpgsql security invoker set search_path = ''
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
 as $$
 declare
   v_runs text[];
@@ -44,11 +53,14 @@ begin
                 as x (run_id, hash, status, memo, i)
               order by x.run_id, x.hash, x.i
           ) x
-          join stepbase.runs r on r.run_id = x.run_id and r.ended_at is null
+          join stepbase.runs r
+            on r.run_id = x.run_id and r.ended_at is null and r.run_id = any (p_runs)
           join stepbase.steps o
             on o.run_id = x.run_id and o.hash = x.hash and o.status not in ('done', 'failed')
+           and o.run_id = any (p_runs) and o.hash = any (p_hashes)
       ) u
       where k.run_id = u.run_id and k.hash = u.hash
+        and k.run_id = any (p_runs) and k.hash = any (p_hashes)
       returning k.run_id, k.hash
   )
   select array_agg(c.run_id), array_agg(c.hash) into v_runs, v_hashes from closed c;
@@ -57,10 +69,12 @@ begin
   end if;
   delete from stepbase.pauses p
     using unnest(v_runs, v_hashes) as c (run_id, hash)
-    where p.run_id = c.run_id and p.hash = c.hash;
+    where p.run_id = c.run_id and p.hash = c.hash
+      and p.run_id = any (v_runs) and p.hash = any (v_hashes);
   delete from stepbase.queue q
     using unnest(v_runs, v_hashes) as c (run_id, hash)
-    where q.run_id = c.run_id and q.job = c.hash;
+    where q.run_id = c.run_id and q.job = c.hash
+      and q.run_id = any (v_runs) and q.job = any (v_hashes);
   update stepbase.runs r
     set step_count = r.step_count + t.steps,
         state_bytes = r.state_bytes + t.bytes,
@@ -69,14 +83,11 @@ begin
       select c.run_id, count(*)::int as steps,
              sum((select coalesce(octet_length(k.memo::text), 0) from stepbase.steps k
                     where k.run_id = c.run_id and k.hash = c.hash))::int as bytes,
-             exists (
-               select from stepbase.steps k
-                 where k.run_id = c.run_id and k.status not in ('done', 'failed')
-             ) as is_open
+             stepbase._has_open_step(c.run_id) as is_open
         from unnest(v_runs, v_hashes) as c (run_id, hash)
         group by c.run_id
     ) t
-    where r.run_id = t.run_id;
+    where r.run_id = t.run_id and r.run_id = any (v_runs);
   update stepbase.queue q
     set ready = true, due_at = null, kind = 'edge', step = null, attempt = 0
     where q.run_id = any (v_runs) and q.job = 'main' and q.due_at = 'infinity'
@@ -84,7 +95,8 @@ begin
   insert into stepbase.queue (run_id, job, kind, ready, score)
     select r.run_id, 'after:' || c.hash, 'edge', true, r.created_at
       from unnest(v_runs, v_hashes) as c (run_id, hash)
-      join stepbase.runs r on r.run_id = c.run_id and r.planning = 2
+      join stepbase.runs r
+        on r.run_id = c.run_id and r.planning = 2 and r.run_id = any (v_runs)
     on conflict do nothing;
   perform pg_catalog.pg_notify('stepbase', 'q');
 end
@@ -95,7 +107,7 @@ $$;
 -- such an event tell of nothing, which ends every circle.
 create or replace function stepbase._tell(p_runs text[], p_now timestamptz) returns void
 language plpgsql security invoker set search_path = ''
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
 as $$
 declare
   v_names constant text[] := array[
@@ -126,15 +138,19 @@ begin
              )
            ),
            p_now, p_now
-      from stepbase.runs r
-      join stepbase.functions f on f.function_id = r.function_id
-      join stepbase.events e on e.id = r.event_id
+      from (select * from stepbase.runs r where r.run_id = any (p_runs) offset 0) r
+      cross join lateral (
+        select x.slug from stepbase.functions x where x.function_id = r.function_id offset 0
+      ) f
+      cross join lateral (
+        select x.name, x.payload from stepbase.events x where x.id = r.event_id offset 0
+      ) e
       cross join lateral (values
         ('inngest/function.finished', 'finished:' || r.run_id),
         (case r.status when 'Failed' then 'inngest/function.failed'
                        when 'Cancelled' then 'inngest/function.cancelled' end, r.run_id)
       ) as n (name, id)
-      where r.run_id = any (p_runs) and n.name = any (v_wanted) and not (e.name = any (v_names))
+      where n.name = any (v_wanted) and not (e.name = any (v_names))
     on conflict do nothing;
   perform pg_catalog.pg_notify('stepbase', 'o');
 end
@@ -147,7 +163,7 @@ create or replace function stepbase._finish(
   p_runs text[], p_status text[], p_output text[], p_error text[], p_now timestamptz
 ) returns void
 language plpgsql security invoker set search_path = ''
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
 as $$
 declare
   v_parents text[];
@@ -160,7 +176,7 @@ begin
       set status = u.status, output = u.output::json, error = u.error::json, ended_at = p_now,
           started_at = coalesce(r.started_at, p_now)
       from unnest(p_runs, p_status, p_output, p_error) as u (run_id, status, output, error)
-      where r.run_id = u.run_id
+      where r.run_id = u.run_id and r.run_id = any (p_runs)
       returning r.parent_run, r.parent_hash, u.*
   )
   select array_agg(e.parent_run), array_agg(e.parent_hash),
@@ -181,7 +197,7 @@ $$;
 -- Locks runs, and the runs that invoked them, in order.
 create or replace function stepbase._lock_runs(p_runs text[]) returns void
 language plpgsql security invoker set search_path = ''
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
 as $$
 begin
   perform 1 from stepbase.runs r
@@ -198,7 +214,7 @@ $$;
 -- Locks: the run rows in order.
 create or replace function stepbase.cancel(p_runs text[], p_cause text) returns setof text
 language plpgsql security invoker set search_path = ''
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
 as $$
 declare
   v_live text[];
@@ -224,7 +240,8 @@ create or replace function stepbase._candidates(
   p_event text, p_name text, p_payload jsonb, p_now timestamptz
 ) returns table (run_id text, hash text, kind text, is_exact boolean)
 language plpgsql stable security invoker set search_path = ''
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+set enable_nestloop = on set jit = off
 as $$
 begin
   return query
@@ -238,30 +255,34 @@ begin
       )
       from paths where paths.path is not null
     )
-    select p.run_id, p.hash, p.kind, p.residual is null and p.path <> ''
-      from paths
+    select p.run_id, p.hash, p.kind, p.residual is null
+      from (
+        select paths.path, stepbase.canon(p_payload #> string_to_array(paths.path, '.')) as value
+          from paths where paths.path <> '' offset 0
+      ) keys
       cross join lateral (
-        select case when paths.path = '' then null
-                    else stepbase.canon(p_payload #> string_to_array(paths.path, '.')) end as value
-      ) v
-      join stepbase.pauses p
-        on p.event_name = p_name and p.path = paths.path
-       and (p.path = '' or p.value = v.value)
-      where paths.path is not null
-        and p.expires_at > p_now
-        and not (p_event = any (p.own_events));
+        -- offset 0 keeps this a look-up by all three columns, whatever the planner believes.
+        select * from stepbase.pauses p
+          where p.event_name = p_name and p.path = keys.path and p.value = keys.value offset 0
+      ) p
+      where p.expires_at > p_now and not (p_event = any (p.own_events))
+    union all
+    select p.run_id, p.hash, p.kind, false
+      from stepbase.pauses p
+      where p.event_name = p_name and p.path = ''
+        and p.expires_at > p_now and not (p_event = any (p.own_events));
 end
 $$;
 
--- Leaves the rest of a pause's condition to an engine, as one `match` item per pause and event.
+-- Leaves the rest of pauses' conditions to an engine, as one `match` item per pause and event.
 create or replace function stepbase._check_later(
-  p_event text, p_runs text[], p_hashes text[], p_now timestamptz
+  p_events text[], p_runs text[], p_hashes text[], p_now timestamptz
 ) returns void
 language sql security invoker set search_path = ''
 as $$
   insert into stepbase.queue (run_id, job, kind, step, ready, score)
-    select u.run_id, 'match:' || p_event || ':' || u.hash, 'match', u.hash, true, p_now
-      from unnest(p_runs, p_hashes) as u (run_id, hash)
+    select u.run_id, 'match:' || u.event || ':' || u.hash, 'match', u.hash, true, p_now
+      from unnest(p_events, p_runs, p_hashes) as u (event, run_id, hash)
     on conflict do nothing
 $$;
 
@@ -272,49 +293,57 @@ create or replace function stepbase._match(
   p_ids text[], p_names text[], p_payloads text[], p_now timestamptz
 ) returns void
 language plpgsql security invoker set search_path = ''
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+set enable_nestloop = on set jit = off
 as $$
 declare
   v_names text[];
-  v_event record;
   v_hit record;
   v_cancelled text[] := '{}';
+  v_ended_runs text[] := '{}';
+  v_ended_hashes text[] := '{}';
+  v_ended_memos text[] := '{}';
+  v_events text[] := '{}';
   v_runs text[] := '{}';
   v_hashes text[] := '{}';
-  v_memos text[] := '{}';
 begin
   select array_agg(n.name) into v_names
     from (select distinct u.name from unnest(p_names) as u (name)) n
-    where exists (select from stepbase.pauses p where p.event_name = n.name);
+    where (select true from stepbase.pauses p where p.event_name = n.name limit 1);
   if v_names is null then
     return;
   end if;
-  for v_event in
-    select u.id, u.name, u.payload
+  for v_hit in
+    select u.id, u.payload, c.run_id, c.hash, c.kind, c.is_exact
       from unnest(p_ids, p_names, p_payloads) as u (id, name, payload)
+      cross join lateral stepbase._candidates(u.id, u.name, u.payload::jsonb, p_now) c
       where u.name = any (v_names)
   loop
-    for v_hit in
-      select c.kind, c.is_exact, array_agg(c.run_id) as runs, array_agg(c.hash) as hashes
-        from stepbase._candidates(v_event.id, v_event.name, v_event.payload::jsonb, p_now) c
-        group by c.kind, c.is_exact
-    loop
-      if not v_hit.is_exact then
-        perform stepbase._check_later(v_event.id, v_hit.runs, v_hit.hashes, p_now);
-      elsif v_hit.kind = 'cancel' then
-        v_cancelled := v_cancelled || v_hit.runs;
-      else
-        v_runs := v_runs || v_hit.runs;
-        v_hashes := v_hashes || v_hit.hashes;
-        v_memos := v_memos || array_fill(v_event.payload, array[cardinality(v_hit.runs)]);
-      end if;
-    end loop;
+    if not v_hit.is_exact then
+      v_events := v_events || v_hit.id;
+      v_runs := v_runs || v_hit.run_id;
+      v_hashes := v_hashes || v_hit.hash;
+    elsif v_hit.kind = 'cancel' then
+      v_cancelled := v_cancelled || v_hit.run_id;
+    else
+      v_ended_runs := v_ended_runs || v_hit.run_id;
+      v_ended_hashes := v_ended_hashes || v_hit.hash;
+      v_ended_memos := v_ended_memos || v_hit.payload;
+    end if;
   end loop;
-  if cardinality(v_runs) + cardinality(v_cancelled) > 0 then
-    perform stepbase._lock_runs(v_runs || v_cancelled);
+  if cardinality(v_events) > 0 then
+    perform stepbase._check_later(v_events, v_runs, v_hashes, p_now);
+  end if;
+  if cardinality(v_ended_runs) + cardinality(v_cancelled) > 0 then
+    perform stepbase._lock_runs(v_ended_runs || v_cancelled);
+  end if;
+  if cardinality(v_ended_runs) > 0 then
     perform stepbase._close_steps(
-      v_runs, v_hashes, array_fill('done'::text, array[cardinality(v_runs)]), v_memos, p_now
+      v_ended_runs, v_ended_hashes, array_fill('done'::text, array[cardinality(v_ended_runs)]),
+      v_ended_memos, p_now
     );
+  end if;
+  if cardinality(v_cancelled) > 0 then
     perform stepbase.cancel(
       v_cancelled, '{"name":"Cancelled","message":"an event matched cancel_on"}'
     );

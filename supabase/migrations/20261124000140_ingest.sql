@@ -27,17 +27,18 @@ create or replace function stepbase.ingest(
   w_residual text[], w_expires double precision[]
 ) returns table (start integer, run_id text, is_leased boolean, gen integer)
 language plpgsql security invoker set search_path = ''
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+-- The joins below are between arrays, up to some ten thousand entries each: hashed, never nested. The
+-- tables themselves are only reached by `= any (array)`, which is an index look-up.
+set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
 as $$
 declare
   v_now timestamptz := stepbase.now();
   v_outbox text[] := array_remove(e_outbox, null);
-  v_taken text[];
-  v_kept integer[];
-  v_new integer[];
+  v_taken text[] := '{}';
+  v_new text[];
+  v_again text[] := '{}';
   v_started integer[];
-  v_hit record;
-  v_cancelled text[] := '{}';
+  v_born text[];
 begin
   perform 1 from stepbase.epoch e where e.n = p_epoch;
   if not found then
@@ -48,50 +49,48 @@ begin
     with gone as (delete from stepbase.outbox o where o.id = any (v_outbox) returning o.id)
     select coalesce(array_agg(gone.id), '{}') into v_taken from gone;
   end if;
-  select array_agg(u.i) into v_kept
-    from unnest(e_outbox) with ordinality as u (outbox, i)
-    where u.outbox is null or u.outbox = any (v_taken);
-  if v_kept is null then
-    return;
-  end if;
 
   with stored as (
     insert into stepbase.events (id, event_id, name, payload, ts, received_at, source)
-      select e_id[k.i], e_event_id[k.i], e_name[k.i], e_payload[k.i]::json, e_ts[k.i], v_now,
-             e_source[k.i]
-        from unnest(v_kept) as k (i)
+      select u.id, u.event_id, u.name, u.payload::json, u.ts, v_now, u.source
+        from unnest(e_id, e_event_id, e_name, e_payload, e_ts, e_source, e_outbox)
+          as u (id, event_id, name, payload, ts, source, outbox)
+        where u.outbox is null or u.outbox = any (v_taken)
       on conflict do nothing
       returning events.id
   )
-  select coalesce(array_agg(k.i), '{}') into v_new
-    from unnest(v_kept) as k (i) join stored on stored.id = e_id[k.i];
+  select coalesce(array_agg(stored.id), '{}') into v_new from stored;
 
-  perform stepbase._match(
-    (select array_agg(e_id[n.i]) from unnest(v_new) as n (i)),
-    (select array_agg(e_name[n.i]) from unnest(v_new) as n (i)),
-    (select array_agg(e_payload[n.i]) from unnest(v_new) as n (i)),
-    v_now
-  );
-
-  if cardinality(s_run) = 0 then
-    return;
+  if cardinality(v_new) = cardinality(e_id) then
+    perform stepbase._match(e_id, e_name, e_payload, v_now);
+  else
+    perform stepbase._match(n.ids, n.names, n.payloads, v_now)
+      from (
+        select array_agg(u.id) as ids, array_agg(u.name) as names, array_agg(u.payload) as payloads
+          from unnest(e_id, e_name, e_payload) as u (id, name, payload)
+          join unnest(v_new) as n (id) on n.id = u.id
+      ) n;
+    select coalesce(array_agg(r.run_id), '{}') into v_again
+      from stepbase.runs r where r.run_id = any (s_run);
   end if;
 
   -- Which starts are new, or were made by an earlier sending of this batch: of those with an event
   -- id the first of each (function, event id) that is not remembered.
-  with wanted as (
-    select u.i, u.function_id, u.key
-      from unnest(s_function, s_key, s_event) with ordinality as u (function_id, key, event, i)
-      where u.event = any (v_new)
-         or u.event = any (v_kept)
-            and exists (select from stepbase.runs r where r.run_id = s_run[u.i])
+  with wanted as materialized (
+    select s.i, s.run_id, s.function_id, s.key
+      from unnest(s_event, s_run, s_function, s_key) with ordinality
+        as s (event, run_id, function_id, key, i)
+      join unnest(e_id) with ordinality as e (id, i) on e.i = s.event
+      left join unnest(v_new) as n (id) on n.id = e.id
+      left join unnest(v_again) as a (run_id) on a.run_id = s.run_id
+      where n.id is not null or a.run_id is not null
   ), firsts as (
-    select distinct on (w.function_id, w.key) w.i, w.function_id, w.key
+    select distinct on (w.function_id, w.key) w.run_id, w.function_id, w.key
       from wanted w where w.key is not null
       order by w.function_id, w.key, w.i
   ), fresh as (
     insert into stepbase.dedupe as d (function_id, key, run_id, until)
-      select f.function_id, f.key, s_run[f.i], v_now + interval '24 hours'
+      select f.function_id, f.key, f.run_id, v_now + interval '24 hours'
         from firsts f order by f.function_id, f.key
       on conflict (function_id, key) do update
         set run_id = excluded.run_id, until = excluded.until
@@ -100,81 +99,128 @@ begin
   )
   select array_agg(w.i order by w.i) into v_started
     from wanted w
-    where w.key is null or s_run[w.i] in (select fresh.run_id from fresh);
+    left join fresh on fresh.run_id = w.run_id
+    where w.key is null or fresh.run_id is not null;
   if v_started is null then
     return;
   end if;
 
-  with born as (
+  with started as materialized (
+    select s.run_id, s.function_id, s.version, s.deadline, e.id as event_id,
+           split_part(s.parent, '.', 1) as parent_run, split_part(s.parent, '.', 2) as parent_hash,
+           case when s.due > v_now then s.due end as due,
+           s.direct and coalesce(s.due <= v_now, true) as is_direct
+      from unnest(s_event, s_run, s_function, s_version, s_due, s_deadline, s_direct, s_parent)
+        with ordinality as s (event, run_id, function_id, version, due, deadline, direct, parent, i)
+      join unnest(v_started) as t (i) on t.i = s.i
+      join unnest(e_id) with ordinality as e (id, i) on e.i = s.event
+  ), born as (
     insert into stepbase.runs as r
       (run_id, function_id, fn_version, event_id, created_at, parent_run, parent_hash)
-      select s_run[s.i], s_function[s.i], s_version[s.i], e_id[s_event[s.i]], v_now,
-             split_part(s_parent[s.i], '.', 1), split_part(s_parent[s.i], '.', 2)
-        from unnest(v_started) as s (i)
+      select s.run_id, s.function_id, s.version, s.event_id, v_now, s.parent_run, s.parent_hash
+        from started s
       on conflict do nothing
       returning r.run_id
   ), items as (
     insert into stepbase.queue (run_id, job, kind, ready, score, due_at, gen, owner)
-      select s_run[s.i], 'main', 'edge', t.due is null and not t.direct, v_now,
-             case when t.due is not null then t.due when t.direct then v_now + p_lease end,
-             (t.due is null and t.direct)::int, case when t.due is null and t.direct then p_owner end
-        from unnest(v_started) as s (i)
-        join born on born.run_id = s_run[s.i]
-        cross join lateral (
-          select case when s_due[s.i] > v_now then s_due[s.i] end as due, s_direct[s.i] as direct
-        ) t
+      select s.run_id, 'main', 'edge', s.due is null and not s.is_direct, v_now,
+             case when s.is_direct then v_now + p_lease else s.due end, s.is_direct::int,
+             case when s.is_direct then p_owner end
+        from started s join born on born.run_id = s.run_id
   ), deadlines as (
     insert into stepbase.queue (run_id, job, kind, step, ready, score, due_at)
-      select s_run[s.i], 'deadline:start', 'deadline', 'start', false, v_now,
-             v_now + s_deadline[s.i] * interval '1 second'
-        from unnest(v_started) as s (i)
-        join born on born.run_id = s_run[s.i]
-        where s_deadline[s.i] is not null
+      select s.run_id, 'deadline:start', 'deadline', 'start', false, v_now,
+             v_now + s.deadline * interval '1 second'
+        from started s join born on born.run_id = s.run_id
+        where s.deadline is not null
   )
-  insert into stepbase.pauses
-    (run_id, hash, kind, event_name, path, value, residual, own_events, expires_at)
-    select s_run[w.start], w.hash, 'cancel', w.event, w.path, stepbase.canon(w.value::jsonb),
-           w.residual, array[e_id[s_event[w.start]]], v_now + w.expires * interval '1 second'
-      from unnest(w_start, w_hash, w_event, w_path, w_value, w_residual, w_expires)
-        as w (start, hash, event, path, value, residual, expires)
-      join born on born.run_id = s_run[w.start];
+  select coalesce(array_agg(born.run_id), '{}') into v_born from born;
 
-  -- A later event of this very batch may end a run that it starts.
-  if cardinality(w_start) > 0 and cardinality(v_new) > 1 then
-    for v_hit in
-      select s_run[w.start] as run_id, w.hash, e_id[e.i] as event_id,
-             w.residual is null and w.path <> '' as is_exact
-        from unnest(w_start, w_hash, w_event, w_path, w_value, w_residual)
-          as w (start, hash, event, path, value, residual)
-        join unnest(v_new) as e (i)
-          on e_name[e.i] = w.event and e.i > s_event[w.start]
-        where w.start = any (v_started)
-          and (w.path = ''
-               or stepbase.canon(e_payload[e.i]::jsonb #> string_to_array(w.path, '.'))
-                  = stepbase.canon(w.value::jsonb))
-    loop
-      if v_hit.is_exact then
-        v_cancelled := v_cancelled || v_hit.run_id;
-      else
-        perform stepbase._check_later(v_hit.event_id, array[v_hit.run_id], array[v_hit.hash], v_now);
-      end if;
-    end loop;
-    if cardinality(v_cancelled) > 0 then
-      perform stepbase.cancel(
-        v_cancelled, '{"name":"Cancelled","message":"an event matched cancel_on"}'
+  if cardinality(w_start) > 0 then
+    insert into stepbase.pauses
+      (run_id, hash, kind, event_name, path, value, residual, own_events, expires_at)
+      select s.run_id, w.hash, 'cancel', w.event, w.path, stepbase.canon(w.value::jsonb),
+             w.residual, array[e.id], v_now + w.expires * interval '1 second'
+        from unnest(w_start, w_hash, w_event, w_path, w_value, w_residual, w_expires)
+          as w (start, hash, event, path, value, residual, expires)
+        join unnest(s_event, s_run) with ordinality as s (event, run_id, i) on s.i = w.start
+        join unnest(v_born) as b (run_id) on b.run_id = s.run_id
+        join unnest(e_id) with ordinality as e (id, i) on e.i = s.event;
+    if cardinality(v_new) > 1 then
+      perform stepbase._match_batch(
+        v_new, e_id, e_name, e_payload, v_born, s_event, s_run,
+        w_start, w_hash, w_event, w_path, w_value, w_residual, v_now
       );
     end if;
   end if;
 
-  if exists (
-    select from unnest(v_started) as s (i) where not s_direct[s.i]
-  ) then
+  if false in (select s_direct[t.i] from unnest(v_started) as t (i)) then
     perform pg_catalog.pg_notify('stepbase', 'q');
   end if;
 
   return query
-    select s.i, s_run[s.i], coalesce(q.owner = p_owner and q.gen = 1, false), coalesce(q.gen, 0)
-      from unnest(v_started) as s (i)
-      left join stepbase.queue q on q.run_id = s_run[s.i] and q.job = 'main';
+    select s.i::int, s.run_id, coalesce(q.owner = p_owner and q.gen = 1, false), coalesce(q.gen, 0)
+      from unnest(s_run) with ordinality as s (run_id, i)
+      join unnest(v_started) as t (i) on t.i = s.i
+      left join stepbase.queue q
+        on q.run_id = s.run_id and q.job = 'main' and q.run_id = any (s_run)
+      order by s.i;
+end
+$$;
+
+-- A later event of a batch may end a run that an earlier one starts: runs the new events of a batch
+-- against the pauses of the runs born with it. The arrays are `ingest`'s; p_new are the ids of events
+-- not stored before, p_born those of new runs. Locks: the run rows in order (through cancel), which
+-- nobody else sees yet, then queue.
+create or replace function stepbase._match_batch(
+  p_new text[], e_id text[], e_name text[], e_payload text[],
+  p_born text[], s_event integer[], s_run text[],
+  w_start integer[], w_hash text[], w_event text[], w_path text[], w_value text[],
+  w_residual text[], p_now timestamptz
+) returns void
+language plpgsql security invoker set search_path = ''
+set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
+as $$
+declare
+  v_exact text[];
+  v_events text[];
+  v_runs text[];
+  v_hashes text[];
+begin
+  with waits as materialized (
+    select s.run_id, s.event as place, w.hash, w.event, w.path, w.residual,
+           coalesce(stepbase.canon(w.value::jsonb), '') as value
+      from unnest(w_start, w_hash, w_event, w_path, w_value, w_residual)
+        as w (start, hash, event, path, value, residual)
+      join unnest(s_event, s_run) with ordinality as s (event, run_id, i) on s.i = w.start
+      join unnest(p_born) as b (run_id) on b.run_id = s.run_id
+  ), facts as materialized (
+    select e.i, e.id, k.event, k.path,
+           case when k.path = '' then ''
+                else stepbase.canon(e.payload::jsonb #> string_to_array(k.path, '.')) end as value
+      from (select distinct waits.event, waits.path from waits) k
+      join unnest(e_id, e_name, e_payload) with ordinality as e (id, name, payload, i)
+        on e.name = k.event
+      join unnest(p_new) as n (id) on n.id = e.id
+  ), hits as (
+    select w.run_id, w.hash, f.id as event_id, w.residual is null and w.path <> '' as is_exact
+      from waits w
+      join facts f on f.event = w.event and f.path = w.path and f.value = w.value
+      where f.i > w.place
+  )
+  select array_agg(h.run_id) filter (where h.is_exact),
+         array_agg(h.event_id) filter (where not h.is_exact),
+         array_agg(h.run_id) filter (where not h.is_exact),
+         array_agg(h.hash) filter (where not h.is_exact)
+    into v_exact, v_events, v_runs, v_hashes
+    from hits h;
+  if v_events is not null then
+    perform stepbase._check_later(v_events, v_runs, v_hashes, p_now);
+  end if;
+  if v_exact is not null then
+    perform stepbase.cancel(
+      v_exact, '{"name":"Cancelled","message":"an event matched cancel_on"}'
+    );
+  end if;
 end
 $$;

@@ -18,23 +18,27 @@ returns table (
   pause_kind text, residual text
 )
 language plpgsql security invoker set search_path = ''
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
 as $$
 declare
   v_now timestamptz := stepbase.now();
 begin
+  -- `= any (array(…))` beside a join makes it a look-up by key, whatever the planner believes about
+  -- the size of the tables; `offset 0` does that for the joins that only read.
+  with due as materialized (
+    select d.run_id, d.job from stepbase.queue d
+      where not d.ready and d.due_at <= v_now
+      order by d.due_at limit 500 for update skip locked
+  )
   update stepbase.queue q
     set ready = true, owner = null, due_at = null,
         losses = least(q.losses + (q.owner is not null)::int, 1000)
-    from (
-      select d.run_id, d.job from stepbase.queue d
-        where not d.ready and d.due_at <= v_now
-        order by d.due_at limit 500 for update skip locked
-    ) d
-    where q.run_id = d.run_id and q.job = d.job;
+    from due
+    where q.run_id = due.run_id and q.job = due.job
+      and q.run_id = any (array(select d.run_id from due d));
 
   return query
-    with picked as (
+    with picked as materialized (
       select p.run_id, p.job from stepbase.queue p
         where p.ready order by p.score limit p_n for update skip locked
     ), leased as (
@@ -42,6 +46,7 @@ begin
         set ready = false, owner = p_owner, due_at = v_now + p_lease, gen = q.gen + 1, hops = 0
         from picked
         where q.run_id = picked.run_id and q.job = picked.job
+          and q.run_id = any (array(select p.run_id from picked p))
         returning q.*
     )
     select l.run_id, l.job, l.kind, l.step, l.gen, l.attempt, l.losses,
@@ -52,6 +57,7 @@ begin
              l.kind = 'deadline' and exists (
                select from stepbase.queue m
                  where m.run_id = l.run_id and m.job = 'main' and m.owner is not null
+                 offset 0
              )
            ),
            coalesce(r.deadline_at <= v_now, false), r.step_count, r.state_bytes,
@@ -61,21 +67,27 @@ begin
            end,
            w.kind, w.residual
       from leased l
-      join stepbase.runs r on r.run_id = l.run_id
-      join stepbase.events e on e.id = r.event_id
-      left join stepbase.pauses w
-        on l.kind = 'match' and w.run_id = l.run_id and w.hash = l.step
+      cross join lateral (
+        select * from stepbase.runs r where r.run_id = l.run_id offset 0
+      ) r
+      cross join lateral (
+        select * from stepbase.events e where e.id = r.event_id offset 0
+      ) e
+      left join lateral (
+        select * from stepbase.pauses p
+          where l.kind = 'match' and p.run_id = l.run_id and p.hash = l.step offset 0
+      ) w on true
       left join lateral (
         select array_agg(s.hash order by s.place) filter (where s.is_closed) as hashes,
                array_agg(s.memo::text order by s.place) filter (where s.is_closed) as memos,
                array_agg(s.hash) filter (where not s.is_closed) as open_hashes
           from (
-            select k.hash, k.memo, k.status in ('done', 'failed') or c.is_woken as is_closed,
-                   case when c.is_woken then r.step_count + 1 else k.pos end as place
+            select k.hash, k.memo,
+                   k.status in ('done', 'failed') or l.kind = 'sleep' and k.hash = l.step as is_closed,
+                   -- The sleeper that this call wakes comes last.
+                   case when l.kind = 'sleep' and k.hash = l.step then r.step_count + 1
+                        else k.pos end as place
               from stepbase.steps k
-              cross join lateral (
-                select l.kind = 'sleep' and k.hash = l.step as is_woken
-              ) c
               where k.run_id = l.run_id and l.kind in ('edge', 'sleep', 'step')
           ) s
       ) m on true;
@@ -88,19 +100,20 @@ create or replace function stepbase.extend(
   p_owner text, p_lease interval, p_runs text[], p_jobs text[], p_gens integer[]
 ) returns table (run_id text, job text)
 language sql security invoker set search_path = ''
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
 as $$
   with held as materialized (
     select q.run_id, q.job
       from unnest(p_runs, p_jobs, p_gens) as u (run_id, job, gen)
-      join stepbase.queue q on q.run_id = u.run_id and q.job = u.job
+      join stepbase.queue q
+        on q.run_id = u.run_id and q.job = u.job and q.run_id = any (p_runs)
       where q.owner = p_owner and q.gen = u.gen
       for update of q skip locked
   ), mine as (
     update stepbase.queue q
       set due_at = stepbase.now() + p_lease
       from held
-      where q.run_id = held.run_id and q.job = held.job
+      where q.run_id = held.run_id and q.job = held.job and q.run_id = any (p_runs)
       returning q.run_id, q.job
   )
   select u.run_id, u.job from unnest(p_runs, p_jobs) as u (run_id, job)

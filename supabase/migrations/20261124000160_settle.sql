@@ -43,11 +43,12 @@ create or replace function stepbase.settle(
   o_call integer[], o_hash text[], o_id text[], o_name text[], o_payload text[]
 ) returns table (call integer, outcome text, gen integer, step_count integer)
 language plpgsql security invoker set search_path = ''
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
 as $$
 declare
   v_now timestamptz := stepbase.now();
   v_mine integer[];
+  v_woken text[] := array_remove(c_woken, null);
   v_new_runs text[] := '{}';
   v_new_hashes text[] := '{}';
   v_new_bytes integer[] := '{}';
@@ -60,6 +61,9 @@ begin
     perform 1 from stepbase.runs r
       where r.run_id = any (c_run) order by r.run_id for no key update;
   end if;
+
+  -- Beside every join stands `= any (c_run)`: a look-up by key and a hash join with the arrays,
+  -- whatever the planner believes about the size of the tables (it often plans while they are empty).
 
   -- The fence: writing the item is what shows that it is still held. Whoever leases it meanwhile
   -- either comes first, and then nothing below happens, or finds it as it is left here.
@@ -78,24 +82,26 @@ begin
                      when 'c' then case when q.due_at < v_now + p_lease / 2 then v_now + p_lease
                                         else q.due_at end
                      when 't' then coalesce(c_due[u.i], v_now + c_delay[u.i] * interval '1 second')
-                      when 'p' then 'infinity'
+                     when 'p' then 'infinity'
                    end
       from unnest(c_run, c_job, c_gen) with ordinality as u (run_id, job, gen, i)
       where c_verdict[u.i] in ('c', 'q', 't', 'p')
-        and q.run_id = u.run_id and q.job = u.job and q.owner = p_owner and q.gen = u.gen
+        and q.run_id = u.run_id and q.job = u.job and q.run_id = any (c_run)
+        and q.owner = p_owner and q.gen = u.gen
       returning u.i::int
   ), gone as (
     delete from stepbase.queue q
       using unnest(c_run, c_job, c_gen) with ordinality as u (run_id, job, gen, i)
       where c_verdict[u.i] in ('d', 'e')
-        and q.run_id = u.run_id and q.job = u.job and q.owner = p_owner and q.gen = u.gen
+        and q.run_id = u.run_id and q.job = u.job and q.run_id = any (c_run)
+        and q.owner = p_owner and q.gen = u.gen
       returning u.i::int
   )
   select coalesce(array_agg(x.i), '{}') into v_mine
     from (select kept.i from kept union all select gone.i from gone) x;
 
   -- The sleeper that a call woke comes before what the call brought.
-  if exists (select from unnest(c_woken) as w (hash) where w.hash is not null) then
+  if cardinality(v_woken) > 0 then
     perform stepbase._close_steps(
       array_agg(c_run[m.i]), array_agg(c_woken[m.i]), array_agg('done'::text),
       array_agg('null'::text), v_now
@@ -117,11 +123,12 @@ begin
                case when s.status in ('done', 'failed') then v_now end
           from unnest(s_call, s_hash, s_name, s_op, s_status, s_memo, s_attempt) with ordinality
             as s (call, hash, name, op, status, memo, attempt, i)
-          join stepbase.runs r on r.run_id = c_run[s.call]
+          join stepbase.runs r on r.run_id = c_run[s.call] and r.run_id = any (c_run)
           where s.call = any (v_mine)
-            and not exists (
-              select from stepbase.steps k where k.run_id = c_run[s.call] and k.hash = s.hash
-            )
+            and (
+              select k.hash from stepbase.steps k
+                where k.run_id = c_run[s.call] and k.hash = s.hash
+            ) is null
         returning steps.run_id, steps.hash, octet_length(steps.memo::text) as bytes,
                   (steps.status in ('done', 'failed'))::int as closed
     )
@@ -129,6 +136,14 @@ begin
            coalesce(array_agg(b.bytes * b.closed), '{}'), coalesce(array_agg(b.closed), '{}')
       into v_new_runs, v_new_hashes, v_new_bytes, v_new_closed
       from born b;
+  end if;
+
+  if cardinality(a_call) > 0 then
+    insert into stepbase.attempts (run_id, hash, attempt, at, http_status, error)
+      select c_run[a.call], a.hash, a.attempt, v_now, a.http, a.error::json
+        from unnest(a_call, a_hash, a_attempt, a_http, a_error)
+          as a (call, hash, attempt, http, error)
+        where a.call = any (v_mine);
   end if;
 
   update stepbase.runs r
@@ -156,7 +171,7 @@ begin
             group by n.run_id
         ) n on n.run_id = m.run_id
     ) t
-    where r.run_id = t.run_id and r.ended_at is null;
+    where r.run_id = t.run_id and r.run_id = any (c_run) and r.ended_at is null;
 
   -- Open steps that these calls close: planned ones that ran, waits that are given up or fulfilled.
   if cardinality(v_new_hashes) < cardinality(s_call) then
@@ -167,14 +182,6 @@ begin
     where s.call = any (v_mine) and s.status in ('done', 'failed');
   end if;
 
-  if cardinality(a_call) > 0 then
-    insert into stepbase.attempts (run_id, hash, attempt, at, http_status, error)
-      select c_run[a.call], a.hash, a.attempt, v_now, a.http, a.error::json
-        from unnest(a_call, a_hash, a_attempt, a_http, a_error)
-          as a (call, hash, attempt, http, error)
-        where a.call = any (v_mine);
-  end if;
-
   if cardinality(i_call) > 0 then
     perform stepbase._open_steps(
       c_run, v_new_runs, v_new_hashes, v_now, i_call, i_hash, i_kind, i_due, i_delay,
@@ -183,21 +190,22 @@ begin
     );
   end if;
 
-  if exists (select from unnest(c_finish) as f (seconds) where f.seconds is not null) then
-    insert into stepbase.queue (run_id, job, kind, step, ready, score, due_at)
-      select distinct r.run_id, 'deadline:finish', 'deadline', 'finish', false, v_now, r.deadline_at
-        from unnest(v_mine) as m (i)
-        join stepbase.runs r on r.run_id = c_run[m.i]
-        where c_finish[m.i] is not null and c_called[m.i] is not null and c_verdict[m.i] <> 'e'
-      on conflict do nothing;
-  end if;
+  insert into stepbase.queue (run_id, job, kind, step, ready, score, due_at)
+    select distinct r.run_id, 'deadline:finish', 'deadline', 'finish', false, v_now, r.deadline_at
+      from unnest(v_mine) as m (i)
+      join stepbase.runs r on r.run_id = c_run[m.i] and r.run_id = any (c_run)
+      where c_finish[m.i] is not null and c_called[m.i] is not null and c_verdict[m.i] <> 'e'
+    on conflict do nothing;
 
   -- Nothing is open that a parked item could wait for: it is ready.
-  update stepbase.queue q
-    set ready = true, due_at = null
-    from unnest(v_mine) as m (i)
-    where c_verdict[m.i] = 'p' and q.run_id = c_run[m.i] and q.job = c_job[m.i]
-      and q.due_at = 'infinity' and not stepbase._has_open_step(q.run_id);
+  if 'p' = any (c_verdict) then
+    update stepbase.queue q
+      set ready = true, due_at = null
+      from unnest(v_mine) as m (i)
+      where c_verdict[m.i] = 'p' and q.run_id = c_run[m.i] and q.job = c_job[m.i]
+        and q.run_id = any (c_run) and q.due_at = 'infinity'
+        and not stepbase._has_open_step(q.run_id);
+  end if;
 
   select array_agg(x.i) into v_ended
     from (
@@ -227,17 +235,8 @@ begin
       from unnest(c_run, c_job, c_gen, c_verdict) with ordinality as u (run_id, job, gen, verdict, i)
       left join stepbase.queue q
         on u.verdict = 'c' and q.run_id = u.run_id and q.job = u.job and q.owner = p_owner
-       and q.gen = u.gen + 1;
+       and q.gen = u.gen + 1 and q.run_id = any (c_run);
 end
-$$;
-
--- Says whether a run waits for anything in parallel to its next call.
-create or replace function stepbase._has_open_step(p_run text) returns boolean
-language sql stable security invoker set search_path = '' set enable_seqscan = off
-as $$
-  select exists (
-    select from stepbase.steps k where k.run_id = p_run and k.status not in ('done', 'failed')
-  )
 $$;
 
 -- Stores what new open steps wait for and send; for settle, which describes the parameters.
@@ -249,14 +248,14 @@ create or replace function stepbase._open_steps(
   o_call integer[], o_hash text[], o_id text[], o_name text[], o_payload text[]
 ) returns void
 language plpgsql security invoker set search_path = ''
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
 as $$
 begin
   insert into stepbase.queue (run_id, job, kind, step, ready, score, due_at)
     select n.run_id, n.hash, x.kind, n.hash, t.due is null, r.created_at, t.due
       from unnest(i_call, i_hash, i_kind, i_due, i_delay) as x (call, hash, kind, due, delay)
       join unnest(p_runs, p_hashes) as n (run_id, hash) on n.run_id = c_run[x.call] and n.hash = x.hash
-      join stepbase.runs r on r.run_id = n.run_id
+      join stepbase.runs r on r.run_id = n.run_id and r.run_id = any (p_runs)
       cross join lateral (
         select coalesce(x.due, p_now + x.delay * interval '1 second') as due
       ) t

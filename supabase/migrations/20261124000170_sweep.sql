@@ -7,6 +7,7 @@ create or replace function stepbase.sweep(
   p_runs_older interval, p_failed_older interval, p_events_older interval, p_limit integer
 ) returns table (runs integer, events integer)
 language plpgsql security invoker set search_path = ''
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 declare
   v_now timestamptz := stepbase.now();

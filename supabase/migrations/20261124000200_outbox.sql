@@ -40,6 +40,7 @@ create table stepbase.outbox (
 
 -- outbox_take: what is due, oldest first.
 create index outbox_due on stepbase.outbox (due_at) where dead_at is null;
+
 comment on table stepbase.outbox is
   'Events on their way out, written by emit and row triggers in the transaction of the change.';
 

@@ -280,12 +280,9 @@ begin
       or not exists (select from pg_class where oid = r.table_id)
     returning r.table_id = p_table as asked, r.name
   loop
-    if v_row.asked then
-      execute format('drop trigger if exists %I on %s', 'stepbase_' || v_row.name || '_insert', p_table);
-      execute format('drop trigger if exists %I on %s', 'stepbase_' || v_row.name || '_update', p_table);
-      v_count := v_count + 1;
-    end if;
-    execute format('drop function if exists stepbase.%I()', 'emit_' || v_row.name);
+    -- Its triggers go with the function, also on a table that is another's (auth.users).
+    execute format('drop function if exists stepbase.%I() cascade', 'emit_' || v_row.name);
+    v_count := v_count + v_row.asked::int;
   end loop;
   return v_count;
 end

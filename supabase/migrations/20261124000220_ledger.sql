@@ -31,10 +31,9 @@ create table stepbase.ledger (
 
 -- ledger_prune: the oldest first.
 create index ledger_by_age on stepbase.ledger using brin (created_at);
--- Calls of a run, for its history.
-create index ledger_by_run on stepbase.ledger (run_id);
 
-comment on table stepbase.ledger is 'Calls that were made, by key, with their results: what makes them happen once.';
+comment on table stepbase.ledger is
+  'Calls that were made, by key, with their results: what makes them happen once.';
 
 create table stepbase.callable_schemas (
   schema_name text primary key
@@ -78,56 +77,60 @@ create function stepbase.fitting_functions(p_function text, p_args jsonb)
 declare
   v_schema constant text := substring(p_function from '^(.*)\.');
   v_name constant text := regexp_replace(p_function, '^.*\.', '');
+  v_given constant text[] := array(select jsonb_object_keys(p_args));
 begin
   return query
-    with fitting as (
-      select p.*, n.nspname, a.*
-      from pg_proc as p
-      join pg_namespace as n on n.oid = p.pronamespace
-      join stepbase.callable_schemas as s on s.schema_name = n.nspname
-      cross join lateral (
-        select
-          coalesce(array_agg(i.name) filter (where i.is_in), '{}') as names,
-          array_agg(i.name order by i.ord) filter (where i.mode in ('o', 'b', 't')) as out_names,
-          string_agg(format('%I := a.%1$I', i.name), ', ') filter (where p_args ? i.name) as given,
-          string_agg(format('%I %s', i.name, format_type(i.type, null)), ', ')
-            filter (where p_args ? i.name) as columns,
-          -- Of the parameters, the last pronargdefaults may be left out.
-          coalesce(bool_and(p_args ? i.name)
-            filter (where i.is_in and i.n <= p.pronargs - p.pronargdefaults), true) as is_complete
-        from (
-          select
-            coalesce(u.name, '') as name, u.type, u.ord, u.mode,
-            coalesce(u.mode, 'i') in ('i', 'b', 'v') as is_in,
-            count(*) filter (where coalesce(u.mode, 'i') in ('i', 'b', 'v')) over (order by u.ord) as n
-          from unnest(
-            coalesce(p.proallargtypes, p.proargtypes::oid[]), p.proargnames, p.proargmodes::text[]
-          ) with ordinality as u(type, name, mode, ord)
-        ) as i
-      ) as a
-      where p.proname = v_name and (v_schema is null or n.nspname = v_schema)
-    ), chosen as (
-      select f.*, false as takes_all
-      from fitting as f
-      where f.is_complete
-        and array(select jsonb_object_keys(p_args)) <@ f.names
-        and '' <> all (f.names)
-      union all
-      select f.*, true
-      from fitting as f
-      where f.pronargs = 1 and f.names = '{""}'
-        and f.proargtypes[0] in ('json'::regtype, 'jsonb'::regtype)
-    )
     select
-      c.oid, c.nspname::text, format('%I.%I', c.nspname, c.proname),
-      c.prokind, c.provolatile in ('s', 'i'), c.provariadic <> 0,
-      exists (
-        select from pg_type as t where t.oid = any (c.proargtypes::oid[]) and t.typtype = 'p'),
-      c.prorettype, c.proretset, c.out_names,
-      case when c.takes_all then '$1::' || c.proargtypes[0]::regtype else c.given end,
-      case when not c.takes_all then c.columns end
-    from chosen as c
-    where c.takes_all = (select bool_and(b.takes_all) from chosen as b);
+      p.oid, n.nspname::text, format('%I.%I', n.nspname, p.proname),
+      p.prokind, p.provolatile in ('s', 'i'), p.provariadic <> 0,
+      exists (select from pg_type as t where t.oid = any (p.proargtypes::oid[]) and t.typtype = 'p'),
+      p.prorettype, p.proretset, a.out_names, a.given, a.columns
+    from pg_proc as p
+    join pg_namespace as n on n.oid = p.pronamespace
+    join stepbase.callable_schemas as s on s.schema_name = n.nspname
+    cross join lateral (
+      select
+        coalesce(array_agg(coalesce(u.name, '')) filter (where u.is_in), '{}') as names,
+        array_agg(u.name) filter (where u.mode in ('o', 'b', 't')) as out_names,
+        string_agg(format('%I := a.%1$I', u.name), ', ') filter (where u.is_given) as given,
+        string_agg(format('%I %s', u.name, format_type(u.type, null)), ', ')
+          filter (where u.is_given) as columns
+      from (
+        select u.name, u.type, u.mode, i.is_in, i.is_in and p_args ? u.name as is_given
+        from unnest(
+          coalesce(p.proallargtypes, p.proargtypes::oid[]), p.proargnames, p.proargmodes::text[]
+        ) as u(type, name, mode)
+        cross join lateral (select coalesce(u.mode in ('i', 'b', 'v'), true) as is_in) as i
+      ) as u
+    ) as a
+    where p.proname = v_name
+      and (v_schema is null or n.nspname = v_schema)
+      and v_given <@ a.names
+      -- Of the parameters, the last pronargdefaults may be left out.
+      and a.names[:p.pronargs - p.pronargdefaults] <@ v_given
+      and '' <> all (a.names);
+  if found then
+    return;
+  end if;
+
+  return query
+    select
+      p.oid, n.nspname::text, format('%I.%I', n.nspname, p.proname),
+      p.prokind, p.provolatile in ('s', 'i'), false, false,
+      p.prorettype, p.proretset, nullif(array(
+        select u.name
+        from unnest(p.proargnames, p.proargmodes::text[]) as u(name, mode)
+        where u.mode in ('o', 't')
+      ), '{}'),
+      '$1::' || p.proargtypes[0]::regtype, null::text
+    from pg_proc as p
+    join pg_namespace as n on n.oid = p.pronamespace
+    join stepbase.callable_schemas as s on s.schema_name = n.nspname
+    where p.proname = v_name
+      and (v_schema is null or n.nspname = v_schema)
+      and p.pronargs = 1
+      and coalesce(p.proargnames[1], '') = ''
+      and p.proargtypes[0] in ('json'::regtype, 'jsonb'::regtype);
 end
 $$;
 
@@ -235,7 +238,8 @@ begin
       else format('pg_catalog.to_json(%s)', v_value)
     end;
   end if;
-  return format('select (%s)::text from %s', v_value, concat_ws(' cross join lateral ', v_from, v_call || ' as r'));
+  return format('select (%s)::text from %s',
+    v_value, concat_ws(' cross join lateral ', v_from, v_call || ' as r'));
 end
 $$;
 

@@ -82,8 +82,10 @@ create view stepbase.failing_functions
     count(*) as ended,
     round(100.0 * count(*) filter (where r.status = 'Failed') / count(*), 1) as failed_percent,
     max(r.ended_at) filter (where r.status = 'Failed') as last_failed_at,
-    (array_agg(r.run_id order by r.ended_at desc) filter (where r.status = 'Failed'))[1] as last_failed_run,
-    (array_agg(r.error order by r.ended_at desc) filter (where r.status = 'Failed'))[1] as last_error
+    (array_agg(r.run_id order by r.ended_at desc)
+      filter (where r.status = 'Failed'))[1] as last_failed_run,
+    (array_agg(r.error order by r.ended_at desc)
+      filter (where r.status = 'Failed'))[1] as last_error
   from stepbase.runs as r
   join stepbase.functions as f on f.function_id = r.function_id
   where r.ended_at > stepbase.now() - interval '24 hours'

@@ -233,6 +233,24 @@ async def test_a_single_unnamed_json_parameter_takes_all(
     )
 
 
+@pytest.mark.parametrize(
+    ("returns", "body", "expected"),
+    [
+        ("returns public.money_amount", "select null::public.money_amount", "null"),
+        ("returns table (a int)", "select 1", '[{"a" : 1}]'),
+        ("returns void", "select", "null"),
+    ],
+)
+async def test_what_takes_all_may_return_anything(
+    typed: asyncpg.Connection, returns: str, body: str, expected: str
+) -> None:
+    await typed.execute(
+        f"create function public.all_of_it(json) {returns} language sql as '{body}'"
+    )
+
+    assert (await call(typed, "all_of_it", '{"x": 1}', key="k")).text == expected
+
+
 async def test_named_arguments_win_over_a_parameter_that_takes_all(db: asyncpg.Connection) -> None:
     await db.execute(
         """

@@ -22,6 +22,7 @@ from stepbase.demo.fate import DELAYED_MERCHANT, Entry, Fate, decide_fates, merc
 from stepbase.demo.shop import RestShop
 from stepbase.demo.story import Story
 from stepbase.demo.terminal import Terminal
+from stepbase.local import migrate
 from stepbase.local.errors import LocalError
 from stepbase.local.stack import Plan, Stack
 
@@ -76,7 +77,13 @@ class Play:
             # The demo's own app alone, whatever else the repository's folder holds.
             (folder / "currency").symlink_to(_currency_folder())
             self._terminal.say("starting: Postgres, REST gateway, engine, function host")
-            async with Stack(Plan(functions=folder, engine_arguments=_ENGINE), self._hear) as stack:
+            plan = Plan(
+                functions=folder,
+                # Not those of the project the demo happens to be started in.
+                migrations=migrate.read_folder(migrate.migrations_folder()),
+                engine_arguments=_ENGINE,
+            )
+            async with Stack(plan, self._hear) as stack:
                 assert stack.cluster is not None
                 version = stack.cluster.binaries.major
                 self._terminal.say(f"ready: PostgreSQL {version}, app currency is synced")

@@ -63,7 +63,8 @@ async def _keep(stack: Stack, terminal: Terminal) -> None:
     """Say where everything is, and wait for a signal."""
     terminal.say("still running, until Ctrl-C:")
     for name, value in stack.client_environment().items():
-        terminal.say(f"{name}={value}")
+        terminal.say(f"  {name}={value}")
+    terminal.say("a look at the runs: psql \"$DATABASE_URL\" -c 'table stepbase.run_overview'")
     try:
         await asyncio.Event().wait()
     except asyncio.CancelledError:
