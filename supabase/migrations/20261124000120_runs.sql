@@ -64,7 +64,9 @@ create table stepbase.steps (
   op text not null,
   status text not null
     constraint status_is_known
-    check (status in ('done', 'failed', 'sleeping', 'waiting', 'planned', 'invoking')),
+    check (status in (
+      'done', 'failed', 'cancelled', 'sleeping', 'waiting', 'planned', 'invoking'
+    )),
   memo json,
   attempt smallint not null default 0,
   started_at timestamptz not null,

@@ -23,7 +23,7 @@ create or replace function stepbase._has_open_step(p_run text) returns boolean
 language sql stable security invoker set search_path = '' set enable_seqscan = off
 as $$
   select exists (
-    select from stepbase.steps k where k.run_id = p_run and k.status not in ('done', 'failed')
+    select from stepbase.steps k where k.run_id = p_run and k.status in ('sleeping', 'waiting', 'planned', 'invoking')
   )
 $$;
 
@@ -56,7 +56,7 @@ begin
           join stepbase.runs r
             on r.run_id = x.run_id and r.ended_at is null and r.run_id = any (p_runs)
           join stepbase.steps o
-            on o.run_id = x.run_id and o.hash = x.hash and o.status not in ('done', 'failed')
+            on o.run_id = x.run_id and o.hash = x.hash and o.status in ('sleeping', 'waiting', 'planned', 'invoking')
            and o.run_id = any (p_runs) and o.hash = any (p_hashes)
       ) u
       where k.run_id = u.run_id and k.hash = u.hash
@@ -177,7 +177,13 @@ begin
           started_at = coalesce(r.started_at, p_now)
       from unnest(p_runs, p_status, p_output, p_error) as u (run_id, status, output, error)
       where r.run_id = u.run_id and r.run_id = any (p_runs)
-      returning r.parent_run, r.parent_hash, u.*
+      returning r.parent_run, r.parent_hash, r.planning, u.*
+  ), left_open as (
+    update stepbase.steps k
+      set status = 'cancelled', ended_at = p_now
+      from ended e
+      where k.run_id = e.run_id and (e.status <> 'Completed' or e.planning <> 0)
+        and k.run_id = any (p_runs) and k.status in ('sleeping', 'waiting', 'planned', 'invoking')
   )
   select array_agg(e.parent_run), array_agg(e.parent_hash),
          array_agg(case when e.status = 'Completed' then 'done' else 'failed' end),

@@ -48,20 +48,28 @@ as $$
     from stepbase.queue q where q.run_id = p_run order by q.job
 $$;
 
--- The stored memos of a live run in stack order, for calls too large to carry them, and which steps are
--- open; no row when the run has ended.
+-- The stored memos of a live run in stack order (that of the sleeper its current call wakes comes last),
+-- for calls too large to carry them, and which steps are open; no row when the run has ended.
 create or replace function stepbase.get_state(p_run text)
 returns table (event text, hashes text[], memos text[], open_hashes text[])
-language sql stable security invoker set search_path = ''
+language sql stable security invoker set search_path = '' set enable_seqscan = off
 as $$
   select e.payload::text, m.hashes, m.memos, m.open_hashes
     from stepbase.runs r
     join stepbase.events e on e.id = r.event_id
     left join lateral (
-      select array_agg(s.hash order by s.pos) filter (where s.status in ('done', 'failed')) as hashes,
-             array_agg(s.memo::text order by s.pos) filter (where s.status in ('done', 'failed')) as memos,
-             array_agg(s.hash) filter (where s.status not in ('done', 'failed')) as open_hashes
-        from stepbase.steps s where s.run_id = r.run_id
+      select array_agg(s.hash order by s.pos) filter (where s.is_closed) as hashes,
+             array_agg(s.memo::text order by s.pos) filter (where s.is_closed) as memos,
+             array_agg(s.hash) filter (where not s.is_closed) as open_hashes
+        from (
+          select k.hash, k.memo, k.pos,
+                 k.status in ('done', 'failed') or exists (
+                   select from stepbase.queue q
+                     where q.run_id = k.run_id and q.kind = 'sleep' and q.step = k.hash
+                       and q.owner is not null
+                 ) as is_closed
+            from stepbase.steps k where k.run_id = r.run_id
+        ) s
     ) m on true
     where r.run_id = p_run and r.ended_at is null
 $$;

@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+from tests.conftest import Connect
+from tests.engine.conftest import StartEngine
 from tests.support.engine_client import EngineClient
 from tests.support.stub_host import Answer, StubHost, ops, step_run
 
@@ -220,3 +222,73 @@ async def test_race_calls_after_each_step(client: EngineClient, host: StubHost) 
         run = await client.result(event_id)
 
     assert run["output"] == ["fast"]
+
+
+async def test_run_that_wakes_with_more_state_than_a_call_carries_goes_on(
+    client: EngineClient, host: StubHost
+) -> None:
+    big = "x" * (3 * 1024 * 1024)
+
+    async def handler(call: dict[str, Any]) -> Answer:
+        ctx, steps = call["ctx"], call["steps"]
+        if call["use_api"]:
+            _, steps = await client.request("GET", f"/v0/runs/{ctx['run_id']}/actions")
+        if "nap" in steps:
+            return Answer(200, list(steps))
+        if len(steps) == 2:
+            return ops({"op": "Sleep", "id": "nap", "displayName": "nap", "name": "100ms"})
+        return ops(step_run(f"s{len(steps)}", big))
+
+    host.handlers["app-f"] = handler
+    await client.register(host.registration(host.function("app-f", retries=0)))
+
+    [event_id] = await client.send({"name": "app/f"})
+    run = await client.result(event_id)
+
+    assert run["output"] == ["s0", "s1", "nap"]
+
+
+async def test_cancelled_run_leaves_no_step_asleep(
+    client: EngineClient, host: StubHost, connect: Connect
+) -> None:
+    host.handlers["app-f"] = lambda call: ops({"op": "Sleep", "id": "nap", "name": "1h"})
+    await client.register(
+        host.registration(host.function("app-f", cancel=[{"event": "app/stop"}]))
+    )
+    connection = await connect()
+
+    [event_id] = await client.send({"name": "app/f"})
+    async with asyncio.timeout(5):
+        while await connection.fetchval("select status from stepbase.steps") != "sleeping":
+            await asyncio.sleep(0.01)
+    await client.send({"name": "app/stop"})
+    run = await client.result(event_id)
+
+    assert run["status"] == "Cancelled"
+    assert await connection.fetchval("select status from stepbase.steps") == "cancelled"
+
+
+async def test_function_may_have_a_retry_curve_of_its_own(
+    start_engine: StartEngine, host: StubHost
+) -> None:
+    host.handlers["app-f"] = lambda call: (
+        Answer(200, "ok") if call["ctx"]["attempt"] else Answer(500, {"name": "E", "message": "no"})
+    )
+    async with start_engine(retry_interval=None) as (client, _):
+        await client.register(
+            host.registration(host.function("app-f", stepbase={"retryDelay": "100ms"}))
+        )
+        [event_id] = await client.send({"name": "app/f"})
+        run = await client.result(event_id)
+
+    assert run["output"] == "ok"
+
+
+async def test_options_that_are_not_honoured_yet_are_named_at_sync(
+    client: EngineClient, host: StubHost
+) -> None:
+    function = host.function("app-f", concurrency=1, throttle={"limit": 1, "period": "1s"})
+
+    answer = await client.register(host.registration(function))
+
+    assert answer["message"] == "not honoured by this engine yet: app-f: concurrency, throttle"

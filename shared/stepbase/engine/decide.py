@@ -87,6 +87,8 @@ def _retry(
     delay = retry.retry_after(retry_after, state.now)
     if delay is None:
         delay = state.retry_interval
+    if delay is None and state.retry_delay is not None:
+        delay = retry.doubling(state.retry_delay, state.attempt, state.chance)
     if delay is None:
         delay = retry.backoff(state.attempt, state.chance)
     return Settlement(

@@ -129,6 +129,7 @@ class Executor:
             now=clock.utcnow(),
             chance=random.random(),
             retry_interval=self._retry_interval,
+            retry_delay=item.function.config.retry_delay,
             open=frozenset(item.open),
             target=item.target,
             is_main=item.job == "main",

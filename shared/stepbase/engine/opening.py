@@ -34,6 +34,7 @@ class State:
         now: For dates in Retry-After and Sleep only.
         chance: Uniform in [0, 1), for backoff.
         retry_interval: Fixed seconds between attempts instead of the schedule (development), or None.
+        retry_delay: The function's own first pause, which doubles, or None for the schedule.
         open: Hashes of the steps the run waits for in parallel.
         target: The planned step this call was for, or None.
         is_main: The item is the run's own; False for the extra calls of a race.
@@ -51,6 +52,7 @@ class State:
     now: datetime
     chance: float
     retry_interval: float | None = None
+    retry_delay: float | None = None
     open: frozenset[str] = frozenset()
     target: str | None = None
     is_main: bool = True

@@ -101,6 +101,24 @@ class Registry:
         return app_id, modified
 
 
+# Declared options that this engine stores and does not honour yet.
+_NOT_HONOURED = (
+    "concurrency", "throttle", "rateLimit", "debounce", "priority", "batchEvents", "idempotency",
+    "singleton",
+)  # fmt: skip
+
+
+def not_honoured(config: FunctionConfig) -> list[str]:
+    """Return what a function asks for that this engine does not do yet, as on the wire."""
+    asked = [option for option in _NOT_HONOURED if config.raw.get(option)]
+    if any(trigger.cron is not None for trigger in config.triggers):
+        asked.append("cron")
+    ours = config.raw.get("stepbase")
+    if isinstance(ours, dict) and ours.get("lookBack"):
+        asked.append("lookBack")
+    return asked
+
+
 def check_function(config: FunctionConfig) -> None:
     """Refuse at sync what would only fail when an event comes.
 

@@ -23,6 +23,15 @@ def backoff(attempt: int, chance: float) -> float:
     return _SCHEDULE[min(attempt, len(_SCHEDULE) - 1)] + _JITTER_SECONDS * chance
 
 
+def doubling(first: float, attempt: int, chance: float) -> float:
+    """Return seconds until the next attempt by a function's own curve: doubling, at most an hour.
+
+    Args:
+        chance: Uniform in [0, 1); spreads the retries over a tenth of the pause.
+    """
+    return min(first * 2.0 ** min(attempt, 40), 3600.0) * (1 + 0.1 * chance)
+
+
 def outage_delay(elapsed: float) -> float:
     """Return seconds until a silent host is asked again: quickly at first, then every 30 seconds."""
     return min(30.0, max(1.0, elapsed / 4))

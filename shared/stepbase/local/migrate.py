@@ -55,8 +55,11 @@ class Standing:
         return "applied" if self.in_folder else "not in here"
 
 
+_EXAMPLE = "_loyalty_"
+
+
 def migrations_folder() -> Path:
-    """Return the framework's migrations: the repository's folder, or the copy in the wheel."""
+    """Return where the framework's migrations are: the repository's folder, or the copy in the wheel."""
     package = Path(stepbase.__file__).parent
     repository = package.parents[1] / "supabase" / "migrations"
     return repository if repository.is_dir() else package / "_migrations"
@@ -70,12 +73,14 @@ def read_folder(folder: Path) -> dict[str, str]:
 def read_project(project: Path) -> dict[str, str]:
     """Return the framework's migrations and those in the project's `supabase/migrations`.
 
-    A project that carries its own copy of a framework file uses that.
+    A project that carries its own copy of a framework file uses that. The example domain lies beside
+    the framework's files and is nobody else's: it comes only where it is the project's own.
     """
+    ours = read_folder(migrations_folder())
     return dict(
         sorted(
             {
-                **read_folder(migrations_folder()),
+                **{name: sql for name, sql in ours.items() if _EXAMPLE not in name},
                 **read_folder(project / "supabase" / "migrations"),
             }.items()
         )

@@ -51,6 +51,8 @@ class FunctionConfig:
         cancels: Events that cancel its runs.
         start_timeout: Seconds from the run's creation to its first call, or None.
         finish_timeout: Seconds from the first call to the run's end, or None.
+        retry_delay: Seconds of the first pause between attempts, which doubles, instead of the wire's
+            schedule; only stepbase's engine knows it. None: the schedule.
         raw: The whole object as it came.
     """
 
@@ -62,6 +64,7 @@ class FunctionConfig:
     cancels: tuple[CancelConfig, ...] = ()
     start_timeout: float | None = None
     finish_timeout: float | None = None
+    retry_delay: float | None = None
     raw: Mapping[str, object] = field(default_factory=dict, compare=False)
 
 
@@ -126,6 +129,7 @@ def decode_function(raw: object) -> FunctionConfig:
     if not isinstance(url, str) or urlsplit(url).scheme not in ("http", "https"):
         raise _invalid(slug, "steps.step.runtime.url", "an http(s) URL", url)
     timeouts = _mapping(raw.get("timeouts") or {}, slug, "timeouts")
+    ours = _mapping(raw.get("stepbase") or {}, slug, "stepbase")
     return FunctionConfig(
         slug=slug,
         name=str(raw.get("name") or slug),
@@ -135,6 +139,7 @@ def decode_function(raw: object) -> FunctionConfig:
         cancels=_cancels(raw.get("cancel"), slug),
         start_timeout=_seconds(timeouts.get("start"), slug, "timeouts.start"),
         finish_timeout=_seconds(timeouts.get("finish"), slug, "timeouts.finish"),
+        retry_delay=_seconds(ours.get("retryDelay"), slug, "stepbase.retryDelay"),
         raw=_checked_options(raw, slug),
     )
 

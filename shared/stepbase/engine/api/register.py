@@ -1,6 +1,7 @@
 """`POST /fn/register`: an app declares its functions; `PUT /fn/sync` asks an app to do so."""
 
 import json
+import logging
 import uuid
 
 from starlette.requests import Request
@@ -8,11 +9,13 @@ from starlette.responses import Response
 
 from stepbase.engine.api.answers import Json, error
 from stepbase.engine.caller import Caller
-from stepbase.engine.registry import Registry
+from stepbase.engine.registry import Registry, not_honoured
 from stepbase.engine.settings import Settings
 from stepbase.errors import ProtocolError, StoreError
 from stepbase.protocol import names
 from stepbase.protocol.sync import decode_register
+
+_log = logging.getLogger("stepbase.engine.api")
 
 
 async def post_register(request: Request) -> Response:
@@ -35,10 +38,15 @@ async def post_register(request: Request) -> Response:
         return error(problem.status, str(problem))
     except StoreError as problem:
         return error(503 if problem.is_transient else 500, str(problem))
+    ignored = {f.slug: asked for f in wanted.functions if (asked := not_honoured(f))}
+    if ignored:
+        _log.warning("options are stored but not honoured yet", extra={"functions": ignored})
+    message = "; ".join(f"{slug}: {', '.join(each)}" for slug, each in ignored.items())
     return Json(
         {
             "ok": True,
             "modified": modified,
+            **({"message": f"not honoured by this engine yet: {message}"} if ignored else {}),
             # Names this answer only; nothing is looked up by it.
             "sync_id": str(uuid.uuid4()),  # noqa: TID251
             "app_id": str(app_id),
