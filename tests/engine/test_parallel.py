@@ -252,9 +252,7 @@ async def test_cancelled_run_leaves_no_step_asleep(
     client: EngineClient, host: StubHost, connect: Connect
 ) -> None:
     host.handlers["app-f"] = lambda call: ops({"op": "Sleep", "id": "nap", "name": "1h"})
-    await client.register(
-        host.registration(host.function("app-f", cancel=[{"event": "app/stop"}]))
-    )
+    await client.register(host.registration(host.function("app-f", cancel=[{"event": "app/stop"}])))
     connection = await connect()
 
     [event_id] = await client.send({"name": "app/f"})

@@ -28,6 +28,10 @@ INSTEAD = {
 }
 
 ALLOWED = {
+    "checkpoint": ("the wire's word for steps reported while their call goes on", {
+        "checkpoint", "checkpoints", "post_checkpoint", "Checkpoint", "_CHECKPOINT",
+        "stepbase.checkpoint",
+    }),
     "command": ("a command of a shell", {"command", "_command", "_COMMAND", "get_command"}),
     "job": ("the wire's name of a queue item's key", {"job", "job_id", "JOB_ID"}),
     "execution": ("one call while the SDK works on it; a version of the wire", {
@@ -88,7 +92,7 @@ def test_names_use_our_words() -> None:
 
 @cache
 def _names_alone() -> set[str]:
-    return {name for _, name in names()}
+    return {name for _, name in [*names(), *sql_names()]}
 
 
 @pytest.mark.parametrize("word", ALLOWED)

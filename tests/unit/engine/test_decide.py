@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from stepbase.engine.decide import State, decide
+from stepbase.engine.decide import decide
 from stepbase.engine.effects import Settlement, Verdict
+from stepbase.engine.opening import State
 from stepbase.errors import ProtocolError
 from stepbase.protocol import names
 from stepbase.protocol.op import Op, Opcode
