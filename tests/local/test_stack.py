@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import httpx
 import pytest
 from supabase import ClientOptions, create_client
 
-from stepbase.local.errors import ChildError, LocalError, PortTakenError
+from stepbase.local.errors import ChildError, DatabaseAwayError, LocalError, PortTakenError
 from stepbase.local.serving import listen
 from stepbase.local.stack import Plan, Stack
 
@@ -310,3 +311,14 @@ def is_piece(folder: Path, mark: str, name: str) -> bool:
 def remove_data(project: Path) -> None:
     """Remove a cluster that root's server keeps outside of the project."""
     shutil.rmtree((project / ".stepbase" / "postgres").resolve(), ignore_errors=True)
+
+
+async def test_a_database_that_is_not_there_is_said_in_words(functions: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    url = f"postgresql://postgres:x@127.0.0.1:{port}/postgres"
+    plan = Plan(functions=functions, database_url=url, project=functions)
+
+    with pytest.raises(DatabaseAwayError, match="Is DATABASE_URL"):
+        async with Stack(plan, lambda *_: None):
+            pytest.fail("the stack started without a database")

@@ -6,6 +6,7 @@ LocalError
 ├── MigrationError          a migration file failed; names file and line
 ├── PortTakenError          something else listens where a piece of the stack should
 ├── ChildError              a piece of the stack died or did not become ready
+├── DatabaseAwayError       the database the stack is to use does not answer
 └── HostError               a function folder cannot be served
 """
 
@@ -38,3 +39,7 @@ class ChildError(LocalError):
 
 class HostError(LocalError):
     """A function folder cannot be loaded or served."""
+
+
+class DatabaseAwayError(LocalError):
+    """The database the stack is to use does not answer, or refuses us."""

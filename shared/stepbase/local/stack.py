@@ -14,11 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import asyncpg
 import httpx
 
 from stepbase import config
 from stepbase.local import migrate
-from stepbase.local.errors import ChildError, LocalError
+from stepbase.local.errors import ChildError, DatabaseAwayError, LocalError
 from stepbase.local.gateway.auth import Keys
 from stepbase.local.host import SERVE_PATH
 from stepbase.local.postgres import Cluster
@@ -262,7 +263,13 @@ class Stack:
         files = self.plan.migrations
         if files is None:
             files = migrate.read_project(self.plan.project)
-        before = await migrate.status(self.database_url, {})
+        try:
+            before = await migrate.status(self.database_url, {})
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise DatabaseAwayError(
+                f"the database cannot be reached: {error}. Is DATABASE_URL (or --database-url) right, "
+                "and is the server running? Without it a Postgres of our own is started"
+            ) from error
         applied = await migrate.apply_files(self.database_url, files)
         self._sink(
             "migrations", f"{len(applied)} applied, {len(files) - len(applied)} already there"
