@@ -89,3 +89,10 @@ async def refused_call(
             await call(db, function, args, **options)  # type: ignore[arg-type]  # refusals take anything
     assert info.value.sqlstate == sqlstate, info.value
     return info.value
+
+
+async def effects(db: asyncpg.Connection) -> int:
+    """Return how many effects there are (see tests/sql/conftest.py)."""
+    count = await db.fetchval("select count(*) from public.effects")
+    assert isinstance(count, int)
+    return count
