@@ -46,6 +46,36 @@ def loads(text: str | bytes) -> object:
     return value
 
 
+def find_unstorable(value: object, where: str) -> str | None:
+    """Return what Postgres could not keep in a JSON value and where it is, or None.
+
+    Args:
+        where: What to call the value itself, e.g. ``"event"``; inner places are paths from there.
+    """
+    if isinstance(value, dict):
+        inner = [
+            problem
+            for key, each in value.items()
+            for problem in (
+                find_unstorable(key, f"a key of {where}"),
+                find_unstorable(each, f"{where}.{key}"),
+            )
+        ]
+    elif isinstance(value, list):
+        inner = [find_unstorable(each, f"{where}[{i}]") for i, each in enumerate(value)]
+    else:
+        return _unstorable_text(value, where) if isinstance(value, str) else None
+    return next((problem for problem in inner if problem is not None), None)
+
+
+def _unstorable_text(text: str, where: str) -> str | None:
+    if "\x00" in text:
+        return f"{where} contains a NUL character, which Postgres cannot keep"
+    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        return f"{where} contains half a surrogate pair, which is no character"
+    return None
+
+
 def _finite(text: str) -> float:
     number = float(text)
     if math.isinf(number):

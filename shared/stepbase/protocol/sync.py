@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from stepbase.errors import ProtocolError
 from stepbase.protocol import names
 from stepbase.protocol.duration import parse_duration
+from stepbase.protocol.jsontext import find_unstorable
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ def decode_register(raw: object) -> RegisterRequest:
         functions = []
     if not isinstance(functions, list):
         raise ProtocolError("'functions' must be a list")
+    _refuse_unstorable({**raw, "functions": None}, "the sync")
     decoded = tuple(decode_function(each) for each in functions)
     slugs = [each.slug for each in decoded]
     twice = {slug for slug in slugs if slugs.count(slug) > 1}
@@ -124,6 +126,7 @@ def decode_function(raw: object) -> FunctionConfig:
     slug = raw.get("id")
     if not isinstance(slug, str) or not slug:
         raise ProtocolError("a function has no 'id'")
+    _refuse_unstorable(raw, f"function {slug!r}: function")
     step = _only_step(raw, slug)
     url = _mapping(step.get("runtime"), slug, "steps.step.runtime").get("url")
     if not isinstance(url, str) or urlsplit(url).scheme not in ("http", "https"):
@@ -142,6 +145,13 @@ def decode_function(raw: object) -> FunctionConfig:
         retry_delay=_seconds(ours.get("retryDelay"), slug, "stepbase.retryDelay"),
         raw=_checked_options(raw, slug),
     )
+
+
+def _refuse_unstorable(value: object, where: str) -> None:
+    """An event name that no column keeps would fail every event of the function, not this sync."""
+    problem = find_unstorable(value, where)
+    if problem is not None:
+        raise ProtocolError(problem, code="invalid_function")
 
 
 def _invalid(slug: str, where: str, expected: str, got: object) -> ProtocolError:

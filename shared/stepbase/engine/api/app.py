@@ -72,7 +72,9 @@ def _guarded(path: str, endpoint: Endpoint) -> Endpoint:
 
 async def _store_error(request: Request, problem: Exception) -> Response:
     assert isinstance(problem, StoreError)  # registered for nothing else
-    return error(503 if problem.is_transient else 500, str(problem))
+    # Class 22: a value that no column takes, such as a NUL in a path.
+    refused = 400 if (problem.sqlstate or "").startswith("22") else 500
+    return error(503 if problem.is_transient else refused, str(problem))
 
 
 async def _dev(request: Request) -> Response:

@@ -10,7 +10,7 @@ from stepbase.engine.settings import Settings
 from stepbase.errors import ProtocolError, StoreError
 from stepbase.protocol import names
 from stepbase.protocol.event import EventIn, decode_event
-from stepbase.protocol.jsontext import dumps_bytes, loads
+from stepbase.protocol.jsontext import dumps_bytes, find_unstorable, loads
 
 
 async def post_events(request: Request) -> Response:
@@ -78,19 +78,6 @@ def _check_text(event: object) -> None:
             f"Event is over the max size: Max {names.MAX_EVENT_BYTES} bytes / Size {len(text)} bytes"
         )
     if b"\\u0000" in text or b"\\ud" in text:
-        _find_bad_text(event, "event")
-
-
-def _find_bad_text(value: object, where: str) -> None:
-    if isinstance(value, dict):
-        for key, each in value.items():
-            _find_bad_text(key, f"a key of {where}")
-            _find_bad_text(each, f"{where}.{key}")
-    elif isinstance(value, list):
-        for i, each in enumerate(value):
-            _find_bad_text(each, f"{where}[{i}]")
-    elif isinstance(value, str):
-        if "\x00" in value:
-            raise ProtocolError(f"{where} contains a NUL character, which Postgres cannot keep")
-        if any("\ud800" <= char <= "\udfff" for char in value):
-            raise ProtocolError(f"{where} contains half a surrogate pair, which is no character")
+        problem = find_unstorable(event, "event")
+        if problem is not None:
+            raise ProtocolError(problem)
