@@ -1,6 +1,7 @@
 """A client for the engine's API in tests: send, look at runs, wait for them to end."""
 
 import asyncio
+import io
 import json
 from typing import Any
 
@@ -21,15 +22,18 @@ class EngineClient:
         self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
     ) -> tuple[int, Any]:
         """Make a request; return the status and the decoded body (text if it is no JSON)."""
-        data = body if isinstance(body, str | bytes) or body is None else json.dumps(body)
+        text = body if isinstance(body, str | bytes) or body is None else json.dumps(body)
+        raw = text.encode() if isinstance(text, str) else text
+        # aiohttp warns of large bodies that are no file.
+        data = None if raw is None else io.BytesIO(raw)
         async with self._session.request(
             method, self.url + path, data=data, headers={**self._headers, **(headers or {})}
         ) as response:
-            text = await response.text()
+            answer = await response.text()
             try:
-                return response.status, json.loads(text)
+                return response.status, json.loads(answer)
             except ValueError:
-                return response.status, text
+                return response.status, answer
 
     async def register(self, body: object) -> dict[str, Any]:
         """Sync an app; asserts that it worked."""
