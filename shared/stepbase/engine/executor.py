@@ -137,6 +137,7 @@ class Executor:
             function=item.function.config.slug,
             event=lambda: _parsed(item.event),
             functions=self._slugs(),
+            check=expr.compile_expression,
             holds=expr.holds,
         )
         effects = decide(state, reply)

@@ -41,6 +41,7 @@ class State:
         run_id, function: Of this run; the function by slug.
         event: Returns the run's event, parsed.
         functions: Slugs that can be invoked.
+        check: Raises ProtocolError for a condition that cannot be evaluated.
         holds: Evaluates a condition over named roots.
     """
 
@@ -60,6 +61,7 @@ class State:
     function: str = ""
     event: Callable[[], Mapping[str, object]] = dict
     functions: Container[str] = ()
+    check: Callable[[str], object] = lambda _source: None
     holds: Callable[[str, Mapping[str, object]], bool] = lambda _source, _roots: False
 
     @property
@@ -151,6 +153,8 @@ def _wait_for_event(state: State, op: Op) -> Opened:
     condition = opts.get("if")
     if condition is not None and not isinstance(condition, str):
         raise ProtocolError(f"step {title(op)!r}: 'if' must be a CEL expression, got {condition!r}")
+    if condition:
+        state.check(condition)
     event = state.event() if condition else {}
     wait = match.wait_for(
         condition or None, event, lambda text: state.holds(text, {"event": event})
