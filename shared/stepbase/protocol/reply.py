@@ -106,7 +106,7 @@ def decode_reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
         return Ops(_decode_ops(body), no_retry, retry_after, version)
     if 200 <= status < 300 and not no_retry:
         return Output(_json_text(body), version)
-    return FunctionError(_error_object(body), status, no_retry, retry_after, version)
+    return FunctionError(_error_object(status, body), status, no_retry, retry_after, version)
 
 
 def _not_an_sdk(status: int, body: bytes) -> NoAnswer:
@@ -178,7 +178,9 @@ def _json_text(body: bytes) -> str:
     return text
 
 
-def _error_object(body: bytes) -> Mapping[str, object]:
+def _error_object(status: int, body: bytes) -> Mapping[str, object]:
+    if not body.strip():
+        return {"name": "Error", "message": f"HTTP {status} without a body"}
     try:
         raw = loads(body)
     except (ValueError, RecursionError):

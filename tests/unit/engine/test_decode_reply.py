@@ -90,7 +90,7 @@ def test_without_the_sdk_header_only_a_gateways_answer_is_an_outage(
         (b"plain", {"name": "Error", "message": "plain"}),
         (b'"quoted"', {"name": "Error", "message": "quoted"}),
         (b"[1]", {"name": "Error", "message": "[1]"}),
-        (b"", {"name": "Error", "message": ""}),
+        (b"", {"name": "Error", "message": "HTTP 500 without a body"}),
         (b'{"x": NaN}', {"name": "Error", "message": '{"x": NaN}'}),
         (b"\xff", {"name": "Error", "message": "\ufffd"}),
     ],
