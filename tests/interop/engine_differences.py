@@ -1,0 +1,200 @@
+"""Where our engine differs from the recorded server, and why. Everything else must be equal.
+
+An entry names a file (of the stub's replies: `file#behaviour`; of an API: `file#entry`) and a path in
+what is compared: `{calls, missing, unexpected, runs}` of a run, `{status, body}` of an answer. `*` in a
+name stands for anything, `[*]` in a path for any index, and a path for all that is under it. An entry
+that no longer differs fails the tests.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One path that may differ.
+
+    Attributes:
+        where: File, behaviour or entry; `*` stands for anything.
+        path: Where in it.
+        reason: Why that is right, or what is not there yet.
+        is_sure: False if timing decides whether it differs.
+    """
+
+    where: str
+    path: str
+    reason: str
+    is_sure: bool = True
+
+
+_STUB = "stub-sdk-odd-replies.json#"
+
+_ENDS = "a run that could only be polled for ever ends with an error that says why"
+_AT_ONCE = "what breaks the protocol can only come again: the run ends at the first, in our words"
+_WORDS = "the error is ours: no SDK wrote one"
+_GATEWAY = "the engine makes no HTTP requests for functions yet: the run ends and says so"
+
+DIFFERENCES = (
+    Difference("*", "$.calls[*].ctx.generation_id", "counts leases of the item: no SDK reads it"),
+    Difference("*", "$.calls[*].ctx.job_id", "a name of the engine's own"),
+    Difference("*", "$.calls[*].ctx.qi_id", "a name of the engine's own"),
+    # Runs.
+    Difference(
+        "scenario-demo-*.json",
+        "$.unexpected",
+        "a defect: a call that wakes from a sleep and opens a wait is followed by one that is for nothing",
+        is_sure=False,
+    ),
+    Difference(
+        "scenario-parallel*.json",
+        "$.calls[*].ctx.stack.current",
+        "always the length of the stack; theirs is what it was when the call was put in the queue",
+    ),
+    Difference(
+        "scenario-parallelrace.json",
+        "$.calls[*].ctx.stack.stack",
+        "the order in which the branches end is not repeatable",
+        is_sure=False,
+    ),
+    Difference(
+        "scenario-parallelrace.json",
+        "$.missing",
+        "theirs calls twice with both branches stored, because it looks only every 150 ms",
+        is_sure=False,
+    ),
+    Difference(
+        "scenario-parallelrace.json",
+        "$.unexpected",
+        "ours calls when the first branch is stored, before the second is",
+        is_sure=False,
+    ),
+    Difference(
+        "scenario-big-state-use_api.json",
+        "$.calls[*].events",
+        "with use_api the list is left out: the SDK fetches it, as its protocol says",
+    ),
+    Difference(
+        "scenario-invoketimeout.json",
+        "$.calls[*].steps.*.error.error",
+        "name and message again in one string: no SDK reads it",
+    ),
+    Difference(
+        "scenario-cancel-on.json",
+        "$.runs.0[*].output",
+        "says why the run was cancelled; theirs is {}",
+    ),
+    Difference(
+        "09-invoke.json", "$.calls[*].event.id", "names what invoked it: stable when repeated"
+    ),
+    Difference(
+        "09-invoke.json", "$.calls[*].events[*].id", "names what invoked it: stable when repeated"
+    ),
+    Difference(
+        "09-invoke.json",
+        "$.calls[*].event.data._inngest",
+        "only what resumes the caller, no tracing",
+    ),
+    Difference(
+        "09-invoke.json",
+        "$.calls[*].events[*].data._inngest",
+        "only what resumes the caller, no tracing",
+    ),
+    Difference(
+        "09-invoke.json", "$.unexpected", "the second call was not recorded: it is answered by hand"
+    ),
+    *(
+        Difference("23-on-failure-handler.json", f"$.calls[*].{where}.data.{what}", reason)
+        for where in ("event", "events[*]")
+        for what, reason in (
+            ("correlation_id", "null where theirs leaves it out"),
+            ("error.code", "the error as the SDK sent it, which Python gives a code"),
+            ("error.error", 'theirs puts "invalid status code: 500" beside the SDK\'s error'),
+            ("events[*].user", "an event looks the same wherever it is shown"),
+        )
+    ),
+    Difference("scenario-batch.json", "*", "batches are not honoured yet: a run for each event"),
+    Difference("scenario-debounce.json", "*", "debounce is not honoured yet: a run for each event"),
+    Difference(
+        "scenario-ratelimit.json", "*", "rate limits are not honoured yet: a run for each event"
+    ),
+    Difference(
+        "scenario-idempotency-concurrency-config.json",
+        "*",
+        "idempotency by expression is not honoured yet: a run for each event",
+    ),
+    # Replies that no SDK should give.
+    Difference(_STUB + "200-no-sdk-header", "$.runs[0].output", _WORDS),
+    Difference(_STUB + "206-no-sdk-header", "$.runs[0].output", _WORDS),
+    Difference(_STUB + "404-no-sdk-header", "$.runs[0].output", _WORDS),
+    Difference(_STUB + "500-html-no-sdk", "$.runs[0].output", _WORDS),
+    Difference(_STUB + "302", "$.runs[0].output", _WORDS),
+    Difference(
+        _STUB + "500-plain-with-sdk",
+        "$.runs[0].output",
+        "an error is always an object: {name, message}",
+    ),
+    Difference(_STUB + "206-empty-array", "*", _ENDS),
+    Difference(_STUB + "discovery-request", "*", _ENDS),
+    Difference(_STUB + "dup-id-in-batch", "*", _ENDS + "; theirs hangs"),
+    Difference(_STUB + "re-report-memoized", "*", _ENDS + "; theirs ends it as if all were well"),
+    Difference(_STUB + "sleep-bad", "*", _AT_ONCE + "; theirs tries for ever"),
+    Difference(_STUB + "206-empty-body", "*", _AT_ONCE),
+    Difference(_STUB + "planned-notfound", "*", _AT_ONCE),
+    Difference(_STUB + "op-unknown", "*", _AT_ONCE),
+    Difference(_STUB + "steperror-no-error", "*", _AT_ONCE),
+    Difference(_STUB + "wait-bad-if", "$.runs[0].output", _AT_ONCE),
+    Difference(_STUB + "runcomplete", "$.runs[0].output", "the result is kept; theirs loses it"),
+    Difference(_STUB + "stream-201", "$.runs[0].output", "the result is kept; theirs loses it"),
+    Difference(
+        _STUB + "steperror-noretry",
+        "$.calls[*].steps.*.error.noRetry",
+        "the error as the SDK sent it",
+    ),
+    Difference(
+        _STUB + "two-stepruns",
+        "$.missing",
+        "two results in one reply bring one more call, not one for each",
+    ),
+    Difference(
+        _STUB + "two-stepruns",
+        "$.calls[*].ctx.disable_immediate_execution",
+        "results alone open no group of parallel steps",
+    ),
+    Difference(_STUB + "gateway", "*", _GATEWAY),
+    Difference(_STUB + "aigateway*", "*", _GATEWAY),
+)
+
+NOT_THE_ENGINES: Mapping[str, str] = {}
+
+
+def unexplained(where: str, found: Mapping[str, tuple[object, object]]) -> list[str]:
+    """Return one line for each path that differs without being on the list."""
+    allowed = [each for each in DIFFERENCES if fnmatchcase(where, each.where)]
+    return [
+        f"{where}: {path}: ours {ours!r:.120}, theirs {theirs!r:.120}"
+        for path, (ours, theirs) in found.items()
+        if not any(covers(each, path) for each in allowed)
+    ]
+
+
+def unused(found: Mapping[str, Iterable[str]]) -> list[Difference]:
+    """Return the entries that explain nothing in what was found, by name and path."""
+    return [
+        each
+        for each in DIFFERENCES
+        if each.is_sure
+        and not any(
+            fnmatchcase(where, each.where) and any(covers(each, path) for path in paths)
+            for where, paths in found.items()
+        )
+    ]
+
+
+def covers(difference: Difference, path: str) -> bool:
+    """Say whether an entry's path is this one or above it."""
+    if difference.path == "*":
+        return True
+    pattern = re.escape(difference.path).replace(r"\[\*\]", r"\[\d+\]").replace(r"\*", r"[^.\[]+")
+    return re.fullmatch(pattern + r"(?:[.\[].*)?", path) is not None
