@@ -265,6 +265,7 @@ async def test_a_read_only_database_is_tried_again(project: Project) -> None:
 
     assert reply.op["op"] == "StepError"
     assert "the database is read-only: a failover" in reply.op["error"]["message"]
+    assert "x-stepbase-outage" not in reply.headers
 
 
 async def test_without_a_network_it_is_tried_again(
@@ -277,6 +278,8 @@ async def test_without_a_network_it_is_tried_again(
     assert reply.op["op"] == "StepError"
     assert "no answer from Supabase" in reply.op["error"]["message"]
     assert "check SUPABASE_URL" in reply.op["error"]["message"]
+    # Away is not failed: our engine counts no attempt, so the step is not given up on the last one.
+    assert reply.headers["x-stepbase-outage"] == "true"
 
 
 async def test_without_settings_it_says_what_to_set(

@@ -109,7 +109,8 @@ class Engine:
     async def _start_tasks(self) -> None:
         listener = Listener(
             self.settings.database_url,
-            interval=self.settings.sweep_seconds,
+            # Between two looks a dead engine's lease must not pass unseen.
+            interval=min(self.settings.sweep_seconds, self.settings.lease.total_seconds() / 2),
             on_notify=self._notified,
             on_tick=self._ticked,
             is_idle=lambda: self.relay.is_idle,

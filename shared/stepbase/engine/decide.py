@@ -96,21 +96,26 @@ def _retry(
     )
 
 
+def _is_free(state: State, reply: NoAnswer | Ops) -> bool:
+    """Say whether what happened is an outage, and not yet one that has lasted too long."""
+    return reply.is_outage and state.outage < retry.OUTAGE_SECONDS
+
+
+def _wait_out(state: State, failed: FailedAttempt) -> Settlement:
+    """Try again soon, without using up an attempt."""
+    delay = retry.outage_delay(state.outage)
+    if state.retry_interval is not None:
+        delay = min(delay, state.retry_interval)
+    return Settlement(
+        Verdict.TIMER, delay=delay, attempt=state.attempt, is_outage=True, failed=failed
+    )
+
+
 def _no_answer(state: State, reply: NoAnswer) -> Settlement:
     error = dumps({"name": "NoAnswer", "message": reply.message})
     failed = FailedAttempt(None, state.attempt, reply.status, error)
-    if reply.is_outage and state.outage < retry.OUTAGE_SECONDS:
-        delay = retry.outage_delay(state.outage)
-        if state.retry_interval is not None:
-            delay = min(delay, state.retry_interval)
-        return Settlement(
-            Verdict.TIMER,
-            delay=delay,
-            attempt=state.attempt,
-            was_called=False,
-            is_outage=True,
-            failed=failed,
-        )
+    if _is_free(state, reply):
+        return replace(_wait_out(state, failed), was_called=False)
     if state.is_last_attempt:
         return Settlement(
             Verdict.END, status="Failed", error=error, was_called=False, failed=failed
@@ -136,7 +141,9 @@ def _ops(state: State, reply: Ops) -> Settlement:
         return _complete(
             dumps(next(op.data for op in ops if op.op is Opcode.RUN_COMPLETE)), reply.version, kept
         )
-    if retried is not None:
+    if retried is not None and _is_free(state, reply):
+        settlement = _wait_out(state, retried)
+    elif retried is not None:
         settlement = _retry(state, reply.retry_after, retried, reply.version)
     elif opened:
         settlement = _opening(state, ops, opened)
@@ -169,7 +176,8 @@ def _finished(
             finished[op.id] = _result_row(op, state)
         elif op.op in (Opcode.STEP_ERROR, Opcode.STEP_FAILED):
             failed = _failed_attempt(op, state)
-            if op.op is Opcode.STEP_ERROR and not reply.no_retry and not state.is_last_attempt:
+            is_final = op.op is Opcode.STEP_FAILED or reply.no_retry
+            if not is_final and (not state.is_last_attempt or _is_free(state, reply)):
                 retried = failed
             else:
                 assert op.error is not None  # checked by _failed_attempt

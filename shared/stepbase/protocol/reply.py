@@ -35,12 +35,14 @@ class Ops:
     Attributes:
         no_retry: True if a StepError here is final.
         retry_after: The Retry-After header as received, or None.
+        is_outage: True if a StepError here means that what the step called is away.
     """
 
     ops: tuple[Op, ...]
     no_retry: bool
     retry_after: str | None
     version: int | None = None
+    is_outage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,8 @@ def decode_reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
     no_retry = headers.get(names.NO_RETRY, "").lower() == "true"
     retry_after = headers.get(names.RETRY_AFTER)
     if status == 206:
-        return Ops(_decode_ops(body), no_retry, retry_after, version)
+        is_outage = headers.get(names.OUTAGE, "").lower() == "true"
+        return Ops(_decode_ops(body), no_retry, retry_after, version, is_outage)
     if 200 <= status < 300 and not no_retry:
         return Output(_json_text(body), version)
     return FunctionError(_error_object(status, body), status, no_retry, retry_after, version)

@@ -42,6 +42,7 @@ class Reported:
     ops: tuple[StepOp, ...]
     no_retry: bool
     retry_after: str | None
+    is_outage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,9 @@ class Execution:
     def _left(self) -> Outcome:
         replay = self.replay
         if replay.ops:
-            return Reported(tuple(replay.ops), replay.no_retry, replay.retry_after)
+            return Reported(
+                tuple(replay.ops), replay.no_retry, replay.retry_after, replay.is_outage
+            )
         return Raised(function_fault(_unexpected(replay.passed_over)))
 
     def _returned(self, value: object) -> Outcome:

@@ -68,12 +68,14 @@ class Replay:
     Attributes:
         ops: What the reply will carry.
         no_retry: True if a failed step among them is final.
+        is_outage: True if what a failed step called is away.
         retry_after: When the failed step may be tried again, as a header value, or None.
         passed_over: The first unfinished step met in a call that was for another one.
     """
 
     __slots__ = (
-        "_call", "_counts", "_left", "_used", "is_over", "no_retry", "ops", "passed_over", "retry_after",
+        "_call", "_counts", "_left", "_used", "is_outage", "is_over", "no_retry", "ops",
+        "passed_over", "retry_after",
     )  # fmt: skip
 
     def __init__(self, call: Call) -> None:
@@ -85,6 +87,7 @@ class Replay:
         self.is_over = False
         self.no_retry = False
         self.retry_after: str | None = None
+        self.is_outage = False
         self.passed_over: Place | None = None
 
     @property

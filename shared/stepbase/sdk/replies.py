@@ -39,7 +39,10 @@ def reply(outcome: Outcome) -> Response:
         return Response(200, outcome.text.encode())
     if isinstance(outcome, Reported):
         body = "[" + ",".join(_op_text(op) for op in outcome.ops) + "]"
-        return Response(206, body.encode(), _retry_headers(outcome))
+        headers = _retry_headers(outcome)
+        if outcome.is_outage:
+            headers[names.OUTAGE] = "true"
+        return Response(206, body.encode(), headers)
     return raised(outcome.fault)
 
 

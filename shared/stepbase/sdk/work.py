@@ -125,7 +125,9 @@ def _succeeded(new: NewStep, value: object) -> StepOp:
 def _failed(replay: Replay, new: NewStep, error: Exception) -> StepOp:
     # As TypeScript: errors inside a step fail the step, never the whole run (docs/protocol.md, errors).
     what = step_fault(error)
-    is_final = what.no_retry or replay.is_last_attempt
+    # What is away has not failed: only the server knows how long it has been, and when that is enough.
+    replay.is_outage = bool(getattr(error, "is_outage", False))
+    is_final = what.no_retry or (replay.is_last_attempt and not replay.is_outage)
     replay.no_retry = what.no_retry
     replay.retry_after = None if is_final else what.retry_after
     opcode = Opcode.STEP_FAILED if is_final else Opcode.STEP_ERROR

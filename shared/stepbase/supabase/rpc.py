@@ -15,6 +15,8 @@ from stepbase.supabase.call import PreparedCall
 
 CALL = "stepbase_call"
 
+# No connection from PostgREST to the database, none free, or a server that is starting or stopping.
+_AWAY = re.compile(r"PGRST00[0-3]|50[234]|08...|57P0[123]|53300")
 _FINAL = re.compile(r"P0001|2[23]...|PT4..|SB0..")
 _HINTS: tuple[tuple[str, str], ...] = (
     (
@@ -56,11 +58,14 @@ class RpcError(StepbaseError):
 
     Attributes:
         code: SQLSTATE, PostgREST code or HTTP status, or None when there was no answer.
+        is_outage: True if Supabase is away (no answer, no database behind it): stepbase's own engine
+            counts no attempt for that, for up to an hour.
     """
 
-    def __init__(self, message: str, code: str | None) -> None:
+    def __init__(self, message: str, code: str | None, *, is_outage: bool = False) -> None:
         super().__init__(message)
         self.code = code
+        self.is_outage = is_outage
 
 
 def call(prepared: PreparedCall, step: str) -> Any:
@@ -113,7 +118,7 @@ def classify(function: str, body: Any, status: int = 0) -> Exception:
     notes = [str(fields[name]) for name in ("details", "hint") if fields.get(name)]
     notes += [hint for pattern, hint in _HINTS if re.fullmatch(pattern, code)][:1]
     shown = "; ".join([f"{function}: {message} ({code or 'no code'})", *notes])
-    return RpcError(shown, code or None)
+    return RpcError(shown, code or None, is_outage=_AWAY.fullmatch(code) is not None)
 
 
 def _unreachable(function: str, error: Exception) -> RpcError:
@@ -124,6 +129,7 @@ def _unreachable(function: str, error: Exception) -> RpcError:
         f"{function}: no answer from Supabase ({type(error).__name__}: {reason}): "
         "check SUPABASE_URL and that the project is not paused",
         None,
+        is_outage=True,
     )
 
 

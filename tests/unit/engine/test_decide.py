@@ -460,3 +460,13 @@ def test_a_value_that_json_cannot_hold_ends_the_run(opcode: Opcode, value: objec
 
     assert (settled.verdict, settled.status) == (Verdict.END, "Failed")
     assert error_of(settled)["name"] == "ProtocolError"
+
+
+def test_a_step_whose_supabase_is_away_uses_no_attempt_for_an_hour() -> None:
+    away = replace(ops(failing()), is_outage=True)
+
+    first = decide(LAST, away)
+    later = decide(replace(LAST, outage=3600.0), away)
+
+    assert (first.verdict, first.attempt, first.is_outage) == (Verdict.TIMER, LAST.attempt, True)
+    assert (later.verdict, later.steps[0].status) == (Verdict.CONTINUE, "failed")
