@@ -29,11 +29,16 @@ class Difference:
     is_sure: bool = True
 
 
+_VARIANTS = "api-register-variants.json#"
+_INGEST = "api-event-ingest.json#"
+_AUTH = "api-start-mode-auth.json#"
 _STUB = "stub-sdk-odd-replies.json#"
 
 _ENDS = "a run that could only be polled for ever ends with an error that says why"
 _AT_ONCE = "what breaks the protocol can only come again: the run ends at the first, in our words"
 _WORDS = "the error is ours: no SDK wrote one"
+_LOST = "events without a key are refused; theirs says 200 and throws them away"
+_NAMED = "what is asked for and not honoured yet is named"
 _GATEWAY = "the engine makes no HTTP requests for functions yet: the run ends and says so"
 
 DIFFERENCES = (
@@ -164,9 +169,64 @@ DIFFERENCES = (
     ),
     Difference(_STUB + "gateway", "*", _GATEWAY),
     Difference(_STUB + "aigateway*", "*", _GATEWAY),
-)
+    # Answers.
+    Difference("02-register*.json", "$.body.message", _NAMED),
+    Difference("28-start-mode*.json", "$.body.message", _NAMED),
+    Difference(_VARIANTS + "unchanged", "$.body.message", _NAMED),
+    Difference(_VARIANTS + "kind-dev", "$.body.message", _NAMED),
+    Difference(_VARIANTS + "with-deployId", "$.body.message", _NAMED),
+    Difference(_VARIANTS + "fn-batch-101", "$.body.message", _NAMED),
+    Difference(_VARIANTS + "bad-json", "$.body", "in our words, with the status beside them"),
+    Difference(_VARIANTS + "wrong-kind-cloud", "$.body", "says what to do, with the status beside it"),
+    *(
+        Difference(_VARIANTS + entry, "$.body.data", "an error has no data: no SDK reads it")
+        for entry in (
+            "empty-object", "mini-no-appName", "fn-bad-cron", "fn-bad-expression", "fn-no-steps",
+            "fn-3-concurrency",
+        )
+    ),
+    *(
+        Difference(_VARIANTS + entry, "$.body.error", "names the function and what is wrong with it")
+        for entry in ("fn-bad-cron", "fn-bad-expression", "fn-no-steps", "fn-3-concurrency")
+    ),
+    Difference(_INGEST + "bad-json", "$.body.error", "in our words"),
+    Difference(_INGEST + "data-not-object", "$.body.error", "in our words"),
+    Difference(_INGEST + "get", "$.body", "says why"),
+    Difference(_INGEST + "no-key", "*", _LOST),
+    Difference(_AUTH + "event no key", "*", _LOST),
+    Difference(_AUTH + "event key as bearer", "*", _LOST),
+    Difference(_INGEST + "invoke-endpoint*", "*", "no endpoint invokes functions: send an event"),
+    *(
+        Difference(_AUTH + entry, "$.body", "errors are always JSON: {error, status}")
+        for entry in (
+            "runs auth=none", "runs auth=wrong", "runs auth=sha256(ascii)", "register no auth",
+            "actions no auth", "dev info",
+        )
+    ),
+    *(
+        Difference(
+            _AUTH + entry,
+            "$.body.data[*].function_version",
+            "ours counts the syncs that changed a function; theirs says 0 here",
+        )
+        for entry in (
+            "runs auth=sha256(hex) bare", "runs auth=signkey-prod-+sha256(hex)",
+            "runs auth=raw signing key", "runs auth=raw hex",
+        )
+    ),
+    Difference(_AUTH + "gql no auth", "*", "there is no GraphQL API; theirs answers anybody"),
+)  # fmt: skip
 
-NOT_THE_ENGINES: Mapping[str, str] = {}
+NOT_THE_ENGINES: Mapping[str, str] = {
+    "01-sync-PUT-to-sdk.json": "the request was made by hand, the answer is the SDK's",
+    "24-cron-call.json": "cron does not run yet",
+    "26-introspection-GET-sdk.json": "a question to the SDK, which no engine asks",
+    "api-graphql.json": "there is no GraphQL API",
+    "api-rest.json": "the answers are a cache's, without their status; tests/engine has ours",
+    "gateway-and-ai-outbound-requests.json": "the engine makes no HTTP requests for functions yet",
+    "sdk-cloud-mode-behaviour.json": "questions to the SDK, which no engine asks",
+}
+"""Recordings that are not played, and why."""
 
 
 def unexplained(where: str, found: Mapping[str, tuple[object, object]]) -> list[str]:
@@ -177,6 +237,18 @@ def unexplained(where: str, found: Mapping[str, tuple[object, object]]) -> list[
         for path, (ours, theirs) in found.items()
         if not any(covers(each, path) for each in allowed)
     ]
+
+
+def explaining(where: str, paths: Iterable[str]) -> list[str]:
+    """Return the reasons that hold for what differs in a file, each once; not those of all files."""
+    reasons = {
+        each.reason: None
+        for each in DIFFERENCES
+        if each.where != "*"
+        and fnmatchcase(where, each.where)
+        and any(covers(each, path) for path in paths)
+    }
+    return list(reasons)
 
 
 def unused(found: Mapping[str, Iterable[str]]) -> list[Difference]:

@@ -8,7 +8,7 @@ recorded order, each when the one before is stored: so the order of the results 
 import asyncio
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -16,18 +16,14 @@ from functools import partial
 from typing import Any
 
 from tests.support.engine_client import EngineClient
+from tests.support.recordings import TIME, expanded
 from tests.support.stub_host import SDK_HEADERS, Answer, StubHost
 
 _SOON = timedelta(milliseconds=100)
 _RETRY_AFTER = timedelta(seconds=1)  # the least an engine honours
 _KEPT_HEADERS = re.compile(r"x-inngest-(?!sdk-handled).*|retry-after|location|content-type")
 _SHORT = re.compile(r"[1-9]\d*m?s")
-_CUT = re.compile(r"(.)\1+\.\.\.\((\d+) chars\)")
 _VALUES = ("x-inngest-step-id", "x-inngest-req-version")
-
-_ULID = re.compile(r"\b[0-9A-HJKMNP-TV-Z]{26}\b")
-_UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
-_TIME = re.compile(r"\b\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d)")
 
 
 @dataclass
@@ -98,17 +94,6 @@ class Exchange:
         return Answer(self.reply["status"], text=text, headers=headers)
 
 
-def expanded(value: Any) -> Any:
-    """Write out strings that the recording cut ("xxx...(1500000 chars)")."""
-    if isinstance(value, dict):
-        return {key: expanded(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [expanded(each) for each in value]
-    if isinstance(value, str) and (cut := _CUT.fullmatch(value)):
-        return cut[1] * int(cut[2])
-    return value
-
-
 def _soon(op: Any, ended: datetime | None) -> Any:
     if not isinstance(op, dict):
         return op
@@ -124,7 +109,7 @@ def _soon(op: Any, ended: datetime | None) -> Any:
 def _shortened(text: str, ended: datetime | None) -> str:
     if _SHORT.fullmatch(text):
         return "100ms"
-    if not _TIME.fullmatch(text):
+    if not TIME.fullmatch(text):
         return text
     when = datetime.fromisoformat(text)
     if when.year < 2026:
@@ -138,7 +123,7 @@ def _retry_after(text: str) -> str:
     when = datetime.now(UTC) + _RETRY_AFTER
     if text.isdigit():
         return "1"
-    if _TIME.fullmatch(text):
+    if TIME.fullmatch(text):
         return when.isoformat()
     return format_datetime(when, usegmt=True) if text.endswith("GMT") else text
 
@@ -297,38 +282,3 @@ class Stage:
         if len(found) > 1:
             playback = next(each for each in found if each.fits(call))
         return await playback.answer(self._client, call, headers)
-
-
-def normal(value: Any) -> Any:
-    """Replace ids and times: they differ in every run."""
-    if isinstance(value, dict):
-        return {key: normal(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [normal(each) for each in value]
-    if isinstance(value, int) and not isinstance(value, bool) and value > 1_500_000_000_000:
-        return "<ms>"
-    if isinstance(value, str) and len(value) < 10_000:
-        value = _TIME.sub("<time>", _UUID.sub("<uuid>", _ULID.sub("<ulid>", value)))
-    return value
-
-
-def differing(ours: Any, theirs: Any) -> dict[str, tuple[object, object]]:
-    """Return the paths at which two documents differ, with both values."""
-    mine, other = dict(_leaves(normal(ours), "$")), dict(_leaves(normal(theirs), "$"))
-    absent = "absent"
-    return {
-        path: (mine.get(path, absent), other.get(path, absent))
-        for path in sorted(mine.keys() | other.keys())
-        if mine.get(path, absent) != other.get(path, absent)
-    }
-
-
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, object]]:
-    if isinstance(value, dict) and value:
-        for key, item in value.items():
-            yield from _leaves(item, f"{path}.{key}")
-    elif isinstance(value, list) and value:
-        for i, item in enumerate(value):
-            yield from _leaves(item, f"{path}[{i}]")
-    else:
-        yield path, value
