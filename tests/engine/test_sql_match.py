@@ -135,8 +135,8 @@ async def test_a_run_that_has_ended_stays_as_it_is(hands: Hands) -> None:
 
 
 async def test_a_pause_expires(hands: Hands) -> None:
-    run = await hands.begin(pauses=(BY_ID,))
-    await hands.at(86_400)
+    run = await hands.begin(pauses=(sql.pause("app/stop", "data.id", "p1", expires=60.0),))
+    await hands.at(60)
 
     await hands.take_in([sql.event("app/stop", {"id": "p1"})])
 

@@ -123,13 +123,14 @@ async def test_a_settle_is_not_already_done_because_its_own_engine_leased_again(
 ) -> None:
     """After an outage longer than a lease an engine may lease back what an old call of its own holds."""
     run = await hands.begin_leased()
+    await hands.settle_one(run, 1, went_on(step("a")))
     await hands.at(31)
     [row] = await hands.lease(1)
-    assert row["gen"] == 2
+    assert row["gen"] == 3
 
-    assert await hands.settle_one(run, 1, went_on(step("a"))) == LOST
-    assert await hands.steps(run) == []
-    assert await hands.settle_one(run, 2, went_on(step("a"))) == Settled("applied", 3)
+    assert await hands.settle_one(run, 2, went_on(step("b"))) == LOST
+    assert [hashed for hashed, _, _ in await hands.steps(run)] == ["a"]
+    assert await hands.settle_one(run, 3, went_on(step("b"))) == Settled("applied", 4)
 
 
 async def test_a_settle_that_went_on_twice_since_is_lost(hands: Hands) -> None:

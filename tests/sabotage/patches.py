@@ -43,6 +43,27 @@ PATCHES: Final[dict[str, Patch]] = {
         instead="where false returning 1",
         test="tests/sql/test_outbox.py::test_an_acked_event_is_never_taken_again",
     ),
+    "lease_fence": Patch(
+        file="*_settle.sql",
+        text="""\
+        and q.owner = p_owner and q.gen = u.gen
+      returning u.i::int
+  ), gone as (
+""",
+        instead="""\
+      returning u.i::int
+  ), gone as (
+""",
+        test="tests/engine/test_sql_settle.py"
+        "::test_a_settle_that_meets_a_takeover_in_flight_waits_and_loses",
+    ),
+    "event_dedupe": Patch(
+        file="*_ingest.sql",
+        text="        where d.until <= v_now or d.run_id = excluded.run_id\n",
+        instead="",
+        test="tests/engine/test_sql_ingest.py"
+        "::test_the_senders_id_starts_a_function_once_in_24_hours",
+    ),
     "purchase_lock": Patch(
         file="*_loyalty_rpcs.sql",
         text="""\

@@ -59,11 +59,15 @@ def event(
 
 
 def pause(
-    event_name: str, path: str = "", value: object = None, residual: str | None = None
+    event_name: str,
+    path: str = "",
+    value: object = None,
+    residual: str | None = None,
+    expires: float = 365 * 86_400.0,
 ) -> Pause:
     """Return a cancel_on of a start."""
     wait = Wait(path, dumps(value), residual)
-    return Pause(hash_step_id(f"{event_name}{path}{value}"), event_name, wait, 86_400.0)
+    return Pause(hash_step_id(f"{event_name}{path}{value}"), event_name, wait, expires)
 
 
 def start(place: int = 1, **changes: Any) -> Start:
