@@ -102,7 +102,9 @@ class Engine:
             retry_interval=settings.retry_interval,
         )
         self.worker = Worker(self.store, self.registry, executor, settings)
-        self.intake = Intake(self.store, self.registry, self.worker, self.new_id)
+        self.intake = Intake(
+            self.store, self.registry, self.worker, self.new_id, patience=settings.patience
+        )
         self.relay = Relay(self.store, self.intake, self.owner)
         await self._start_tasks()
 

@@ -22,7 +22,6 @@ _log = logging.getLogger("stepbase.engine.intake")
 
 _GROUP = 256
 _WAITING_BYTES = 64 * 1024 * 1024
-_PATIENCE_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +33,29 @@ class Sent:
 
 
 class Intake:
-    """Takes events from the API and the relay."""
+    """Takes events from the API and the relay; `patience` is in seconds."""
 
     def __init__(
-        self, store: Store, registry: Registry, worker: Worker, new_id: Callable[[], str]
+        self,
+        store: Store,
+        registry: Registry,
+        worker: Worker,
+        new_id: Callable[[], str],
+        *,
+        patience: float,
     ) -> None:
         self._store = store
         self._registry = registry
         self._worker = worker
         self._new_id = new_id
+        self._patience = patience
         self._batcher: Batcher[list[Event], None] = Batcher(self._flush)
 
     async def accept(self, sent: Sequence[Sent], *, seed: str | None = None) -> list[str]:
         """Store events and start their runs; return the internal ids, in order, once committed.
 
         Raises:
-            StoreError: If the database stays away for 15 seconds, or too much is waiting for it
+            StoreError: If the database stays away for `patience`, or too much is waiting for it
                 (`is_transient`): the sender keeps the events and sends them again. Otherwise one of
                 them cannot be stored.
         """
@@ -75,7 +81,7 @@ class Intake:
 
     async def _flush(self, groups: Sequence[list[Event]]) -> list[None]:
         events = [event for group in groups for event in group]
-        deadline = clock.monotonic() + _PATIENCE_SECONDS
+        deadline = clock.monotonic() + self._patience
         delay = 0.05
         epoch, starts = 0, None
         while True:

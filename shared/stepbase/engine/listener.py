@@ -55,7 +55,13 @@ class Listener:
         while True:
             try:
                 await self._listen(ready)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            except (
+                OSError,
+                TimeoutError,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                asyncpg.InternalClientError,
+            ) as error:
                 _log.warning("listener lost its connection", extra={"reason": str(error)[:200]})
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 2.0)

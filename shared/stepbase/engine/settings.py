@@ -18,7 +18,8 @@ class Settings:
         max_calls: Calls in flight at once.
         lease: How long an item is kept without a sign of life.
         call_timeout: Seconds one call may take.
-        sweep_seconds: How often an idle engine looks around.
+        patience: Seconds an event waits for a database that is away before its sender hears of it.
+        sweep_seconds: How often an idle engine looks around (twice a lease, if that is more often).
         keep_runs, keep_failed, keep_events: Ages at which history is deleted.
         keep_results, keep_keys: Ages at which the ledger forgets a call's result, and its key.
         sdk_urls: Serve URLs to sync at start.
@@ -33,6 +34,7 @@ class Settings:
     max_calls: int = 64
     lease: timedelta = timedelta(seconds=30)
     call_timeout: float = 7200.0
+    patience: float = 15.0
     sweep_seconds: float = 5.0
     keep_runs: timedelta = timedelta(days=30)
     keep_failed: timedelta = timedelta(days=90)

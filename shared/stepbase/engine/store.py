@@ -389,7 +389,11 @@ class _translated:  # reads as a statement: `with _translated():`
                 sqlstate=sqlstate,
                 is_transient=sqlstate[:2] in _TRANSIENT_CLASSES,
             ) from error
-        if isinstance(error, OSError | asyncpg.InterfaceError | TimeoutError):
+        # The driver calls it internal when a connection is cut off just as it is taken into use.
+        if isinstance(
+            error,
+            OSError | asyncpg.InterfaceError | asyncpg.InternalClientError | TimeoutError,
+        ):
             raise StoreError(
                 f"the database cannot be reached: {type(error).__name__}: {error}",
                 sqlstate=None,

@@ -177,10 +177,18 @@ class Worker:
             self.on_tick(await self._store.tick(None))
 
     async def _item(self, row: asyncpg.Record) -> Item | None:
-        function = await self._registry.get(row["function_id"])
+        try:
+            function = await self._registry.get(row["function_id"])
+        except StoreError as error:
+            # Raised on, it would cost the slots of all that were leased with it.
+            function, reason = None, str(error)[:200]
+        else:
+            reason = "its configuration cannot be read"
         if function is None:
-            # Its configuration cannot be read; the lease runs out and is tried again later.
-            _log.error("function of a run is unknown", extra={"run_id": row["run_id"]})
+            # The lease runs out and is tried again later.
+            _log.error(
+                "function of a run is unknown", extra={"run_id": row["run_id"], "reason": reason}
+            )
             return None
         return Item(
             run_id=row["run_id"],
