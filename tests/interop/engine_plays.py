@@ -111,7 +111,9 @@ def playback_of(name: str) -> Playback:
 
 async def play_stub(client: EngineClient, stage: Stage, behaviour: str) -> Found:
     recorded = load(STUB)[behaviour]
-    playback = Playback([Exchange.of_stub(each) for each in recorded["calls"] if "reply" in each])
+    exchanges = [Exchange.of_stub(each) for each in recorded["calls"] if "reply" in each]
+    # The recorded reply took three seconds.
+    playback = Playback(exchanges, delay=0.5 if behaviour == "slow-3s" else 0)
     stage.add(f"stub-{behaviour}", playback)
     [event_id] = await client.send({"name": f"stub/{behaviour}", "data": {}})
     runs = outcome(await client.ended(event_id, 1, 20))

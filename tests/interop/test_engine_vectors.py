@@ -40,7 +40,7 @@ def played(
 def table(found: dict[str, Found]) -> str:
     """Return a line for each file or entry: equal, or why it differs."""
     rows = {name: "; ".join(explaining(name, paths)) or "equal" for name, paths in found.items()}
-    rows |= {name: f"equal, in {NAMED[name]}" for name in names() if name in NAMED}
+    rows |= {name: f"see {NAMED[name]}" for name in names() if name in NAMED}
     rows |= {name: f"not played: {reason}" for name, reason in NOT_THE_ENGINES.items()}
     return "\n".join(f"{name:<58} {rows[name]}" for name in sorted(rows))
 

@@ -137,6 +137,7 @@ class Playback:
     Args:
         improvise: Answers calls that were not recorded; without it such a call ends the run.
         is_race: Do not hold replies back.
+        delay: Seconds every reply takes.
     """
 
     def __init__(
@@ -145,6 +146,7 @@ class Playback:
         *,
         improvise: Improvise | None = None,
         is_race: bool = False,
+        delay: float = 0,
     ) -> None:
         self.exchanges = exchanges
         self.calls: list[dict[str, Any] | None] = [None] * len(exchanges)
@@ -153,6 +155,7 @@ class Playback:
         self.fetched: dict[str, Any] = {}
         self._improvise = improvise
         self._is_race = is_race
+        self._delay = delay
 
     def fits(self, call: Mapping[str, Any]) -> bool:
         """Say whether a call is of this run, if several runs of the function are played."""
@@ -177,6 +180,7 @@ class Playback:
             self.fetched = await fetched(client, call["ctx"]["run_id"])
         if not self._is_race:
             await self._turn(client, call["ctx"]["run_id"], exchange)
+        await asyncio.sleep(self._delay)
         return exchange.answer()
 
     def _find(self, target: str, attempt: int, stack: frozenset[str]) -> int | None:
