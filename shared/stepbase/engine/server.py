@@ -7,7 +7,7 @@ import json
 import logging
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 
 import uvicorn
 
@@ -35,6 +35,16 @@ def check_address(settings: Settings) -> None:
         )
 
 
+class _Server(uvicorn.Server):
+    """Leaves signals to whoever runs it: uvicorn raises them once more when it has closed, and that
+    second one would break off the drain of the calls in flight."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Capture none."""
+        yield
+
+
 @contextlib.asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[tuple[Engine, int, uvicorn.Server]]:
     """Run an engine with its HTTP API; yields the engine, its port and the HTTP server.
@@ -47,7 +57,7 @@ async def serving(settings: Settings) -> AsyncIterator[tuple[Engine, int, uvicor
     check_address(settings)
     with _listening(settings.host, settings.port) as listening:
         async with Engine(settings) as engine:
-            server = uvicorn.Server(
+            server = _Server(
                 uvicorn.Config(
                     api.build(engine),
                     log_config=None,
