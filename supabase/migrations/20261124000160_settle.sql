@@ -197,14 +197,15 @@ begin
       where c_finish[m.i] is not null and c_called[m.i] is not null and c_verdict[m.i] <> 'e'
     on conflict do nothing;
 
-  -- Nothing is open that a parked item could wait for: it is ready.
+  -- A parked item waits for what is open now, whatever closed and opened above; if nothing is, it is ready.
   if 'p' = any (c_verdict) then
     update stepbase.queue q
-      set ready = true, due_at = null
-      from unnest(v_mine) as m (i)
-      where c_verdict[m.i] = 'p' and q.run_id = c_run[m.i] and q.job = c_job[m.i]
-        and q.run_id = any (c_run) and q.due_at = 'infinity'
-        and not stepbase._has_open_step(q.run_id);
+      set ready = not t.is_open, due_at = case when t.is_open then timestamptz 'infinity' end
+      from (
+        select c_run[m.i] as run_id, c_job[m.i] as job, stepbase._has_open_step(c_run[m.i]) as is_open
+          from unnest(v_mine) as m (i) where c_verdict[m.i] = 'p'
+      ) t
+      where q.run_id = t.run_id and q.job = t.job and q.run_id = any (c_run) and q.owner is null;
   end if;
 
   select array_agg(x.i) into v_ended

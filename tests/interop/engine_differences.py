@@ -47,12 +47,6 @@ DIFFERENCES = (
     Difference("*", "$.calls[*].ctx.qi_id", "a name of the engine's own"),
     # Runs.
     Difference(
-        "scenario-demo-*.json",
-        "$.unexpected",
-        "a defect: a call that wakes from a sleep and opens a wait is followed by one that is for nothing",
-        is_sure=False,
-    ),
-    Difference(
         "scenario-parallel*.json",
         "$.calls[*].ctx.stack.current",
         "always the length of the stack; theirs is what it was when the call was put in the queue",
