@@ -96,6 +96,7 @@ class Engine:
             self.caller,
             self._settle,
             has_backlog=lambda: self.worker.has_backlog,
+            is_stopping=lambda: self.worker.is_stopping,
             new_id=self.new_id,
             load_state=self.store.get_state,
             slugs=lambda: self.registry.functions.by_slug,

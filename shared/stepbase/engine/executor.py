@@ -37,6 +37,7 @@ class Executor:
         caller: Reaches functions.
         settle: Writes effects (batched); raises StoreError only if they can never be written.
         has_backlog: Says whether others wait for a slot.
+        is_stopping: Says whether runs must be handed over to other engines.
         new_id: Makes ULIDs.
         load_state: Returns a live run's stored (hashes, memos, open_hashes), or None.
         slugs: Returns the slugs of the functions that can be invoked.
@@ -49,6 +50,7 @@ class Executor:
         settle: Settle,
         *,
         has_backlog: Callable[[], bool],
+        is_stopping: Callable[[], bool],
         new_id: Callable[[], str],
         load_state: Callable[[str], Awaitable[asyncpg.Record | None]],
         slugs: Callable[[], Container[str]],
@@ -57,6 +59,7 @@ class Executor:
         self._caller = caller
         self._settle = settle
         self._has_backlog = has_backlog
+        self._is_stopping = is_stopping
         self._new_id = new_id
         self._load_state = load_state
         self._slugs = slugs
@@ -69,7 +72,7 @@ class Executor:
             woken = item.step if item.kind == "sleep" else None
             if effects.verdict is Verdict.CONTINUE and not self._may_go_on(item):
                 effects = _released(effects)
-            settled = await self._write(item, effects, called, woken)
+            settled, effects = await self._write(item, effects, called, woken)
             if settled is None:
                 return None
             if effects.verdict is not Verdict.CONTINUE:
@@ -89,6 +92,8 @@ class Executor:
             item.state_bytes = sum(len(memo) for _, memo in item.memos)
 
     def _may_go_on(self, item: Item) -> bool:
+        if self._is_stopping():
+            return False
         return item.hops < MAX_HOPS or not self._has_backlog()
 
     async def _next(self, item: Item) -> tuple[Settlement, float | None]:
@@ -147,20 +152,22 @@ class Executor:
 
     async def _write(
         self, item: Item, effects: Settlement, called: float | None, woken: str | None
-    ) -> Settled | None:
+    ) -> tuple[Settled | None, Settlement]:
+        """Write effects; return what came of them (None: lost) and which were written in the end."""
         finish = item.function.config.finish_timeout if not item.has_started else None
         settling = Settling(item.run_id, item.job, item.gen, effects, called, finish, woken)
         try:
             settled = await self._settle(settling)
         except StoreError as error:
             _log.error("the effects of a call were refused", extra=_fields(item, reason=str(error)))
+            effects = _refused(error)
             settled = await self._settle(
-                Settling(item.run_id, item.job, item.gen, _refused(error), None, None, None)
+                Settling(item.run_id, item.job, item.gen, effects, None, None, None)
             )
         if settled.outcome == "lost":
             _log.info("lease lost, reply thrown away", extra=_fields(item))
-            return None
-        return settled
+            return None, effects
+        return settled, effects
 
     def _log_end(self, item: Item, effects: Settlement) -> None:
         if effects.status == "Failed":

@@ -200,6 +200,10 @@ class Store:
         row = (await self._fetch("select * from stepbase.tick($1)", idle))[0]
         return Tick(row["seconds"], row["has_ready"], row["has_outbox"])
 
+    async def wake_engines(self) -> None:
+        """Tell every engine that there are ready items."""
+        await self._fetch("select pg_notify('stepbase', 'q')")
+
     async def extend(self, items: Sequence[tuple[str, str, int]]) -> "set[tuple[str, str]]":
         """Prolong leases (run, job, gen); return those (run, job) that are no longer ours."""
         rows = await self._fetch(

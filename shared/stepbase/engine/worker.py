@@ -38,7 +38,8 @@ class Worker:
         self._wake = asyncio.Event()
         self._has_work = False
         self._next_due: float | None = None  # by clock.monotonic()
-        self._stopping = False
+        self.is_stopping = False
+        self._hands_over = False
         self.has_backlog = False
 
     @property
@@ -53,12 +54,17 @@ class Worker:
 
     def on_tick(self, tick: Tick) -> None:
         """Take in what a look at the queue has shown."""
-        self._next_due = None if tick.seconds is None else clock.monotonic() + tick.seconds
-        if tick.has_ready or (tick.seconds is not None and tick.seconds <= 0):
+        if tick.has_ready:
             self.wake()
+        if tick.seconds is not None:
+            self.due_in(tick.seconds)
 
     def due_in(self, seconds: float) -> None:
-        """A timer of our own will fire in so many seconds."""
+        """A timer will fire in so many seconds.
+
+        Only ever moves the next look forward: a tick may have been taken before a timer of our own was
+        written, and must not put it off. A look too many costs one statement.
+        """
         due = clock.monotonic() + seconds
         if self._next_due is None or due < self._next_due:
             self._next_due = due
@@ -66,7 +72,7 @@ class Worker:
 
     def reserve(self, wanted: int) -> int:
         """Take free slots for runs that are about to start here; none while others wait."""
-        if self.has_backlog or self._stopping:
+        if self.has_backlog or self.is_stopping:
             return 0
         count = min(wanted, self._free)
         self._free -= count
@@ -88,7 +94,7 @@ class Worker:
         try:
             effects = await self._executor.execute(item)
         except StoreError as error:
-            if not self._stopping:
+            if not self.is_stopping:
                 _log.error("item left to its lease", extra={"reason": str(error)})
             return
         if effects is not None:
@@ -96,7 +102,7 @@ class Worker:
 
     def _after(self, effects: Settlement) -> None:
         if effects.verdict is Verdict.READY:
-            self.has_backlog = True
+            self.has_backlog = self._hands_over = True
             self.wake()
         elif effects.verdict is Verdict.TIMER and effects.delay is not None:
             self.due_in(effects.delay)
@@ -125,7 +131,7 @@ class Worker:
         """Lease and execute until cancelled."""
         extending = asyncio.create_task(self._extend_leases())
         try:
-            while not self._stopping:
+            while not self.is_stopping:
                 await self._wait()
                 try:
                     await self._lease()
@@ -228,10 +234,18 @@ class Worker:
                 _log.warning("leases not extended", extra={"reason": str(error)[:200]})
 
     async def drain(self, seconds: float) -> None:
-        """Lease nothing more and wait for the calls in flight, at most so long."""
-        self._stopping = True
+        """Lease nothing more and wait for the calls in flight, at most so long.
+
+        Their runs go on elsewhere: other engines are told, and a run that only waits for its next call
+        is ready for them.
+        """
+        self.is_stopping = True
+        self._hands_over = False
         self.wake()
         if self._flights:
             await asyncio.wait(list(self._flights), timeout=seconds)
+        if self._hands_over:
+            with contextlib.suppress(StoreError):
+                await self._store.wake_engines()
         for task in list(self._flights):
             task.cancel()
