@@ -134,7 +134,10 @@ def _ops(state: State, reply: Ops) -> Settlement:
                 "run this function on Inngest, or use the steps it knows"
             )
     finished, retried, failed = _finished(state, reply, ops)
-    opened = _opened(state, ops, finished)
+    # What is opened beside a step that is tried again, or in the call for one planned step that does
+    # not bring it, comes again with the next try: opened now it would wait with nobody to end it.
+    is_missing = state.target is not None and state.target not in finished
+    opened = [] if retried is not None or is_missing else _opened(state, ops, finished)
     kept = (*finished.values(), *(each.step for each in opened))
     _check_state_size(state, kept)
     if any(op.op is Opcode.RUN_COMPLETE for op in ops):
@@ -147,14 +150,17 @@ def _ops(state: State, reply: Ops) -> Settlement:
         settlement = _retry(state, reply.retry_after, retried, reply.version)
     elif opened:
         settlement = _opening(state, ops, opened)
+    elif is_missing:
+        settlement = _no_progress(state, reply, "did not bring the planned step it was called for")
     elif finished:
         settlement = Settlement(Verdict.CONTINUE if state.target is None else Verdict.DONE)
-    elif state.open and state.target is None:
+    elif state.open:
         # It waits for steps that are open already; the last of them brings the next call.
         settlement = Settlement(_rest_of(state))
     else:
         again = [title(op) for op in ops if op.id in state.known]
-        settlement = _no_progress(state, reply, again)
+        what = f"reported the stored step {again[0]!r} again" if again else "asked for nothing"
+        settlement = _no_progress(state, reply, what)
     failed = settlement.failed or failed
     return replace(settlement, version=reply.version, steps=kept, failed=failed)
 
@@ -247,9 +253,8 @@ def _check_state_size(state: State, new: tuple[StepRow, ...]) -> None:
         )
 
 
-def _no_progress(state: State, reply: Ops, again: list[str]) -> Settlement:
+def _no_progress(state: State, reply: Ops, what: str) -> Settlement:
     """Nothing new: a real server polls for ever; ours tries as often as for an error, then ends."""
-    what = f"reported the stored step {again[0]!r} again" if again else "asked for nothing"
     error = dumps(
         {
             "name": "NoProgress",
