@@ -26,8 +26,9 @@ JSON = st.recursive(
     max_leaves=6,
 )
 OPCODES = st.sampled_from(
-    ["StepRun", "Step", "StepError", "StepFailed", "Sleep", "RunComplete", "None"] * 3
-    + ["StepPlanned", "WaitForEvent", "InvokeFunction", "DiscoveryRequest", "AiGateway", "Bogus"]
+    ["StepRun", "Step", "StepError", "StepFailed", "Sleep", "StepPlanned", "WaitForEvent"] * 4
+    + ["InvokeFunction", "WaitForSignal", "RunComplete", "None"] * 2
+    + ["DiscoveryRequest", "AiGateway", "Bogus"]
 )
 WHEN = st.sampled_from(["1s", "0s", "2h", "400d", "banana", "2020-01-01", "2026-11-24T07:00:00Z"])
 OP = st.fixed_dictionaries(
@@ -37,9 +38,47 @@ OP = st.fixed_dictionaries(
         "error": JSON | st.just({"name": "E", "message": "m"}),
         "name": WHEN | JSON,
         "displayName": st.text(max_size=3) | JSON,
-        "opts": st.fixed_dictionaries({"duration": WHEN | JSON}) | JSON,
+        "opts": st.fixed_dictionaries(
+            {},
+            optional={
+                "duration": WHEN | JSON,
+                "timeout": WHEN | JSON,
+                "event": st.just("app/e") | JSON,
+                "if": st.sampled_from(["async.data.x == 1", "event.data.x == 1", "1 +"]) | JSON,
+                "function_id": st.sampled_from(["app-g", "app-none"]) | JSON,
+                "signal": st.just("s") | JSON,
+                "payload": JSON,
+                "parallelMode": st.just("race") | JSON,
+            },
+        )
+        | JSON,
     },
 )
+SPANS = st.sampled_from(["1s", "2h", "0s", "2020-01-01", "2026-11-24T07:00:00Z"])
+GOOD_OP = st.fixed_dictionaries(
+    {
+        "op": st.sampled_from(
+            ["StepRun", "StepError", "StepFailed", "Sleep", "StepPlanned", "WaitForEvent"] * 3
+            + ["InvokeFunction", "WaitForSignal", "None", "RunComplete"]
+        ),
+        "id": HASHES,
+        "data": st.integers(),
+        "error": st.just({"name": "E", "message": "m"}),
+        "name": SPANS,
+        "opts": st.fixed_dictionaries(
+            {
+                "timeout": SPANS,
+                "function_id": st.sampled_from(["app-g", "app-none"]),
+                "signal": st.just("s"),
+            },
+            optional={
+                "if": st.sampled_from(["async.data.x == 1", "event.data.x == 1"]),
+                "parallelMode": st.just("race"),
+            },
+        ),
+    }
+)
+GOOD_BODY = st.lists(GOOD_OP, max_size=3).map(lambda ops: json.dumps(ops).encode())
 BODY = (
     st.lists(OP, max_size=4).map(lambda ops: json.dumps(ops).encode())
     | JSON.map(lambda value: json.dumps(value).encode())
@@ -56,17 +95,33 @@ HEADERS = st.fixed_dictionaries(
         names.REQ_VERSION: st.sampled_from(["2", "1", "x", "²"]),
     },
 )
-STATE = st.builds(
-    State,
-    attempt=st.integers(0, 20),
-    max_attempts=st.integers(1, 21),
-    known=st.frozensets(HASHES),
-    state_bytes=st.integers(0, names.MAX_STATE_BYTES),
-    outage=st.floats(0, 10_000),
-    now=st.just(NOW),
-    chance=st.floats(0, 1, exclude_max=True),
-    retry_interval=st.none() | st.floats(0.01, 10),
-)
+
+
+@st.composite
+def states(draw: st.DrawFn) -> State:
+    """A state a run can be in: steps are closed, open or unknown; a target is an open one."""
+    known = draw(st.frozensets(HASHES))
+    open_ = draw(st.frozensets(HASHES)) - known
+    target = draw(st.sampled_from([None, *sorted(open_)]))
+    return State(
+        attempt=draw(st.integers(0, 20)),
+        max_attempts=draw(st.integers(1, 21)),
+        known=known,
+        state_bytes=draw(st.sampled_from([0, 0, names.MAX_STATE_BYTES])),
+        outage=draw(st.floats(0, 10_000)),
+        now=NOW,
+        chance=draw(st.floats(0, 1, exclude_max=True)),
+        retry_interval=draw(st.none() | st.floats(0.01, 10)),
+        open=open_,
+        target=target,
+        is_main=draw(st.booleans()) if target is None else False,
+        run_id="R",
+        function="app-f",
+        functions=frozenset({"app-g"}),
+    )
+
+
+STATE = states()
 
 
 def decoded(status: int, headers: dict[str, str], body: bytes) -> Reply | ProtocolError:
@@ -77,12 +132,16 @@ def decoded(status: int, headers: dict[str, str], body: bytes) -> Reply | Protoc
         return error
 
 
-REPLY = st.builds(
+GOOD_HEADERS = st.fixed_dictionaries(
+    {names.SDK: st.just("stub:v1")}, optional={names.NO_RETRY: st.sampled_from(["true", "false"])}
+)
+ODD_REPLY = st.builds(
     decoded,
-    st.sampled_from([200, 201, 204, 206, 206, 206, 206, 302, 400, 401, 500, 502, 503]),
-    HEADERS | st.fixed_dictionaries({names.SDK: st.just("stub:v1")}),
+    st.sampled_from([200, 201, 204, 206, 206, 206, 302, 400, 401, 500, 502, 503]),
+    HEADERS | GOOD_HEADERS,
     BODY,
 )
+REPLY = st.builds(decoded, st.just(206), GOOD_HEADERS, GOOD_BODY) | ODD_REPLY
 
 
 @settings(max_examples=400, deadline=None)
@@ -92,15 +151,15 @@ def test_every_state_and_reply_has_one_settlement_that_the_store_can_write(
 ) -> None:
     settled = decide(state, reply)
 
-    _is_consistent(settled)
+    _is_consistent(state, settled)
+    _waits_for_something(state, settled)
     _makes_progress(state, settled)
     for text in (settled.output, settled.error, *(step.memo for step in settled.steps)):
         if text is not None:
             json.loads(text, parse_constant=_refuse)
 
 
-def _is_consistent(settled: Settlement) -> None:
-    assert settled.verdict in (Verdict.CONTINUE, Verdict.TIMER, Verdict.END)
+def _is_consistent(state: State, settled: Settlement) -> None:
     if settled.verdict is Verdict.END:
         assert settled.status in ("Completed", "Failed")
         assert (settled.output is None) == (settled.status == "Failed")
@@ -111,21 +170,39 @@ def _is_consistent(settled: Settlement) -> None:
         assert (settled.due is None) != (settled.delay is None)
         assert settled.delay is None or 0 < settled.delay <= names.MAX_SLEEP_SECONDS
         assert settled.due is None or settled.due > NOW
-        assert (settled.kind == "sleep") == (settled.step is not None)
+        assert settled.step == (state.target if settled.kind == "step" else settled.step)
+        assert (settled.kind in ("sleep", "step")) == (settled.step is not None)
     assert len({step.hash for step in settled.steps}) == len(settled.steps)
     for step in settled.steps:
         assert step.hash and "\x00" not in step.hash + step.name
-        assert (step.status == "sleeping") <= (settled.step == step.hash)
+
+
+def _waits_for_something(state: State, settled: Settlement) -> None:
+    """Nothing hangs: whatever is open has an item that ends it, and the item is not dropped early."""
+    items = {item.hash for item in settled.items}
+    opened = {s.hash for s in settled.steps if s.status not in ("done", "failed")}
+    closed = {s.hash for s in settled.steps} - opened
+    if settled.verdict is not Verdict.END:
+        assert opened == items | ({settled.step} if settled.kind == "sleep" else set())
+    assert {pause.hash for pause in settled.pauses} <= items
+    assert {event.hash for event in settled.events} <= items
+    if settled.verdict is Verdict.PARK:
+        assert state.is_main and (items or state.open - closed)
+    if settled.verdict is Verdict.DONE and state.target is None:
+        assert not state.is_main and (items or state.open)
+    if settled.verdict is Verdict.DONE and state.target is not None:
+        assert state.target in closed
 
 
 def _makes_progress(state: State, settled: Settlement) -> None:
     """Nothing goes on for ever: each settlement ends the run, stores a step, or uses something up."""
     assert not state.known & {step.hash for step in settled.steps}
+    is_try = settled.verdict is Verdict.TIMER and settled.kind != "sleep"
     if settled.verdict is Verdict.CONTINUE:
         assert settled.steps and settled.attempt == 0
-    elif settled.verdict is Verdict.TIMER and settled.kind == "edge" and not settled.is_outage:
+    elif is_try and not settled.is_outage:
         assert settled.attempt == state.attempt + 1 < state.max_attempts
-    elif settled.is_outage and settled.verdict is Verdict.TIMER:
+    elif is_try:
         assert settled.attempt - state.attempt == (state.outage >= 3600)
 
 
