@@ -361,6 +361,7 @@ $$;
 -- run's id, or null if nobody waits. Locks: the run row.
 create or replace function stepbase.signal(p_name text, p_data text) returns text
 language plpgsql security invoker set search_path = ''
+set enable_seqscan = off set jit = off
 as $$
 declare
   v_pause record;

@@ -9,8 +9,10 @@ from tests.conftest import Connect
 from tests.support import engine_sql as sql
 from tests.support.engine_sql import Hands, completed, step, went_on
 
-from stepbase.engine.effects import Settlement, Verdict
+from stepbase.engine.effects import NewItem, NewPause, Settlement, StepRow, Verdict
+from stepbase.engine.match import ALWAYS, Wait
 from stepbase.engine.starts import Start
+from stepbase.engine.store import Checkpoint
 
 RUNS = 50_000
 BIG = ("events", "runs", "steps", "attempts", "queue", "pauses", "dedupe")
@@ -91,6 +93,38 @@ async def cycle(hands: Hands) -> Start:
     return run
 
 
+async def group(hands: Hands) -> Start:
+    """One run that waits for several things at once, each ended in another way."""
+    run = await hands.begin_leased()
+    opened = Settlement(
+        Verdict.PARK,
+        planning=1,
+        steps=tuple(StepRow(h, h, "StepPlanned", "planned", "null") for h in ("p", "w", "s", "z")),
+        items=(
+            NewItem("p", "step"),
+            NewItem("w", "wait", delay=60.0),
+            NewItem("s", "wait", delay=60.0),
+            NewItem("z", "wait", delay=0.0),
+        ),
+        pauses=(
+            NewPause("w", "event", "app/go", Wait("data.id", f'"{run.run_id}"', None), 60.0),
+            NewPause("s", "signal", run.run_id, ALWAYS, 60.0),
+        ),
+    )
+    await hands.settle_one(run, 1, opened)
+    for row in await hands.lease(10):
+        memo = step(row["step"], 1) if row["kind"] == "step" else step(row["step"])
+        closed = Settlement(Verdict.DONE, was_called=row["kind"] == "step", steps=(memo,))
+        await hands.settle_one(run, row["gen"], closed, job=row["job"])
+    await hands.take_in([sql.event("app/go", {"id": run.run_id})])
+    assert await hands.signal(run.run_id, "1") == run.run_id
+    [row] = await hands.lease(10)
+    assert (row["kind"], len(row["hashes"])) == ("edge", 4)
+    await hands.checkpoint([Checkpoint(run.run_id, "main", row["gen"], (step("c", 1),))])
+    await hands.settle_one(run, row["gen"], completed())
+    return run
+
+
 async def sweep(hands: Hands) -> None:
     year = timedelta(days=365)
     await hands.sweep(year, year, year, 100)
@@ -105,13 +139,16 @@ async def test_a_refund_among_many_sleeping_runs_and_all_hot_functions_are_look_
     await other.execute("analyze")
     for _ in range(7):
         await cycle(hands)
+        await group(hands)
         await sweep(hands)
     await other.execute(_FILL)
 
     run_cycle = await reads(hands, cycle)
+    run_group = await reads(hands, group)
     idle_sweep = await reads(hands, sweep)
-    assert run_cycle.seq_scans == idle_sweep.seq_scans == {}
+    assert run_cycle.seq_scans == run_group.seq_scans == idle_sweep.seq_scans == {}
     assert run_cycle.rows < 200, "a run reads its own rows, whatever else is stored"
+    assert run_group.rows < 400
 
     before = await _index_scans(other)
     refund = await reads(hands, lambda h: h.take_in([sql.event("app/stop", {"ref": "v4001"})]))
