@@ -11,7 +11,8 @@ from tests.conftest import Connect
 from tests.support import engine_sql as sql
 from tests.support.engine_sql import Hands, completed, settling, step, went_on
 
-from stepbase.engine.effects import Settlement, Verdict
+from stepbase.engine.effects import NewItem, NewPause, Settlement, StepRow, Verdict
+from stepbase.engine.match import ALWAYS, Wait
 from stepbase.engine.starts import Start
 
 RUNS = 24
@@ -51,6 +52,13 @@ async def refund(hands: Hands, runs: list[Start], chance: random.Random) -> None
     await hands.take_in(events, starts)
 
 
+async def wake(hands: Hands, runs: list[Start], chance: random.Random) -> None:
+    """Send events and signals that end waits of some runs."""
+    chosen = chance.sample(runs, RUNS // 2)
+    await hands.take_in([sql.event("app/go", {"run": run.run_id}) for run in chosen])
+    await hands.signal(chosen[0].run_id, "1")
+
+
 async def lease(hands: Hands, runs: list[Start], chance: random.Random) -> None:
     """Lease some items."""
     await hands.lease(chance.randrange(1, RUNS))
@@ -71,16 +79,19 @@ async def sweep(hands: Hands, runs: list[Start], chance: random.Random) -> None:
 
 
 OPERATIONS: dict[str, Operation] = {
-    each.__name__: each for each in (settle, cancel, refund, lease, extend, sweep)
+    each.__name__: each for each in (settle, cancel, refund, wake, lease, extend, sweep)
 }
 
 
 async def begin(hands: Hands) -> list[Start]:
-    """Start runs: half of them leased, each with a pause by value and one to be checked."""
+    """Start runs: a third waits for the next third to end, half of the rest is leased.
+
+    Those that wait do so for an event and a signal too. Each run has a pause by value or one to be checked.
+    """
     runs = [
         sql.start(
             i + 1,
-            is_direct=i % 2 == 0,
+            is_direct=i < RUNS // 3 or i % 4 != 3,
             pauses=(
                 sql.pause("app/stop", "data.id", i),
                 sql.pause("app/stop", residual="async.data.id > 5"),
@@ -88,8 +99,25 @@ async def begin(hands: Hands) -> list[Start]:
         )
         for i in range(RUNS)
     ]
+    parents = runs[: RUNS // 3]
+    for parent, child in zip(parents, runs[RUNS // 3 :], strict=False):
+        child.parent = f"{parent.run_id}.i"
     await hands.take_in([sql.event() for _ in runs], runs)
+    await hands.settle([settling(parent, 1, _waiting(parent.run_id)) for parent in parents])
     return runs
+
+
+def _waiting(run_id: str) -> Settlement:
+    by_id = Wait("data.run", f'"{run_id}"', None)
+    return Settlement(
+        Verdict.PARK,
+        steps=tuple(StepRow(h, h, "WaitForEvent", "waiting", "null") for h in ("i", "w", "s")),
+        items=tuple(NewItem(h, "wait", delay=60.0) for h in ("i", "w", "s")),
+        pauses=(
+            NewPause("w", "event", "app/go", by_id, 60.0),
+            NewPause("s", "signal", run_id, ALWAYS, 60.0),
+        ),
+    )
 
 
 @pytest.mark.parametrize("pair", list(combinations_with_replacement(OPERATIONS, 2)), ids="+".join)
