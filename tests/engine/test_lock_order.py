@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from itertools import combinations_with_replacement
 
@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import Connect
 from tests.support import engine_sql as sql
 from tests.support.engine_sql import Hands, completed, settling, step, went_on
+from tests.support.server import Server
 
 from stepbase.engine.effects import NewItem, NewPause, Settlement, StepRow, Verdict
 from stepbase.engine.match import ALWAYS, Wait
@@ -117,6 +118,23 @@ def _waiting(run_id: str) -> Settlement:
             NewPause("w", "event", "app/go", by_id, 60.0),
             NewPause("s", "signal", run_id, ALWAYS, 60.0),
         ),
+    )
+
+
+@pytest.fixture(scope="module")
+def database(cluster: Server, template: str) -> Iterator[str]:
+    """One database for all pairs."""
+    name = asyncio.run(cluster.create(template))
+    yield cluster.dsn(name)
+    asyncio.run(cluster.drop(name))
+
+
+@pytest.fixture(autouse=True)
+async def _emptied(connect: Connect) -> None:
+    connection = await connect()
+    await connection.execute(
+        "truncate stepbase.events, stepbase.runs, stepbase.steps, stepbase.attempts, stepbase.queue,"
+        " stepbase.pauses, stepbase.dedupe, stepbase.outbox"
     )
 
 
