@@ -14,16 +14,19 @@ import uvicorn
 from stepbase.engine.api import app as api
 from stepbase.engine.app import Engine
 from stepbase.engine.settings import Settings
+from stepbase.protocol import signing
 
 _log = logging.getLogger("stepbase.engine.server")
 
 
 def check_address(settings: Settings) -> None:
-    """Refuse to serve the world without keys.
+    """Refuse to serve the world without keys, or anybody with a key that opens nothing.
 
     Raises:
-        ValueError: If the address is not loopback and a key is missing.
+        ValueError: If the address is not loopback and a key is missing, or a signing key is not hex.
     """
+    for key in settings.signing_keys:
+        signing.hash_key(key)
     host = settings.host
     is_loopback = host == "localhost"
     with contextlib.suppress(ValueError):

@@ -12,19 +12,25 @@ from stepbase.protocol import names
 from stepbase.protocol.event import EventIn, decode_event
 from stepbase.protocol.jsontext import dumps_bytes, find_unstorable, loads
 
+_MAX_BODY = 64 * 1024 * 1024
+_TOO_MUCH = f"a request may have {_MAX_BODY} bytes: send the events in several requests"
+
 
 async def post_events(request: Request) -> Response:
     """Take one event or a list (vector `api-event-ingest.json`).
 
     Answers 200 with one internal id per event. The first bad event ends it: 400 with the ids of those
-    before it, which are accepted. 401 for an unknown key; 503 while the database is away (nothing was
-    accepted: send again).
+    before it, which are accepted. 401 for an unknown key; 413 for a body over 64 MiB; 503 while the
+    database is away (nothing was accepted: send again).
     """
     settings: Settings = request.app.state.settings
     intake: Intake = request.app.state.intake
     if not auth.may_send(request.path_params["key"], settings):
         return Json({"status": 401, "message": "", "error": "Event key not found"}, 401)
-    events, problem = _decode(await request.body())
+    body = await _body(request)
+    if body is None:
+        return Json({"ids": [""], "status": 413, "error": _TOO_MUCH}, 413)
+    events, problem = _decode(body)
     try:
         ids = await intake.accept(
             [Sent(event) for event in events], seed=request.headers.get(names.EVENT_ID_SEED)
@@ -40,6 +46,19 @@ async def post_events(request: Request) -> Response:
     if problem is not None:
         return Json({"ids": ids or [""], "status": 400, "error": problem}, 400)
     return Json({"ids": ids or [""], "status": 200})
+
+
+async def _body(request: Request) -> bytes | None:
+    """Read the body, but no more of it than a request may have: None if it has more."""
+    if int(request.headers.get("content-length", 0)) > _MAX_BODY:
+        return None
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > _MAX_BODY:
+            return None
+    return b"".join(chunks)
 
 
 def _decode(body: bytes) -> tuple[list[EventIn], str | None]:
