@@ -183,10 +183,11 @@ async def test_each_leases_what_the_other_has_no_slot_for(
 async def test_killed_engines_call_is_taken_over_after_its_lease(
     start: StartProcess, host: StubHost, gate: Gate
 ) -> None:
-    a, b = await asyncio.gather(start(), start())
+    a = await start()
     await a.client.register(host.registration(host.function("app-f", retries=0)))
     [event_id] = await a.client.send({"name": "app/f"})
     await gate.came(1)
+    b = await start()  # only now: with both there, either might have taken the run
 
     await a.kill()
     killed = clock.monotonic()
@@ -206,11 +207,12 @@ async def test_killed_engines_call_is_taken_over_after_its_lease(
 async def test_late_reply_to_an_engine_that_hung_changes_nothing(
     start: StartProcess, host: StubHost, gate: Gate, connect: Connect
 ) -> None:
-    a, b = await asyncio.gather(start(), start())
+    a = await start()
     await a.client.register(host.registration(host.function("app-f", retries=0)))
     connection = await connect()
     [event_id] = await a.client.send({"name": "app/f"})
     await gate.came(1)
+    b = await start()
 
     a.pause()
     await gate.came(2)
