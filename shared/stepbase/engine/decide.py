@@ -102,12 +102,13 @@ def _is_free(state: State, reply: NoAnswer | Ops) -> bool:
 
 
 def _wait_out(state: State, failed: FailedAttempt) -> Settlement:
-    """Try again soon, without using up an attempt."""
+    """Try again soon, without using up an attempt; of an outage the first try is recorded."""
     delay = retry.outage_delay(state.outage)
     if state.retry_interval is not None:
         delay = min(delay, state.retry_interval)
+    recorded = failed if state.outage <= 0 else None
     return Settlement(
-        Verdict.TIMER, delay=delay, attempt=state.attempt, is_outage=True, failed=failed
+        Verdict.TIMER, delay=delay, attempt=state.attempt, is_outage=True, failed=recorded
     )
 
 

@@ -169,6 +169,15 @@ def test_an_outage_costs_no_attempt_and_asks_again_ever_more_slowly() -> None:
     assert decide(replace(FRESH, outage=3000.0), away).delay == 30.0
 
 
+def test_of_an_outage_only_the_first_try_is_recorded() -> None:
+    """Ten thousand waiting runs would write more than a million rows in an hour."""
+    away = NoAnswer("refused", is_outage=True)
+
+    assert decide(FRESH, away).failed is not None
+    assert decide(replace(FRESH, outage=0.5), away).failed is None
+    assert decide(replace(FRESH, outage=3600.0), away).failed is not None
+
+
 def test_after_an_hour_an_outage_costs_attempts_one_by_one() -> None:
     away = NoAnswer("refused", is_outage=True)
 
