@@ -24,6 +24,7 @@ BROUGHT_ALONG = {
     "flask": "functions-framework",  # its requests and responses
     "watchdog": "functions-framework",  # its reloader; `stepbase host --reload` watches with the same
     "postgrest": "supabase",  # its errors
+    "typing_extensions": "pydantic",  # its types, for type checkers alone
 }
 
 MACHINE_PATHS = re.compile(

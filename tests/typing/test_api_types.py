@@ -5,7 +5,7 @@ from typing import Any, assert_type
 
 from pydantic import BaseModel
 
-from stepbase import App, Event, EventData, RpcCall, Step, SyncStep
+from stepbase import App, Event, EventData, Function, RpcCall, Step, SyncStep
 
 app = App("typed")
 
@@ -57,6 +57,10 @@ def sync_handler(event: Event[Paid], step: SyncStep) -> int:
     assert_type(step.patch("p"), bool)
     step.sleep_until("f", event.ts + timedelta(days=1))
     return 1
+
+
+assert_type(handler, Function[Receipt])
+assert_type(sync_handler, Function[int])
 
 
 def test_the_examples_define_functions() -> None:

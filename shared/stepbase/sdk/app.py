@@ -1,8 +1,8 @@
 """Apps: the functions behind one serve URL, and sending events."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from stepbase import config
 from stepbase.errors import DefinitionError
@@ -12,6 +12,17 @@ from stepbase.sdk.function import Function, Options, check_id, define
 if TYPE_CHECKING:
     # Loaded when an option is used: an app's start is a promise (bench/sdk.py).
     from stepbase.sdk import options as opt
+
+R = TypeVar("R")
+
+
+class Decorate(Protocol):
+    """What `App.function` returns: makes a `Function` of a handler, typed by what it returns."""
+
+    @overload
+    def __call__(self, handler: Callable[..., Awaitable[R]], /) -> Function[R]: ...
+    @overload
+    def __call__(self, handler: Callable[..., R], /) -> Function[R]: ...
 
 
 class App:
@@ -71,7 +82,7 @@ class App:
         on_failure: Callable[..., Any] | None = None,
         name: str | None = None,
         engine: "opt.EngineOptions | None" = None,
-    ) -> Callable[[Callable[..., Any]], Function]:
+    ) -> Decorate:
         """Make a durable function of the handler below.
 
         The handler is `async def` or `def` and takes any of: ``event`` (typed by the trigger's event
@@ -106,7 +117,7 @@ class App:
             engine=_one(engine, "EngineOptions", "engine"),
         )
 
-        def decorate(handler: Callable[..., Any]) -> Function:
+        def decorate(handler: Callable[..., Any], /) -> Function[Any]:
             function = define(self.id, function_id, handler, on, options, name, on_failure)
             if function.slug in self._functions:
                 raise DefinitionError(f'app "{self.id}" already has a function "{function_id}"')

@@ -4,7 +4,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 from urllib.parse import quote
 
 from stepbase.errors import DefinitionError
@@ -15,7 +15,15 @@ from stepbase.sdk.trigger import Cron, EventTrigger, Trigger, to_triggers
 
 if TYPE_CHECKING:
     # Loaded when an option is used: an app's start is a promise (bench/sdk.py).
+    from typing_extensions import TypeVar
+
     from stepbase.sdk import options as opt
+
+    R = TypeVar("R", default=Any)
+else:
+    from typing import TypeVar
+
+    R = TypeVar("R")
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _ARGUMENTS = ("event", "events", "step", "ctx")
@@ -71,8 +79,10 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Function:
+class Function(Generic[R]):
     """A durable function of an app; made by `App.function`.
+
+    Its type parameter is what the handler returns, so that ``step.invoke`` is typed by it.
 
     Attributes:
         slug: `<app>-<id>`, its name on the wire.

@@ -199,7 +199,7 @@ def test_handlers_take_only_what_there_is() -> None:
     assert "takes 'event'" in refused(lambda: define(positional))
     assert "annotate it `step: Step`" in refused(lambda: define(sync_step))
     assert "annotate it `step: SyncStep`" in refused(lambda: define(async_step))
-    assert "expected a function" in refused(lambda: define(7))  # type: ignore[arg-type]  # wrong on purpose
+    assert "expected a function" in refused(lambda: define(7))  # type: ignore[call-overload]  # wrong on purpose
     assert define(unresolved).wants == ("step",)
 
 
