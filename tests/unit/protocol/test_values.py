@@ -83,12 +83,12 @@ OPS = st.builds(
     Op,
     op=st.sampled_from(Opcode),
     id=st.text("0123456789abcdef", min_size=1),
-    name=st.text(st.characters(exclude_characters="\x00")),
-    display_name=st.text(st.characters(exclude_characters="\x00")),
+    name=st.text(st.characters(codec="utf-8", exclude_characters="\x00")),
+    display_name=st.text(st.characters(codec="utf-8", exclude_characters="\x00")),
     opts=st.none() | st.dictionaries(st.text(), st.integers()),
     data=st.none() | st.integers() | st.lists(st.text()),
     error=st.none() | st.dictionaries(st.text(), st.text()),
-    userland_id=st.none() | st.text(st.characters(exclude_characters="\x00")),
+    userland_id=st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\x00")),
     userland_index=st.none() | st.integers(),
 )
 
