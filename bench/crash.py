@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -34,7 +35,7 @@ from bench.support.evidence import keep_evidence
 
 from stepbase.demo import purchase
 from stepbase.demo.books import Connection
-from stepbase.demo.fate import decide_fates, merchants
+from stepbase.demo.fate import Entry, decide_fates, merchants
 from stepbase.demo.play import check
 from stepbase.demo.purchase import Purchase
 from stepbase.demo.shop import SqlShop
@@ -56,8 +57,6 @@ GATEWAY = "rpc.after_commit"
 # function host, one of Supabase costs each step that meets it an attempt, and there are four: with the
 # short retry interval of this benchmark a gateway that dies every two seconds would use them up.
 GATEWAY_LIVES = (1.0, 0.25, 0.0)
-# What is killed from outside: seconds between two kills, and the most in a round.
-KILLS = {"engine": (5.0, 3), "host": (5.0, 3), "postgres": (8.0, 2)}
 ENGINE = ("--lease", "2", "--retry-interval", "2", "--log-level", "INFO")
 PATIENCE_SECONDS = 45.0
 AWARD_DELAY_SECONDS = 3.0
@@ -69,22 +68,29 @@ class Options:
 
     Attributes:
         hits: Hits of each failpoint a round that the storm aims for.
+        strikes: What is killed from outside in each round, in an order that chance decides.
     """
 
     rounds: int = 20
     purchases: int = 300
     hits: float = 1.4
     seed: int = 1
+    strikes: tuple[str, ...] = ("engine", "engine", "host", "host", "postgres")
 
 
 class Storm:
-    """Kills at random, and keeps the failpoints armed so that each is hit about equally often."""
+    """Kills at random places of a round, and arms the failpoints so that each is hit about equally often.
+
+    A strike comes when so many purchases are sold, not after so much time: a fast round would end
+    before anything was killed.
+    """
 
     def __init__(self, folder: Path, options: Options) -> None:
         self.hits_file = folder / "failpoints"
         self.hits_file.touch()
         self.kills: Counter[str] = Counter()
         self._aim = options.hits
+        self._strikes = options.strikes
         self._chance = random.Random(options.seed)
         self._stack: Stack | None = None
         self._round = 0
@@ -125,23 +131,27 @@ class Storm:
         died = self.hits()[GATEWAY] - self._before[GATEWAY]
         return {GATEWAY: CHANCES[GATEWAY] * GATEWAY_LIVES[min(died, len(GATEWAY_LIVES) - 1)]}
 
-    async def rage(self) -> None:
-        """Kill, at most until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for name, (seconds, most) in KILLS.items():
-                group.create_task(self._kill_now_and_then(name, seconds, most))
+    def strikes(self, purchases: int) -> list[tuple[int, str]]:
+        """Return what to strike in a round, each after how many purchases: one in each equal part."""
+        names = self._chance.sample(self._strikes, len(self._strikes))
+        part = purchases / len(names)
+        return [(int((i + self._chance.random()) * part), name) for i, name in enumerate(names)]
 
-    async def _kill_now_and_then(self, name: str, seconds: float, most: int) -> None:
+    async def strike(self, name: str) -> None:
+        """Kill a piece; one that is down just now is killed when it is back.
+
+        Raises:
+            ChildError: it does not come back.
+        """
         assert self._stack is not None
-        for _ in range(most):
-            await asyncio.sleep(self._chance.uniform(0.3, 1.7) * seconds)
-            if name == "postgres":
-                await self._stack.restart_postgres(immediate=True)
-            elif self._stack.pieces[name].is_ready:
-                await self._stack.kill(name)
-            else:
-                continue
-            self.kills[name] += 1
+        if name == "postgres":
+            await self._stack.restart_postgres(immediate=True)
+        else:
+            piece = self._stack.pieces[name]
+            while not piece.is_ready:
+                await piece.wait_ready()
+            await self._stack.kill(name)
+        self.kills[name] += 1
 
 
 class Log:
@@ -216,9 +226,7 @@ class Bench:
             await story.books.plan(entries)
             async with asyncio.TaskGroup() as group:
                 refunding = group.create_task(story.refund())
-                raging = group.create_task(storm.rage())
-                await story.sell(entries)
-                raging.cancel()
+                await _sell(story, entries, storm)
                 sold = time.monotonic() - began
                 standing = await story.settle(PATIENCE_SECONDS)
                 refunding.cancel()
@@ -237,6 +245,17 @@ class Bench:
             kept = folder / f"round-{number + 1}"
             await keep_evidence(stack.database_url, kept, new, str(standing))
             print(f"  evidence: {kept} (log: {folder / 'log'})", file=sys.stderr)
+
+
+async def _sell(story: Story, entries: Sequence[Entry], storm: Storm) -> None:
+    """Sell everything, and let the storm strike between two sales; selling does not wait for it."""
+    start = 0
+    async with asyncio.TaskGroup() as striking:
+        for place, name in storm.strikes(len(entries)):
+            await story.sell(entries[start:place])
+            striking.create_task(storm.strike(name))
+            start = place
+        await story.sell(entries[start:])
 
 
 def _key(problem: dict[str, str]) -> tuple[str, str]:
