@@ -1,14 +1,12 @@
 """Running a handler for one call, and what came of it.
 
-A sync handler runs in the current thread and leaves by `Suspend`. An async one is driven by hand
-inside the host's own task: what it awaits of asyncio is passed on to the event loop, what it awaits of
-us (`Parked`) is answered on the spot, so a call costs no task of its own and finished steps no trip
-through the loop. When the call is over the parked handler is left by CancelledError.
+A sync handler runs in the current thread and leaves by `Suspend`. An async one runs inside the host's
+own task (`sdk.turns`), so a call costs no task of its own and finished steps no trip through the event
+loop. When the call is over it is left by CancelledError.
 """
 
 import logging
-import types
-from collections.abc import Coroutine, Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +18,9 @@ from stepbase.sdk.context import Context, ReplayLogger
 from stepbase.sdk.event import Event, from_payload
 from stepbase.sdk.fault import CodedError, Fault, function_fault
 from stepbase.sdk.function import Function
-from stepbase.sdk.replay import Decision, Place, Replay, StepOp
-from stepbase.sdk.step import Parked, Step
+from stepbase.sdk.replay import Place, Replay, StepOp
+from stepbase.sdk.step import Step
 from stepbase.sdk.sync_step import SyncStep
-from stepbase.sdk.work import answer
 
 logger = logging.getLogger("stepbase.sdk.execution")
 
@@ -77,17 +74,21 @@ class Execution:
         """Run an async handler in the running task."""
         import asyncio
 
+        from stepbase.sdk.turns import Turns
+
+        turns = Turns(self.replay)
         step = self.arguments.get("step")
         if step is not None:
-            step.bind(asyncio.current_task())
-        coroutine = self.function.handler(**self.arguments)
+            step.bind(turns)
         try:
-            value = await _drive(coroutine, self.replay, asyncio.CancelledError)
+            value = await turns.drive(self.function.handler(**self.arguments))
         except asyncio.CancelledError as error:
+            if self._is_left:
+                return self._left()
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise  # the host itself is stopping
-            return self._left() if self._is_left else Raised(function_fault(error))
+            return Raised(function_fault(error))
         except Exception as error:
             return self._raised(error)
         return self._returned(value)
@@ -98,7 +99,16 @@ class Execution:
 
     def _left(self) -> Outcome:
         replay = self.replay
-        if replay.ops:
+        if replay.unreached:
+            logger.warning(
+                "run %s, function %s: %d steps with results were not reached: the function was changed "
+                "while this run was under way. It goes on with the code as it is; put changed code behind "
+                "step.patch, or a new step id",
+                replay.run_id,
+                self.function.slug,
+                replay.unreached,
+            )
+        if replay.ops or replay.is_target_gone:
             return Reported(
                 tuple(replay.ops), replay.no_retry, replay.retry_after, replay.is_outage
             )
@@ -135,33 +145,6 @@ class StepUnexpectedError(StepbaseError):
     """A call was for a planned step that the handler no longer reaches."""
 
     code = "step_unexpected"
-
-
-@types.coroutine
-def _drive(
-    coroutine: Coroutine[Any, Any, Any], replay: Replay, leave: type[BaseException]
-) -> Generator[Any, Any, Any]:
-    forward: Any = coroutine.send
-    argument: Any = None
-    while True:
-        try:
-            asked = forward(argument)
-        except StopIteration as done:
-            return done.value
-        if type(asked) is Parked:
-            if asked.new is not None and answer(replay, asked.new) is Decision.RUN:
-                forward, argument = coroutine.send, Decision.RUN
-            else:
-                forward, argument = (
-                    coroutine.throw,
-                    leave("this call is over; the run goes on later"),
-                )
-            continue
-        try:
-            argument = yield asked
-            forward = coroutine.send
-        except BaseException as error:
-            forward, argument = coroutine.throw, error
 
 
 def prepare(app: App, function: Function, call: Call) -> Execution:

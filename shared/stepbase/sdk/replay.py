@@ -1,17 +1,21 @@
-"""Replay: which steps of a run are done, and what to do with the first that is not. Pure.
+"""Replay: which steps of a run are done, and what to do with those that are not. Pure.
 
 A run is called again and again. Each call runs the handler from the top; a step that is done
-returns its memo at once, the first that is not either runs here or is reported, and the call ends.
+returns its memo, the others are run here or reported, and the call ends.
 
-Three rules:
+Five rules:
 
 1. A step is named by its hashed id: SHA-1 of the id, or of `id:n` for its n-th repetition.
 2. A call asks either for the next step (`step_id` is "step") or for one planned step by its hashed
    id; in the second case every other unfinished step just waits.
-3. Nothing may happen after the ops of a call are known: a handler that swallowed the suspension and
+3. One unfinished step alone runs in this call; of several, the server is told, and calls for each.
+4. Where steps wait beside each other, memos are given back in the order of the server's stack, each
+   only when nothing moves any more: so everything happens again in the order in which it happened.
+5. Nothing may happen after the ops of a call are known: a handler that swallowed the suspension and
    reaches another step is suspended again.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
@@ -22,16 +26,23 @@ from stepbase.protocol.call import Call
 from stepbase.protocol.ids import hash_step_id
 from stepbase.protocol.memo import MemoKind, decode_memo
 from stepbase.protocol.op import Opcode
+from stepbase.sdk import typed
 
 MISSING: Final = object()
 """What `recall` returns for a step without a memo."""
 
+RACE: Final = {"parallelMode": "race"}
+"""What the `opts` of ops in a race carry (vector `21-parallel-race`)."""
+
+UNORDERED: Final = 1 << 60
+"""The position of a memo that is not in the stack (an SDK's server may leave the stack out)."""
+
 
 class Decision(Enum):
-    """What to do with an unfinished step."""
+    """What to do with unfinished steps."""
 
-    RUN = auto()  # run its work now, report what came out
-    REPORT = auto()  # report it: the server does it (sleeps and the like), or plans it
+    RUN = auto()  # run the work of the one that is named, report what came out
+    REPORT = auto()  # report all: the server does them (sleeps and the like), or plans them
     PARK = auto()  # the call is for another step, or is over: wait for a later call
 
 
@@ -51,6 +62,28 @@ class Place:
 
 
 @dataclass(slots=True)
+class NewStep:
+    """An unfinished step.
+
+    Attributes:
+        work: What to run if it is to run here, or None if the server does it.
+        returns: The annotation of the result, or `typed.UNTYPED`.
+        name: The op's `name` on the wire.
+        is_raw: True if the work gives JSON that must be read as `returns` before it counts.
+        is_racing: True inside a race, whose steps are always planned.
+    """
+
+    place: Place
+    opcode: Opcode
+    name: str
+    work: Callable[[], Any] | None = None
+    returns: Any = typed.UNTYPED
+    is_raw: bool = False
+    opts: dict[str, Any] | None = None
+    is_racing: bool = False
+
+
+@dataclass(slots=True)
 class StepOp:
     """An op to report, its result already as JSON text."""
 
@@ -67,28 +100,39 @@ class Replay:
 
     Attributes:
         ops: What the reply will carry.
+        is_over: True once the ops are known.
+        is_parallel: True while the handler runs tasks of its own, so that memos wait for their turn.
+        may_run: False if unfinished steps are to be planned although they could run here.
         no_retry: True if a failed step among them is final.
         is_outage: True if what a failed step called is away.
         retry_after: When the failed step may be tried again, as a header value, or None.
         passed_over: The first unfinished step met in a call that was for another one.
+        on_caught_up: Called once, when the code begins that has not run before; or None.
     """
 
     __slots__ = (
-        "_call", "_counts", "_left", "_used", "is_outage", "is_over", "no_retry", "ops",
-        "passed_over", "retry_after",
+        "_call", "_caught_up", "_counts", "_gone", "_left", "_positions", "_used", "is_outage",
+        "is_over", "is_parallel", "may_run", "no_retry", "on_caught_up", "ops", "passed_over",
+        "retry_after",
     )  # fmt: skip
 
     def __init__(self, call: Call) -> None:
         self._call = call
         self._counts: dict[str, int] = {}
         self._used: set[str] = set()
+        self._gone: set[str] = set()
         self._left = len(call.steps)
+        self._caught_up = False
+        self._positions: dict[str, int] | None = None
         self.ops: list[StepOp] = []
         self.is_over = False
+        self.is_parallel = False
+        self.may_run = True
         self.no_retry = False
         self.retry_after: str | None = None
         self.is_outage = False
         self.passed_over: Place | None = None
+        self.on_caught_up: Callable[[], None] | None = None
 
     @property
     def run_id(self) -> str:
@@ -97,14 +141,21 @@ class Replay:
 
     @property
     def is_replaying(self) -> bool:
-        """True while memos are left that the handler has not asked for: this code ran before."""
-        return self._left > 0 and not self.is_over
+        """True while memos are left that the handler may still ask for: this code ran before."""
+        return self._left > 0 and not self._caught_up
 
     @property
     def is_last_attempt(self) -> bool:
         """True if a failure now uses up the step's attempts."""
         most = self._call.max_attempts
         return most is not None and self._call.attempt + 1 >= most
+
+    @property
+    def unreached(self) -> int:
+        """How many memos there are that the handler has not asked for, though it lost none of its steps."""
+        if self._left <= 0 or self._gone:
+            return 0
+        return sum(1 for hashed in self._call.steps if hashed not in self._used)
 
     def reach(self, step_id: str) -> Place:
         """Name the next use of a step id; repetitions skip over ids the user wrote out ("a:1").
@@ -126,6 +177,21 @@ class Replay:
         return Place(step_id, index, hashed)
 
     def recall(self, place: Place) -> Any:
+        """Return the step's stored result, or `MISSING`: also if it must wait for its turn.
+
+        Raises:
+            StepError: If the step failed for good.
+        """
+        if self.is_parallel:
+            return MISSING
+        return self.memo(place)
+
+    def has_memo(self, place: Place) -> bool:
+        """Say whether the step is done; an edited input is no result."""
+        raw = self._call.steps.get(place.hashed, MISSING)
+        return raw is not MISSING and decode_memo(raw).kind is not MemoKind.INPUT
+
+    def memo(self, place: Place) -> Any:
         """Return the step's stored result, or `MISSING`.
 
         Raises:
@@ -135,6 +201,8 @@ class Replay:
         if raw is MISSING:
             return MISSING
         self._left -= 1
+        if self._left == 0:
+            self.catch_up()
         if type(raw) is dict and len(raw) == 1 and "data" in raw:
             return raw["data"]  # nearly all of them, so without the detour
         memo = decode_memo(raw)
@@ -144,24 +212,72 @@ class Replay:
             raise _step_error(memo.value)
         return MISSING  # an edited input: the step is to run again
 
-    def decide(self, place: Place, opcode: Opcode) -> Decision:
-        """Say what to do with an unfinished step."""
-        if self.is_over:
-            return Decision.PARK
-        target = self._call.step_id
-        if target != names.STEP and target != place.hashed:
-            self.passed_over = self.passed_over or place
-            return Decision.PARK
-        if opcode is not Opcode.STEP_RUN:
-            return Decision.REPORT
-        if self._call.is_planning and target == names.STEP:
-            return Decision.REPORT
-        return Decision.RUN
+    def position(self, place: Place) -> int:
+        """Return when the step's result was stored, counted from 0; `UNORDERED` if that is not known."""
+        if self._positions is None:
+            self._positions = {hashed: i for i, hashed in enumerate(self._call.stack)}
+        return self._positions.get(place.hashed, UNORDERED)
 
-    def report(self, op: StepOp) -> None:
-        """Put an op into the reply and close the call."""
-        self.ops.append(op)
+    def reached_since(self, before: set[str]) -> int:
+        """Return the latest position among the steps reached since `reached` was taken; -1 if none."""
+        if self._positions is None:
+            self._positions = {hashed: i for i, hashed in enumerate(self._call.stack)}
+        positions = self._positions
+        return max((positions.get(each, UNORDERED) for each in self._used - before), default=-1)
+
+    def reached(self) -> set[str]:
+        """Return the hashed ids of the steps reached so far."""
+        return set(self._used)
+
+    def catch_up(self) -> None:
+        """Note that what comes now has not run before."""
+        if not self._caught_up:
+            self._caught_up = True
+            if self.on_caught_up is not None:
+                self.on_caught_up()
+
+    def abandon(self, place: Place) -> None:
+        """Note that the handler waits no more for this unfinished step (it lost a race, say)."""
+        self._gone.add(place.hashed)
+
+    @property
+    def is_target_gone(self) -> bool:
+        """True if the call is for a step that the handler no longer waits for."""
+        return self._call.step_id in self._gone
+
+    def decide(self, steps: Sequence[NewStep]) -> tuple[Decision, NewStep | None]:
+        """Say what to do with all the steps that wait, none of which has a memo.
+
+        Returns:
+            The decision, and the step to run if it is RUN.
+        """
+        if self.is_over or not steps:
+            return Decision.PARK, None
+        self.catch_up()
+        target = self._call.step_id
+        if target != names.STEP:
+            for each in steps:
+                if each.place.hashed == target:
+                    return (Decision.RUN if each.work else Decision.REPORT), each
+            self.passed_over = self.passed_over or steps[0].place
+            return Decision.PARK, None
+        first = steps[0]
+        if len(steps) > 1 or first.work is None or first.is_racing:
+            return Decision.REPORT, None
+        if self._call.is_planning or not self.may_run:
+            return Decision.REPORT, None
+        return Decision.RUN, first
+
+    def report(self, *ops: StepOp) -> None:
+        """Put ops into the reply and close the call."""
+        self.ops.extend(ops)
         self.is_over = True
+
+
+def planned(step: NewStep) -> StepOp:
+    """Return the op that asks the server for a step: to plan it, or to do it."""
+    opcode = Opcode.STEP_PLANNED if step.opcode is Opcode.STEP_RUN else step.opcode
+    return StepOp(step.place, opcode, step.name, step.opts)
 
 
 def _step_error(error: Any) -> StepError:

@@ -1,36 +1,29 @@
 """The `step` argument of `async def` handlers.
 
-A step that is not finished parks: its coroutine hands a `Parked` to the driver of the call
-(`sdk.execution`), which says whether to run it, and ends the call. The handler's `finally` blocks run.
+A step that is not finished waits for its turn (`sdk.turns`): it is run here, or reported, and the call
+ends by CancelledError. The handler's `finally` blocks run.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import datetime, timedelta
-from typing import Any, NoReturn, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from stepbase import clock
 from stepbase.sdk import typed, verbs
 from stepbase.sdk.event import Event, Sendable, to_events
-from stepbase.sdk.fault import CodedError
-from stepbase.sdk.replay import Decision, Replay
-from stepbase.sdk.verbs import NewStep, Verb
-from stepbase.sdk.work import Sender, Steps, perform_async
+from stepbase.sdk.replay import RACE, NewStep, Replay
+from stepbase.sdk.verbs import Verb
+from stepbase.sdk.work import Sender, Steps
 from stepbase.supabase.call import RpcCall, prepare
+
+if TYPE_CHECKING:
+    from stepbase.sdk.turns import Turns
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
-
-class Parked:
-    """What an unfinished async step hands to the driver; None once the step has been reported."""
-
-    __slots__ = ("new",)
-
-    def __init__(self, new: NewStep | None) -> None:
-        self.new = new
-
-    def __await__(self) -> Generator["Parked", Decision, Decision]:
-        return (yield self)
+_racing: ContextVar[bool] = ContextVar("stepbase_racing", default=False)
 
 
 class Step(Steps):
@@ -40,15 +33,15 @@ class Step(Steps):
     (in a loop, say) as long as the order of uses does not change.
     """
 
-    __slots__ = ("_task",)
+    __slots__ = ("_turns",)
 
     def __init__(self, sender: Sender, replay: Replay) -> None:
         super().__init__(sender, replay)
-        self._task: object = None
+        self._turns: Turns | None = None
 
-    def bind(self, task: object) -> None:
-        """Say which task runs the handler."""
-        self._task = task
+    def bind(self, turns: "Turns") -> None:
+        """Say who gives the steps their turns."""
+        self._turns = turns
 
     @overload
     def run(
@@ -115,6 +108,50 @@ class Step(Steps):
         So that changed code can tell: ``if await step.patch("two-letters"): … else: <the old code>``.
         """
         return self._do(verbs.patch(self._open(), name))
+
+    async def race(self, *branches: Awaitable[T]) -> T:
+        """Return the result of the branch that ends first, or raise its error; the others are left.
+
+        A branch is whatever can be awaited: a step, or a coroutine of several. The order in which
+        branches ended is the server's, so the winner is the same at every replay. Of the losers no
+        step is begun any more; one under way ends, and is forgotten.
+
+        ::
+
+            answer = await step.race(ask_the_fast_one(step), ask_the_cheap_one(step))
+        """
+        from stepbase.sdk.branches import race
+
+        token = _racing.set(True)
+        try:
+            return await race(branches)
+        finally:
+            _racing.reset(token)
+
+    async def timeout(
+        self, duration: timedelta | str, branch: Awaitable[T], *, id: str = "timeout"
+    ) -> T:
+        """Return the result of a branch, if it ends in time; the clock is the run's, not the call's.
+
+        ::
+
+            receipt = await step.timeout("2d", step.invoke("approve", "shop-approve"))
+
+        Args:
+            duration: A `timedelta`, or text such as ``"2d"``.
+            branch: A step, or a coroutine of several.
+            id: Names the sleep that the branch races against.
+
+        Raises:
+            TimeoutError: If the time is over first; no further step of the branch is begun.
+        """
+        from stepbase.sdk.branches import within
+
+        token = _racing.set(True)
+        try:
+            return await within(branch, self.sleep(id, duration), f'"{id}": {duration}')
+        finally:
+            _racing.reset(token)
 
     @overload
     def rpc(
@@ -187,22 +224,21 @@ class Step(Steps):
         except StopIteration as done:
             value: T = done.value
             return value
-        await self._unfinished(new)
+        return await self._settle(verb, new)
 
-    async def _unfinished(self, new: NewStep) -> NoReturn:
-        self._check_task(new)
-        if await Parked(new) is Decision.RUN:
-            self._replay.report(await perform_async(self._replay, new))
-        await Parked(None)
-        raise AssertionError("a reported step is never resumed")
-
-    def _check_task(self, new: NewStep) -> None:
-        """Refuse steps in tasks the handler made: what they wait for cannot be known here yet."""
-        import asyncio
-
-        if asyncio.current_task() is not self._task:
-            raise CodedError(
-                f'step "{new.place.step_id}" was reached inside another task (asyncio.gather, TaskGroup, '
-                "create_task or wait_for): await steps one after another, in the handler itself",
-                "step_parallel",
-            )
+    async def _settle(self, verb: Verb[T], new: NewStep) -> T:
+        if self._turns is None:
+            raise RuntimeError("a step is awaited in the handler that it was given to")
+        if _racing.get():
+            new.is_racing = True
+            new.opts = {**(new.opts or {}), **RACE}
+        op = await self._turns.settle(new)
+        if op is not None:
+            self._turns.leave(op)
+        value = self._replay.memo(new.place)
+        try:
+            verb.send(value)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        raise AssertionError("a step is one NewStep")

@@ -8,12 +8,12 @@ from datetime import datetime, timedelta
 from typing import Any, ParamSpec, TypeVar, overload
 
 from stepbase import clock
-from stepbase.errors import Suspend
 from stepbase.sdk import typed, verbs
 from stepbase.sdk.event import Sendable, to_events
-from stepbase.sdk.replay import Decision
+from stepbase.sdk.replay import Replay
+from stepbase.sdk.sync_turns import SyncTurns
 from stepbase.sdk.verbs import Verb
-from stepbase.sdk.work import Steps, answer, perform
+from stepbase.sdk.work import Sender, Steps
 from stepbase.supabase.call import RpcCall, prepare
 
 T = TypeVar("T")
@@ -23,7 +23,11 @@ P = ParamSpec("P")
 class SyncStep(Steps):
     """Durable steps of a plain `def` handler: the methods of `Step`, without await."""
 
-    __slots__ = ()
+    __slots__ = ("_turns",)
+
+    def __init__(self, sender: Sender, replay: Replay) -> None:
+        super().__init__(sender, replay)
+        self._turns = SyncTurns(replay)
 
     @overload
     def run(
@@ -76,6 +80,45 @@ class SyncStep(Steps):
     def patch(self, name: str) -> bool:
         """Return True in runs that reach this code for the first time; see `Step.patch`."""
         return self._do(verbs.patch(self._open(), name))
+
+    def parallel(self, *branches: Callable[[], T]) -> list[T]:
+        """Run branches beside each other: the server calls for each of their steps at once.
+
+        ::
+
+            mail, sms = step.parallel(lambda: step.run("mail", mail_it), lambda: step.run("sms", text_it))
+
+        A branch is a callable without arguments; it may do several steps. Returns when all have ended,
+        their results in order; raises the error of the first that failed, once all have ended. A branch
+        runs again at every call, so what it does outside of steps must bear that.
+        """
+        self._open()
+        return self._turns.parallel(branches)
+
+    def race(self, *branches: Callable[[], T]) -> T:
+        """Return the result of the branch that ends first, or raise its error; see `Step.race`.
+
+        ::
+
+            answer = step.race(lambda: ask_the_fast_one(step), lambda: ask_the_cheap_one(step))
+        """
+        self._open()
+        return self._turns.race(branches)
+
+    def timeout(
+        self, duration: timedelta | str, branch: Callable[[], T], *, id: str = "timeout"
+    ) -> T:
+        """Return the result of a branch, if it ends in time; see `Step.timeout`.
+
+        Raises:
+            TimeoutError: If the time is over first; no further step of the branch is begun.
+        """
+
+        def clock_runs_out() -> T:
+            self.sleep(id, duration)
+            raise TimeoutError(f'step.timeout "{id}": {duration} is over')
+
+        return self.race(branch, clock_runs_out)
 
     @overload
     def rpc(
@@ -136,7 +179,4 @@ class SyncStep(Steps):
         except StopIteration as done:
             value: T = done.value
             return value
-        decision = answer(self._replay, new)
-        if decision is Decision.RUN:
-            self._replay.report(perform(self._replay, new))
-        raise Suspend
+        self._turns.leave(self._turns.settle(new))

@@ -1,13 +1,12 @@
 """The verbs of `step`, each written once, for sync and async handlers alike. Pure.
 
 A verb is a generator. If the step is done it returns the result straight away; if not it yields one
-`NewStep` that says what has to happen. Its driver (`sdk.step`) runs, reports or parks it, and the call
-ends there; a driver that could go on in the same call would send the stored result back in.
+`NewStep` that says what has to happen. Its driver (`sdk.step`, `sdk.sync_step`) runs, reports or parks
+it; if the handler goes on in the same call, the driver sends the result back in.
 """
 
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -19,30 +18,10 @@ from stepbase.protocol.op import Opcode
 from stepbase.sdk import typed
 from stepbase.sdk.event import Event
 from stepbase.sdk.fault import iso_ms
-from stepbase.sdk.replay import MISSING, Place, Replay
+from stepbase.sdk.replay import MISSING, NewStep, Replay
 from stepbase.supabase.call import PreparedCall
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class NewStep:
-    """An unfinished step.
-
-    Attributes:
-        work: What to run if it is to run here, or None if the server does it.
-        returns: The annotation of the result, or `typed.UNTYPED`.
-        name: The op's `name` on the wire.
-        is_raw: True if the work gives JSON that must be read as `returns` before it counts.
-    """
-
-    place: Place
-    opcode: Opcode
-    name: str
-    work: Callable[[], Any] | None = None
-    returns: Any = typed.UNTYPED
-    is_raw: bool = False
-    opts: dict[str, Any] | None = None
 
 
 Verb = Generator[NewStep, Any, T]
@@ -140,7 +119,7 @@ def patch(replay: Replay, name: str) -> Verb[bool]:
     place = replay.reach(f"patch: {name}")
     value = replay.recall(place)
     if value is MISSING:
-        if replay.is_replaying:
+        if replay.is_replaying and not replay.has_memo(place):
             return False
         value = yield NewStep(place, Opcode.STEP_RUN, place.step_id, _true, bool)
     return bool(value)

@@ -12,8 +12,7 @@ from stepbase.protocol.op import Opcode
 from stepbase.sdk import typed, verbs
 from stepbase.sdk.event import Event
 from stepbase.sdk.fault import CodedError, step_fault
-from stepbase.sdk.replay import Decision, Replay, StepOp
-from stepbase.sdk.verbs import NewStep
+from stepbase.sdk.replay import NewStep, Replay, StepOp
 
 T = TypeVar("T")
 
@@ -58,14 +57,9 @@ class Steps:
         return self._replay
 
 
-def answer(replay: Replay, new: NewStep) -> Decision:
-    """Decide about an unfinished step, and report it if the server is to do the rest."""
-    decision = replay.decide(new.place, new.opcode)
-    if decision is Decision.REPORT:
-        planned = new.opcode is Opcode.STEP_RUN
-        opcode = Opcode.STEP_PLANNED if planned else new.opcode
-        replay.report(StepOp(new.place, opcode, new.name, new.opts))
-    return decision
+def is_inside_step() -> bool:
+    """Say whether the code that asks runs as the work of a step."""
+    return _inside.get() is not None
 
 
 def perform(replay: Replay, new: NewStep) -> StepOp:

@@ -97,11 +97,14 @@ async def test_clean_up_may_await() -> None:
     assert seen == ["cleaned"]
 
 
-async def test_steps_in_other_tasks_are_refused_with_the_reason() -> None:
+async def test_steps_side_by_side_are_planned() -> None:
     reply = await call("gather")
 
-    assert (reply.status, reply.body["code"]) == (500, "step_parallel")
-    assert "await steps one after another" in reply.body["message"]
+    assert reply.status == 206
+    assert [(op["op"], op["displayName"]) for op in reply.body] == [
+        ("StepPlanned", "a"),
+        ("StepPlanned", "b"),
+    ]
 
 
 async def test_finished_steps_may_be_gathered() -> None:

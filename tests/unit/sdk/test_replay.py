@@ -8,7 +8,7 @@ from tests.support.sdk_calls import call_object, hashed
 from stepbase import NonRetriableError, StepError
 from stepbase.protocol.call import decode_call
 from stepbase.protocol.op import Opcode
-from stepbase.sdk.replay import MISSING, Decision, Place, Replay, StepOp
+from stepbase.sdk.replay import MISSING, Decision, NewStep, Place, Replay, StepOp
 
 
 def replay(**options: Any) -> Replay:
@@ -84,6 +84,15 @@ def test_code_is_replayed_until_every_memo_was_asked_for() -> None:
 RUN, REPORT, PARK = Decision.RUN, Decision.REPORT, Decision.PARK
 
 
+def new_step(place: Place, opcode: Opcode) -> NewStep:
+    work = work_of_a_step if opcode is Opcode.STEP_RUN else None
+    return NewStep(place, opcode, place.step_id, work)
+
+
+def work_of_a_step() -> None:
+    """Do nothing."""
+
+
 @pytest.mark.parametrize(
     ("options", "opcode", "decision"),
     [
@@ -102,10 +111,10 @@ def test_what_is_decided_about_an_unfinished_step(
     options: dict[str, Any], opcode: Opcode, decision: Decision
 ) -> None:
     one = replay(**options)
-    place = one.reach("a")
+    step = new_step(one.reach("a"), opcode)
 
-    assert one.decide(place, opcode) is decision
-    assert (one.passed_over == place) == (decision is PARK)
+    assert one.decide([step])[0] is decision
+    assert (one.passed_over == step.place) == (decision is PARK)
 
 
 def test_nothing_happens_after_the_ops_are_known() -> None:
@@ -113,7 +122,7 @@ def test_nothing_happens_after_the_ops_are_known() -> None:
     place = one.reach("a")
     one.report(StepOp(place, Opcode.SLEEP, "soon"))
 
-    assert one.decide(one.reach("b"), Opcode.STEP_RUN) is PARK
+    assert one.decide([new_step(one.reach("b"), Opcode.STEP_RUN)]) == (PARK, None)
     assert one.passed_over is None
     assert [op.place for op in one.ops] == [Place("a", 0, hashed("a"))]
 

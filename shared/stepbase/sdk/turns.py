@@ -1,0 +1,311 @@
+"""Whose turn it is: steps of one async handler that wait beside each other.
+
+A handler is plain asyncio: it may put steps into `gather`, `TaskGroup`, `wait` or tasks of its own.
+While it does, its steps park. When nothing moves any more one thing happens: the parked step whose
+memo is next in the server's stack goes on; or, if there is none, what waits is decided about
+(`Replay.decide`): one step runs here, several are reported and the call ends.
+
+Movements are a step reached, a task made, a task ended; nothing moves after `QUIET_TURNS` turns of the
+event loop without one. A wait for anything else (a request outside of a step, a timer) holds up no
+decision: what comes after it is found in a later call. Handlers without tasks pay for none of this.
+"""
+
+import asyncio
+import heapq
+import logging
+import types
+from collections.abc import Coroutine, Generator
+from contextvars import ContextVar
+from typing import Any, Final, Never
+
+from stepbase.sdk.fault import CodedError
+from stepbase.sdk.replay import Decision, NewStep, Replay, StepOp, planned
+from stepbase.sdk.tasks import is_in_wait_for, waits_on_tasks
+from stepbase.sdk.work import is_inside_step, perform_async
+
+logger = logging.getLogger("stepbase.sdk.turns")
+
+QUIET_TURNS: Final = 8
+"""A finished task takes two turns to wake who waits for it in `gather` or `TaskGroup`, three in
+`as_completed`, and one more for each `gather` around it."""
+
+PATIENCE_SECONDS: Final = 10.0
+"""How long a call for a planned step waits for it while the handler waits for other things; as the
+TypeScript SDK."""
+
+LEAVING_SECONDS: Final = 5.0
+"""How long the tasks of a handler that has ended may take to end too."""
+
+_turns: ContextVar["Turns | None"] = ContextVar("stepbase_turns", default=None)
+
+
+class _Parked:
+    """A step that waits for its turn."""
+
+    __slots__ = ("future", "step")
+
+    def __init__(self, step: NewStep, future: "asyncio.Future[Decision | None]") -> None:
+        self.step = step
+        self.future = future  # RUN, or None: the memo may be taken
+
+
+class Turns:
+    """The steps of one call of an async handler; made in the task that runs it."""
+
+    def __init__(self, replay: Replay) -> None:
+        self._replay = replay
+        self._loop = asyncio.get_running_loop()
+        self._main = asyncio.current_task()
+        self._coroutine: Coroutine[Any, Any, Any] | None = None
+        self._cancels = 0
+        self._waits_for: Any = None
+        self._must_leave = False
+        self._is_closed = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._refused: set[object] = set()
+        self._parked: dict[object, _Parked] = {}
+        self._memos: list[tuple[int, int, object]] = []
+        self._reached = 0
+        self._quiet = 0
+        self._is_ticking = False
+        self._running: NewStep | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def drive(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run the handler's coroutine and return what it returns.
+
+        Raises:
+            CancelledError: If the call has ended at a step, or the host itself is stopping.
+        """
+        _watch(self._loop)
+        self._coroutine = coroutine
+        self._cancels = self._main.cancelling() if self._main is not None else 0
+        token = _turns.set(self)
+        try:
+            return await self._forward(coroutine)
+        finally:
+            _turns.reset(token)
+            self._is_closed = True
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._tasks:
+                await self._end_tasks()
+            self._forget_cancels()
+
+    @types.coroutine
+    def _forward(self, coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        """Pass on what the handler waits for, and keep it, so that the wait can be ended."""
+        resume: Any = coroutine.send
+        argument: Any = None
+        while True:
+            try:
+                self._waits_for = resume(argument)
+            except StopIteration as done:
+                return done.value
+            try:
+                argument = yield self._waits_for
+                resume = coroutine.send
+            except BaseException as error:
+                resume, argument = coroutine.throw, error
+            self._waits_for = None
+            if self._must_leave:
+                self._must_leave = False
+                resume, argument = coroutine.throw, _left()
+
+    async def settle(self, step: NewStep) -> StepOp | None:
+        """Wait for the turn of a step without a result at hand.
+
+        Returns:
+            None if its memo may be taken now, or the op that tells what came of running it here.
+
+        Raises:
+            CancelledError: If the call is over; also if it has just ended with this step.
+            CodedError: If it stands in `wait_for`.
+        """
+        task = asyncio.current_task()
+        if self._replay.is_over or self._is_closed:
+            raise _left()
+        if task in self._refused or is_in_wait_for(_FORWARD):
+            raise CodedError(
+                f'step "{step.place.step_id}" was reached inside asyncio.wait_for, whose clock starts '
+                "again at every replay: use step.timeout",
+                "step_wait_for",
+            )
+        if task is not self._main and task is not None and task not in self._tasks:
+            self.add(task)
+        if not self._tasks:
+            decision, _ = self._replay.decide([step])
+            if decision is Decision.RUN:
+                return await self._run(step)
+            self._end(decision, [step])
+            raise _left()
+        if await self._park(task, step) is Decision.RUN:
+            return await self._run(step)
+        return None
+
+    def leave(self, *ops: StepOp) -> Never:
+        """End the call with these ops.
+
+        Raises:
+            CancelledError: Always.
+        """
+        self._replay.report(*ops)
+        self._interrupt()
+        raise _left()
+
+    def add(self, task: "asyncio.Task[Any]") -> None:
+        """Count a task as the handler's."""
+        self._tasks.add(task)
+        self._replay.is_parallel = True
+        task.add_done_callback(self._task_ended)
+        self._moved()
+
+    def _task_ended(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        self._refused.discard(task)
+        self._replay.is_parallel = bool(self._tasks)
+        self._moved()
+
+    async def _run(self, step: NewStep) -> StepOp:
+        self._running = step
+        try:
+            return await perform_async(self._replay, step)
+        finally:
+            self._running = None
+            self._moved()
+
+    async def _park(self, task: object, step: NewStep) -> Decision | None:
+        replay = self._replay
+        parked = self._parked[task] = _Parked(step, self._loop.create_future())
+        if replay.has_memo(step.place):
+            self._reached += 1
+            heapq.heappush(self._memos, (replay.position(step.place), self._reached, task))
+        self._moved()
+        try:
+            return await parked.future
+        except asyncio.CancelledError:
+            if not replay.is_over:
+                replay.abandon(step.place)
+            if self._running is step:
+                self._running = None
+            raise
+        finally:
+            del self._parked[task]
+            self._moved()
+
+    def _moved(self) -> None:
+        self._quiet = 0
+        if self._parked and not (self._is_ticking or self._is_closed):
+            self._is_ticking = True
+            self._loop.call_soon(self._tick)
+
+    def _tick(self) -> None:
+        self._quiet += 1
+        if self._is_closed or self._replay.is_over or self._running is not None:
+            self._is_ticking = False
+        elif self._quiet <= QUIET_TURNS:
+            self._loop.call_soon(self._tick)
+        else:
+            self._is_ticking = False
+            self._take_turn()
+
+    def _take_turn(self) -> None:
+        """Let one step go on, or decide about all that wait."""
+        while self._memos:
+            parked = self._parked.get(heapq.heappop(self._memos)[2])
+            if parked is not None and not parked.future.done():
+                parked.future.set_result(None)
+                self._moved()
+                return
+        waiting = {
+            each.step.place.hashed: each for each in self._parked.values() if not each.future.done()
+        }
+        steps = [each.step for each in waiting.values()]
+        decision, chosen = self._replay.decide(steps)
+        if decision is Decision.RUN and chosen is not None:
+            self._running = chosen
+            waiting[chosen.place.hashed].future.set_result(decision)
+        elif steps:
+            self._end(decision, steps if chosen is None else [chosen])
+
+    def _end(self, decision: Decision, steps: list[NewStep]) -> None:
+        """End the call with steps to report, or without the one it was for."""
+        replay = self._replay
+        if decision is Decision.REPORT:
+            replay.report(*map(planned, steps))
+        elif replay.is_target_gone or self._can_only_wait():
+            replay.report()
+        else:
+            if self._timer is None:
+                self._timer = self._loop.call_later(PATIENCE_SECONDS, self._give_up)
+            return
+        self._interrupt()
+
+    def _give_up(self) -> None:
+        if not (self._replay.is_over or self._is_closed or self._running):
+            self._replay.report()
+            self._interrupt()
+
+    def _can_only_wait(self) -> bool:
+        """True if nothing but steps can bring the handler on: every task waits for one, or for tasks."""
+        if self._main is not asyncio.current_task() and self._main not in self._parked:
+            if not waits_on_tasks(self._coroutine, self._waits_for):
+                return False
+        return all(task in self._parked or waits_on_tasks(task.get_coro()) for task in self._tasks)
+
+    def _interrupt(self) -> None:
+        """End the handler's wait, then those of its tasks that wait for a turn."""
+        if self._main is not asyncio.current_task():
+            self._must_leave = self._waits_for is None or not self._waits_for.cancel()
+        for parked in list(self._parked.values()):
+            parked.future.cancel()
+
+    def _forget_cancels(self) -> None:
+        """Take back what task groups have asked of the host's task and never took back (Python 3.11)."""
+        while self._replay.is_over and self._main and self._main.cancelling() > self._cancels:
+            self._main.uncancel()
+
+    async def _end_tasks(self) -> None:
+        tasks = [task for task in self._tasks if not task.done()]
+        for task in tasks:
+            task.cancel()
+        if not tasks:
+            return
+        done, late = await asyncio.wait(tasks, timeout=LEAVING_SECONDS)
+        for task in done:
+            if not task.cancelled():
+                task.exception()  # it was not asked for any more; nobody is to be told
+        if late:
+            logger.warning(
+                "%d tasks of a handler do not end: they go on beside the next call", len(late)
+            )
+
+
+_FORWARD: Final = Turns._forward.__code__
+
+
+def _left() -> asyncio.CancelledError:
+    return asyncio.CancelledError("this call is over; the run goes on later")
+
+
+def _watch(loop: asyncio.AbstractEventLoop) -> None:
+    """Have the loop tell which tasks a handler makes; a task factory set before keeps its say."""
+    before: Any = loop.get_task_factory()
+    if getattr(before, "is_stepbase", False):
+        return
+
+    def factory(loop: Any, coroutine: Any, **options: Any) -> Any:
+        if before is None:
+            task = asyncio.Task(coroutine, loop=loop, **options)
+        else:
+            task = before(loop, coroutine, **options)
+        turns = _turns.get()
+        if turns is not None and not turns._is_closed and not is_inside_step():
+            if is_in_wait_for(_FORWARD):
+                turns._refused.add(task)
+            if not task.done():
+                turns.add(task)
+        return task
+
+    factory.is_stepbase = True  # type: ignore[attr-defined]  # how we know ours again
+    loop.set_task_factory(factory)
