@@ -288,17 +288,17 @@ def _left() -> asyncio.CancelledError:
     return asyncio.CancelledError("this call is over; the run goes on later")
 
 
-def _watch(loop: asyncio.AbstractEventLoop) -> None:
-    """Have the loop tell which tasks a handler makes; a task factory set before keeps its say."""
-    before: Any = loop.get_task_factory()
-    if getattr(before, "is_stepbase", False):
-        return
+class _Watch:
+    """A task factory that tells handlers' calls of their tasks; one that was set before keeps its say."""
 
-    def factory(loop: Any, coroutine: Any, **options: Any) -> Any:
-        if before is None:
+    def __init__(self, before: Any) -> None:
+        self._before = before
+
+    def __call__(self, loop: Any, coroutine: Any, **options: Any) -> Any:
+        if self._before is None:
             task = asyncio.Task(coroutine, loop=loop, **options)
         else:
-            task = before(loop, coroutine, **options)
+            task = self._before(loop, coroutine, **options)
         turns = _turns.get()
         if turns is not None and not turns._is_closed and not is_inside_step():
             if is_in_wait_for(_FORWARD):
@@ -307,5 +307,8 @@ def _watch(loop: asyncio.AbstractEventLoop) -> None:
                 turns.add(task)
         return task
 
-    factory.is_stepbase = True  # type: ignore[attr-defined]  # how we know ours again
-    loop.set_task_factory(factory)
+
+def _watch(loop: asyncio.AbstractEventLoop) -> None:
+    before = loop.get_task_factory()
+    if not isinstance(before, _Watch):
+        loop.set_task_factory(_Watch(before))
