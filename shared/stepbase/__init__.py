@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stepbase.sdk.event import Event
     from stepbase.sdk.event_data import EventData
     from stepbase.sdk.function import Function
+    from stepbase.sdk.middleware import Middleware
     from stepbase.sdk.options import (
         Batch,
         CancelOn,
@@ -58,6 +59,7 @@ _HOMES = {
     "Event": "sdk.event",
     "EventData": "sdk.event_data",
     "Function": "sdk.function",
+    "Middleware": "sdk.middleware",
     "NonRetriableError": "errors",
     "Priority": "sdk.options",
     "ProtocolError": "errors",
@@ -90,6 +92,7 @@ __all__ = [
     "Event",
     "EventData",
     "Function",
+    "Middleware",
     "NonRetriableError",
     "Priority",
     "ProtocolError",

@@ -35,7 +35,7 @@ ALLOWED = {
     "command": ("a command of a shell", {"command", "_command", "_COMMAND", "get_command"}),
     "job": ("the wire's name of a queue item's key", {"job", "job_id", "JOB_ID"}),
     "execution": ("one call while the SDK works on it; a version of the wire", {
-        "execution", "Execution", "EXECUTION_VERSION",
+        "execution", "Execution", "EXECUTION_VERSION", "before_execution", "after_execution",
     }),
     "invocation": ("how a statement calls an SQL function, in the gateway", {"invocation"}),
     "registration": ("the wire's word for the body of a sync", {"registration"}),

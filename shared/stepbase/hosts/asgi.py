@@ -68,6 +68,7 @@ def _request(scope: Scope, body: bytes) -> Request:
         query=scope.get("query_string", b"").decode("latin-1"),
         headers=headers,
         body=body,
+        raw=scope,
     )
 
 

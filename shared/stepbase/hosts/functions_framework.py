@@ -60,6 +60,7 @@ def _flask(endpoint: Endpoint, request: Any) -> "FlaskResponse":
             query=request.query_string.decode("latin-1"),
             headers={name.lower(): value for name, value in request.headers.items()},
             body=request.get_data(),
+            raw=request,
         )
     )
     return Response(response.body, response.status, response.headers)

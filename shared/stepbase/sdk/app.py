@@ -12,6 +12,7 @@ from stepbase.sdk.function import Function, Options, check_id, define
 if TYPE_CHECKING:
     # Loaded when an option is used: an app's start is a promise (bench/sdk.py).
     from stepbase.sdk import options as opt
+    from stepbase.sdk.middleware import Factory
 
 R = TypeVar("R")
 
@@ -40,14 +41,22 @@ class App:
     Args:
         app_id: Letters, digits, ``-``, ``_`` and ``.``; functions are ``<app_id>-<id>`` on the wire.
         logger: Where `ctx.logger` writes; ``logging.getLogger("stepbase.app.<app_id>")`` if not given.
+        middleware: `Middleware` classes around every call and every sending of events, outermost first.
 
     Raises:
         DefinitionError: If the id has another form.
     """
 
-    def __init__(self, app_id: str, *, logger: logging.Logger | None = None) -> None:
+    def __init__(
+        self,
+        app_id: str,
+        *,
+        logger: logging.Logger | None = None,
+        middleware: "Sequence[Factory]" = (),
+    ) -> None:
         self.id = check_id(app_id, "App(id)")
         self.logger = logger or logging.getLogger(f"stepbase.app.{app_id}")
+        self.middleware = _middleware(middleware, f'app "{app_id}"')
         self._functions: dict[str, Function] = {}
 
     @property
@@ -82,6 +91,7 @@ class App:
         on_failure: Callable[..., Any] | None = None,
         name: str | None = None,
         engine: "opt.EngineOptions | None" = None,
+        middleware: "Sequence[Factory]" = (),
     ) -> Decorate:
         """Make a durable function of the handler below.
 
@@ -98,6 +108,7 @@ class App:
             idempotency: CEL expression; one run per value in 24 hours.
             on_failure: Handler that runs once when a run has failed for good.
             name: Title for people; the id if not given.
+            middleware: `Middleware` classes around the calls of this function, inside the app's.
 
         Raises:
             DefinitionError: If an option is wrong; the message says what is allowed.
@@ -116,9 +127,10 @@ class App:
             timeouts=_one(timeouts, "Timeouts", "timeouts"),
             engine=_one(engine, "EngineOptions", "engine"),
         )
+        around = (*self.middleware, *_middleware(middleware, f'function "{function_id}"'))
 
         def decorate(handler: Callable[..., Any], /) -> Function[Any]:
-            function = define(self.id, function_id, handler, on, options, name, on_failure)
+            function = define(self.id, function_id, handler, on, options, name, on_failure, around)
             if function.slug in self._functions:
                 raise DefinitionError(f'app "{self.id}" already has a function "{function_id}"')
             self._functions[function.slug] = function
@@ -142,12 +154,24 @@ class App:
 
     async def send_events(self, events: Sequence[Event[Any]]) -> list[str]:
         """Send events that are already `Event`s."""
+        if self.middleware:
+            from stepbase.sdk.hooks import Hooks
+
+            return await Hooks(self, self.middleware).send_events(events)
         from stepbase.sdk import sender
 
         return await sender.asend(events, config.inngest())
 
     def send_events_sync(self, events: Sequence[Event[Any]]) -> list[str]:
         """Send events that are already `Event`s, blocking."""
+        if self.middleware:
+            from stepbase.sdk.hooks import Hooks
+            from stepbase.sdk.middleware import check_plain
+
+            check_plain(
+                self.middleware, "app.send_sync", ("before_send_events", "after_send_events")
+            )
+            return Hooks(self, self.middleware).send_events_sync(events)
         from stepbase.sdk import sender
 
         return sender.send(events, config.inngest())
@@ -168,6 +192,14 @@ def _several(value: Any, kind: str, name: str) -> tuple[Any, ...]:
         return ()
     values = value if isinstance(value, list | tuple) else (value,)
     return tuple(_one(each, kind, name) for each in values)
+
+
+def _middleware(given: Any, where: str) -> "tuple[Factory, ...]":
+    if isinstance(given, tuple) and not given:
+        return ()
+    from stepbase.sdk.middleware import check
+
+    return check(given, where)
 
 
 def _limits(value: Any) -> tuple[Any, ...]:

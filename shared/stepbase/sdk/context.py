@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from stepbase.sdk.app import App
@@ -40,6 +40,7 @@ class Context:
         app: The app.
         function: The function.
         logger: Silent while finished parts of the run are replayed.
+        extra: What middleware put there in `transform_input`.
     """
 
     run_id: str
@@ -48,3 +49,4 @@ class Context:
     app: App
     function: Function
     logger: ReplayLogger
+    extra: dict[str, Any] = field(default_factory=dict)

@@ -9,7 +9,7 @@ run may fail for it.
 import json
 import logging
 from collections.abc import Generator
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 from stepbase import clock, config
@@ -19,8 +19,9 @@ from stepbase.protocol import names, signing
 from stepbase.protocol.call import Call, decode_call
 from stepbase.sdk import registration, replies
 from stepbase.sdk.app import App
-from stepbase.sdk.execution import Execution, Outcome, prepare
+from stepbase.sdk.execution import Outcome, prepare
 from stepbase.sdk.fault import function_fault
+from stepbase.sdk.function import Function
 from stepbase.sdk.http import Exchange, asend, send
 from stepbase.sdk.message import Request, Response
 from stepbase.sdk.site import Site
@@ -28,7 +29,21 @@ from stepbase.sdk.site import Site
 logger = logging.getLogger("stepbase.sdk.endpoint")
 
 
-Script = Generator[Execution | Exchange, Any, Response]
+class Runnable(Protocol):
+    """A call that is ready to run: an `Execution`, or one with middleware around it."""
+
+    @property
+    def function(self) -> Function:
+        """The function that is called."""
+
+    def run(self) -> Any:
+        """Run it in this thread."""
+
+    async def arun(self) -> Any:
+        """Run it in the running task."""
+
+
+Script = Generator[Runnable | Exchange, Any, Response]
 
 
 class Endpoint:
@@ -83,7 +98,7 @@ class Endpoint:
             except StopIteration as done:
                 response: Response = done.value
                 return response
-            result = _run(asked) if isinstance(asked, Execution) else send(asked)
+            result = send(asked) if isinstance(asked, Exchange) else _run(asked)
 
     async def ahandle(self, request: Request) -> Response:
         """Answer a request on the running event loop; sync handlers run in a thread."""
@@ -95,7 +110,7 @@ class Endpoint:
             except StopIteration as done:
                 response: Response = done.value
                 return response
-            result = await (_arun(asked) if isinstance(asked, Execution) else asend(asked))
+            result = await (asend(asked) if isinstance(asked, Exchange) else _arun(asked))
 
     def _answer(self, request: Request) -> Script:
         site = self.site
@@ -152,6 +167,9 @@ class Endpoint:
         call = _with_step_id(call, query.get("stepId"))
         if call.use_api:
             call = yield from registration.fetch_state(site, call)
+        if function.middleware:
+            response: Response = yield _hooked(self.app, function, call, request)
+            return response
         try:
             execution = prepare(self.app, function, call)
         except Exception as error:
@@ -193,7 +211,13 @@ def _with_step_id(call: Call, step_id: str | None) -> Call:
     return dataclasses.replace(call, step_id=step_id)
 
 
-def _run(execution: Execution) -> Outcome:
+def _hooked(app: App, function: Function, call: Call, request: Request) -> Runnable:
+    from stepbase.sdk.hooked import HookedCall  # loaded with the first call that has middleware
+
+    return HookedCall(app, function, call, request)
+
+
+def _run(execution: Runnable) -> Any:
     if not execution.function.is_async:
         return execution.run()
     from stepbase.sdk.background import run
@@ -201,7 +225,7 @@ def _run(execution: Execution) -> Outcome:
     return run(execution.arun())
 
 
-async def _arun(execution: Execution) -> Outcome:
+async def _arun(execution: Runnable) -> Any:
     if execution.function.is_async:
         return await execution.arun()
     import asyncio

@@ -2,7 +2,7 @@
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from stepbase.errors import NonRetriableError, RetryAfterError, StepError
@@ -37,11 +37,13 @@ class Fault:
         error: The error object `{code, name, message, stack, cause?}`.
         no_retry: True if there must be no further attempt.
         retry_after: Value of the `Retry-After` header, or None.
+        exception: The exception itself.
     """
 
     error: dict[str, object]
     no_retry: bool
     retry_after: str | None
+    exception: BaseException | None = field(default=None, repr=False, compare=False)
 
 
 def step_fault(exception: Exception) -> Fault:
@@ -61,6 +63,7 @@ def _fault(exception: BaseException, *, no_retry: bool) -> Fault:
         retry_after=_retry_after(exception.when)
         if isinstance(exception, RetryAfterError)
         else None,
+        exception=exception,
     )
 
 

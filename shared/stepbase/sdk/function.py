@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from stepbase.sdk import options as opt
+    from stepbase.sdk.middleware import Factory
 
     R = TypeVar("R", default=Any)
 else:
@@ -92,6 +93,7 @@ class Function(Generic[R]):
         returns: The handler's return annotation.
         models: Event classes by event name, for checking payloads.
         on_failure: The function that runs when this one failed for good, or None.
+        middleware: What its calls are made of besides the handler, outermost first.
     """
 
     id: str
@@ -105,6 +107,7 @@ class Function(Generic[R]):
     returns: Any
     models: Mapping[str, Any] = field(default_factory=dict)
     on_failure: "Function | None" = None
+    middleware: "tuple[Factory, ...]" = ()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the handler directly, without any durability."""
@@ -147,6 +150,7 @@ def define(
     options: Options,
     name: str | None,
     on_failure: Callable[..., Any] | None,
+    middleware: "tuple[Factory, ...]" = (),
 ) -> Function:
     """Check everything a function declares and build it.
 
@@ -169,8 +173,9 @@ def define(
     slug = f"{app_id}-{function_id}"
     failure = None
     if on_failure is not None:
-        failure = _failure(slug, name or function_id, on_failure)
-    return Function(
+        failure = _failure(slug, name or function_id, on_failure, middleware)
+        _check_middleware(failure, f'on_failure of "{slug}"')
+    function = Function(
         id=function_id,
         slug=slug,
         name=name or function_id,
@@ -182,10 +187,22 @@ def define(
         returns=typed.returns_of(handler),
         models=models,
         on_failure=failure,
+        middleware=middleware,
     )
+    _check_middleware(function, what)
+    return function
 
 
-def _failure(slug: str, name: str, handler: Callable[..., Any]) -> Function:
+def _check_middleware(function: Function, what: str) -> None:
+    if function.middleware and not function.is_async:
+        from stepbase.sdk.middleware import check_plain
+
+        check_plain(function.middleware, what)
+
+
+def _failure(
+    slug: str, name: str, handler: Callable[..., Any], middleware: "tuple[Factory, ...]"
+) -> Function:
     """The extra function a server runs when another one failed for good (vector `02-register…`)."""
     expression = f"event.data.function_id == '{slug}'"
     what = f'on_failure of "{slug}"'
@@ -199,6 +216,7 @@ def _failure(slug: str, name: str, handler: Callable[..., Any]) -> Function:
         wants=_wants(handler, what),
         is_async=inspect.iscoroutinefunction(handler),
         returns=typed.returns_of(handler),
+        middleware=middleware,
     )
 
 

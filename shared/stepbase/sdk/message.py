@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,6 +12,7 @@ class Request:
     Attributes:
         url: Scheme, host and path as the host saw them, without the query.
         headers: Names in lower case.
+        raw: The host's own object: Flask's request, or the ASGI scope.
     """
 
     method: str
@@ -18,6 +20,7 @@ class Request:
     query: str
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    raw: Any = field(repr=False, default=None)
 
 
 @dataclass(slots=True)

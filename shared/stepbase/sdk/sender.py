@@ -109,14 +109,35 @@ def _exchange(events: Sequence[Event[Any]], config: InngestConfig) -> Exchange:
     return Exchange("POST", url, headers, body.encode())
 
 
-def _event_text(event: Event[Any]) -> str:
-    """Write one event; its payload obeys the same rules as a step's result."""
+def plain_copy(event: Event[Any]) -> Event[Any]:
+    """Return the event with its payload as a plain dict, free to be changed.
+
+    Raises:
+        SendError: If the payload is no JSON object.
+    """
+    return Event(
+        event.name,
+        json.loads(_data_text(event)),
+        id=event.id,
+        ts=event.ts,
+        user=dict(event.user),
+        v=event.v,
+    )
+
+
+def _data_text(event: Event[Any]) -> str:
+    """Write a payload; it obeys the same rules as a step's result."""
     try:
         data = typed.encode(event.data, type(event.data), f'event "{event.name}"')
     except Exception as error:
         raise SendError(str(error).replace("returned a value", "has a payload")) from error
     if not data.startswith("{"):
         raise SendError(f'event "{event.name}": its data must be a JSON object, got {data:.60}')
+    return data
+
+
+def _event_text(event: Event[Any]) -> str:
+    data = _data_text(event)
     fields: dict[str, Any] = {"name": event.name, "ts": int(event.ts.timestamp() * 1000)}
     if event.id:
         fields["id"] = event.id
