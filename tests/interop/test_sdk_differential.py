@@ -1,21 +1,33 @@
-"""The official Python package is the judge: the same request bytes to it and to us, answers equal.
+"""The official packages are the judges: the same request bytes to each of them and to us, answers equal.
 
 What may differ is listed, with reasons, in `differences.py`; shapes that differ as a whole are checked
-by themselves here.
+by themselves here. A new verb needs a row in `CALLS`, its calls in `tests/support/peers.py` and in
+`typescript/cases.mjs`, and a feature in `features.py`.
 """
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from tests.interop.differences import document, unexplained
+from tests.interop.differences import DIFFERENCES, SDKS, Sdk
+from tests.interop.features import (
+    ABSENT,
+    FEATURES,
+    UNASKED,
+    differing,
+    differing_documents,
+    feature_of,
+)
 from tests.support import peers
-from tests.support.fake_api import FakeApi, Received, fake_api
-from tests.support.peers import FALLBACK, KEY, Peers
+from tests.support.fake_api import FakeApi, Received
+from tests.support.peers import EVENT_KEY, FALLBACK, KEY, Peers
 from tests.support.sdk_calls import Reply, call_object, event, hashed
+from tests.support.sdk_hosts import Ask
+from tests.support.typescript import TypeScript
 
 from stepbase.protocol import signing
 from stepbase.sdk import http
@@ -79,10 +91,21 @@ def accept(request: Received) -> tuple[int, Any]:
     return 200, {"ok": True, "modified": True, "sync_id": "s", "app_id": "a"}
 
 
-@pytest.fixture(scope="module")
-def running_api() -> Iterator[FakeApi]:
-    with fake_api() as running:
-        yield running
+@dataclass(frozen=True)
+class Pair:
+    """Our app and the same one of an official SDK."""
+
+    sdk: Sdk
+    ours: Ask
+    theirs: Ask
+
+    async def ask(self, method: str, **request: Any) -> tuple[Reply, Reply]:
+        """Send the same request to both."""
+        return await self.ours(method, **request), await self.theirs(method, **request)
+
+    def differing(self, shape: str, replies: tuple[Reply, Reply]) -> list[str]:
+        """Return what differs in their answers and is not on the list."""
+        return differing(self.sdk, shape, *replies)
 
 
 @pytest.fixture
@@ -110,12 +133,21 @@ async def all_built() -> AsyncIterator[dict[str, Peers]]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def both(
-    mode: str, api: FakeApi, all_built: dict[str, Peers], monkeypatch: pytest.MonkeyPatch
-) -> Peers:
+    sdk: Sdk,
+    mode: str,
+    api: FakeApi,
+    all_built: dict[str, Peers],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Pair:
     set_environment(monkeypatch, mode, api.url)
     if mode not in all_built:
         all_built[mode] = peers.build(is_dev=mode == "dev", origin=api.url)
-    return all_built[mode]
+    built = all_built[mode]
+    if sdk == "python":
+        return Pair(sdk, built.ours, built.theirs)
+    apps: TypeScript = request.getfixturevalue("typescript_apps")
+    return Pair(sdk, built.ours, apps.asks(mode))
 
 
 def set_environment(monkeypatch: pytest.MonkeyPatch, mode: str, origin: str) -> None:
@@ -125,7 +157,7 @@ def set_environment(monkeypatch: pytest.MonkeyPatch, mode: str, origin: str) -> 
         return
     monkeypatch.setenv("INNGEST_SIGNING_KEY", KEY)
     monkeypatch.setenv("INNGEST_SIGNING_KEY_FALLBACK", FALLBACK)
-    monkeypatch.setenv("INNGEST_EVENT_KEY", "evkey")
+    monkeypatch.setenv("INNGEST_EVENT_KEY", EVENT_KEY)
 
 
 def now() -> int:
@@ -136,28 +168,31 @@ def signed(body: bytes, key: str = KEY, at: int | None = None) -> dict[str, str]
     return {"x-inngest-signature": signing.sign(body, key, now() if at is None else at)}
 
 
-async def ask_both(built: Peers, method: str, **request: Any) -> tuple[Reply, Reply]:
-    ours = await built.ours(method, **request)
-    theirs = await built.theirs(method, **request)
-    return ours, theirs
-
-
 def call_bytes(data: dict[str, Any], options: dict[str, Any]) -> bytes:
     call = call_object(event(data=data), **options)
     return signing.canonical_json(json.dumps(call).encode())
 
 
 @pytest.mark.parametrize("kind", ["async", "sync"])
-@pytest.mark.parametrize("shape", CALLS)
-async def test_a_call_is_answered_alike(both: Peers, mode: str, kind: str, shape: str) -> None:
+@pytest.mark.parametrize(
+    ("sdk", "shape"),
+    [
+        (sdk, shape)
+        for sdk in SDKS
+        for shape in CALLS
+        if (sdk, shape) not in UNASKED and (sdk, feature_of(shape)) not in ABSENT
+    ],
+    indirect=["sdk"],
+)
+async def test_a_call_is_answered_alike(both: Pair, mode: str, kind: str, shape: str) -> None:
     data, options = CALLS[shape]
     body = call_bytes(data, options)
     query = f"fnId=app-{kind}&stepId={options.get('step_id', 'step')}"
     headers = signed(body) if mode == "cloud" else {}
 
-    ours, theirs = await ask_both(both, "POST", query=query, body=body, headers=headers)
+    ours, theirs = await both.ask("POST", query=query, body=body, headers=headers)
 
-    assert unexplained(shape, document(ours), document(theirs)) == []
+    assert both.differing(shape, (ours, theirs)) == []
     if mode == "cloud":
         for reply in (ours, theirs):
             header = reply.headers["x-inngest-signature"]
@@ -175,51 +210,51 @@ ODD_BODIES = {
     [("dev", "body is not JSON"), ("dev", "call without ctx"), ("cloud", "call without ctx")],
     indirect=["mode"],
 )
-async def test_a_body_that_is_no_call_is_answered_alike(both: Peers, mode: str, shape: str) -> None:
+async def test_a_body_that_is_no_call_is_answered_alike(both: Pair, mode: str, shape: str) -> None:
     body = ODD_BODIES[shape]
     headers = signed(body) if mode == "cloud" else {}
 
-    ours, theirs = await ask_both(
-        both, "POST", query="fnId=app-async&stepId=step", body=body, headers=headers
+    ours, theirs = await both.ask(
+        "POST", query="fnId=app-async&stepId=step", body=body, headers=headers
     )
 
-    assert unexplained(shape, document(ours), document(theirs)) == []
+    assert both.differing(shape, (ours, theirs)) == []
 
 
-async def test_an_unknown_function_is_answered_alike(both: Peers, mode: str) -> None:
+async def test_an_unknown_function_is_answered_alike(both: Pair, mode: str) -> None:
     body = call_bytes({"k": "return", "value": "none"}, {})
     headers = signed(body) if mode == "cloud" else {}
 
-    ours, theirs = await ask_both(
-        both, "POST", query="fnId=app-gone&stepId=step", body=body, headers=headers
+    ours, theirs = await both.ask(
+        "POST", query="fnId=app-gone&stepId=step", body=body, headers=headers
     )
 
-    assert unexplained("unknown function", document(ours), document(theirs)) == []
+    assert both.differing("unknown function", (ours, theirs)) == []
     assert "function app-gone not found" in ours.body["message"]
 
 
-async def test_a_probe_is_answered_alike(both: Peers, mode: str) -> None:
-    headers = signed(b"") if mode == "cloud" else {}
+async def test_a_probe_is_answered_alike(both: Pair, mode: str) -> None:
+    headers = signed(b"{}") if mode == "cloud" else {}
 
-    ours, theirs = await ask_both(both, "POST", query="probe=trust", headers=headers)
+    ours, theirs = await both.ask("POST", query="probe=trust", body=b"{}", headers=headers)
 
-    assert unexplained("probe", document(ours), document(theirs)) == []
+    assert both.differing("probe", (ours, theirs)) == []
 
 
 @pytest.mark.parametrize("mode", ["cloud"], indirect=True)
 @pytest.mark.parametrize("shape", ["fallback key", "rewritten body"])
-async def test_good_signatures_are_accepted_alike(both: Peers, shape: str) -> None:
+async def test_good_signatures_are_accepted_alike(both: Pair, shape: str) -> None:
     body = call_bytes({"k": "return", "value": "text"}, {})
     headers = signed(body, FALLBACK if shape == "fallback key" else KEY)
     if shape == "rewritten body":
         body = json.dumps(json.loads(body), indent=2).encode()
 
-    ours, theirs = await ask_both(
-        both, "POST", query="fnId=app-async&stepId=step", body=body, headers=headers
+    ours, theirs = await both.ask(
+        "POST", query="fnId=app-async&stepId=step", body=body, headers=headers
     )
 
     assert (ours.status, theirs.status) == (200, 200)
-    assert unexplained(shape, document(ours), document(theirs)) == []
+    assert both.differing(shape, (ours, theirs)) == []
     key = FALLBACK if shape == "fallback key" else KEY
     for reply in (ours, theirs):
         header = reply.headers["x-inngest-signature"]
@@ -229,7 +264,7 @@ async def test_good_signatures_are_accepted_alike(both: Peers, shape: str) -> No
 @pytest.mark.parametrize("mode", ["cloud"], indirect=True)
 @pytest.mark.parametrize("shape", ["unsigned call", "wrong signature", "stale signature"])
 async def test_bad_signatures_are_refused_so_that_the_server_retries(
-    both: Peers, shape: str
+    both: Pair, shape: str
 ) -> None:
     body = call_bytes({"k": "return", "value": "text"}, {})
     headers = {
@@ -238,12 +273,12 @@ async def test_bad_signatures_are_refused_so_that_the_server_retries(
         "stale signature": signed(body + b" ", KEY),
     }[shape]
 
-    ours, theirs = await ask_both(
-        both, "POST", query="fnId=app-async&stepId=step", body=body, headers=headers
+    ours, theirs = await both.ask(
+        "POST", query="fnId=app-async&stepId=step", body=body, headers=headers
     )
 
     assert (ours.status, theirs.status) == (401, 401)
-    assert unexplained(shape, document(ours), document(theirs)) == []
+    assert both.differing(shape, (ours, theirs)) == []
     assert "x-inngest-no-retry" not in ours.headers
     assert "x-inngest-signature" not in ours.headers
     assert ours.headers["x-inngest-sdk"]
@@ -251,18 +286,18 @@ async def test_bad_signatures_are_refused_so_that_the_server_retries(
 
 
 @pytest.mark.parametrize("mode", ["cloud"], indirect=True)
-async def test_a_replayed_request_is_refused_by_ours_only(both: Peers) -> None:
+async def test_a_replayed_request_is_refused_as_typescript_does(both: Pair) -> None:
     body = call_bytes({"k": "return", "value": "text"}, {})
 
-    ours, theirs = await ask_both(
-        both,
+    ours, theirs = await both.ask(
         "POST",
         query="fnId=app-async&stepId=step",
         body=body,
         headers=signed(body, KEY, now() - 301),
     )
 
-    assert (ours.status, theirs.status) == (401, 200)
+    assert (ours.status, theirs.status) == (401, 200 if both.sdk == "python" else 401)
+    assert both.differing("old signature", (ours, theirs)) == []
     assert ours.body["code"] == "sig_expired"
     assert "5 minutes" in ours.body["message"]
 
@@ -277,36 +312,36 @@ async def test_a_replayed_request_is_refused_by_ours_only(both: Peers) -> None:
     ],
     indirect=["mode"],
 )
-async def test_introspection_is_answered_alike(both: Peers, shape: str) -> None:
+async def test_introspection_is_answered_alike(both: Pair, shape: str) -> None:
     headers = {
         "signed introspection": signed(b""),
         "introspection, wrong signature": signed(b"x"),
     }.get(shape, {})
 
-    ours, theirs = await ask_both(both, "GET", headers=headers)
+    ours, theirs = await both.ask("GET", headers=headers)
 
-    assert unexplained(shape, document(ours), document(theirs)) == []
+    assert both.differing(shape, (ours, theirs)) == []
     if shape not in ("introspection", "signed introspection"):
         assert (ours.status, ours.body["mode"], ours.body["function_count"]) == (200, "cloud", 2)
         assert "app_id" not in ours.body
 
 
 async def test_introspection_by_the_other_kind_of_server_is_refused_alike(
-    both: Peers, mode: str
+    both: Pair, mode: str
 ) -> None:
     headers = {"x-inngest-server-kind": "cloud" if mode == "dev" else "dev"}
     if mode == "cloud":
         headers |= signed(b"")
 
-    ours, theirs = await ask_both(both, "GET", headers=headers)
+    ours, theirs = await both.ask("GET", headers=headers)
 
     assert ours.status == 403
-    assert unexplained("kind", document(ours), document(theirs)) == []
+    assert both.differing("kind", (ours, theirs)) == []
 
 
 @pytest.mark.parametrize("kind_header", [False, True])
 async def test_an_out_of_band_sync_sends_and_answers_alike(
-    both: Peers, mode: str, api: FakeApi, kind_header: bool
+    both: Pair, mode: str, api: FakeApi, kind_header: bool
 ) -> None:
     url = "http://testserver/api/inngest"
     body = json.dumps({"url": url}, separators=(",", ":")).encode()
@@ -314,43 +349,39 @@ async def test_an_out_of_band_sync_sends_and_answers_alike(
     if kind_header:
         headers["x-inngest-server-kind"] = mode
 
-    ours, theirs = await ask_both(both, "PUT", body=body, headers=headers, query="deployId=d1")
+    ours, theirs = await both.ask("PUT", body=body, headers=headers, query="deployId=d1")
 
-    assert unexplained("sync", document(ours), document(theirs)) == []
+    assert both.differing("sync", (ours, theirs)) == []
     mine, other = api.received
     assert (mine.method, other.method) == ("POST", "POST")
-    assert mine.path == "/fn/register?deployId=d1"
-    for name in ("authorization", "content-type", "x-inngest-expected-server-kind"):
-        assert mine.headers.get(name) == other.headers.get(name)
-    sent, expected = mine.body, other.body
-    for field in ("appname", "deploy_type", "url", "v"):
-        assert sent[field] == expected[field]
-    assert sent["sdk"].startswith("py:v")
-    assert without_retries(sent["functions"]) == without_retries(expected["functions"])
+    assert mine.path == other.path == "/fn/register?deployId=d1"
+    shown = [registration(each) for each in (mine, other)]
+    assert differing_documents(both.sdk, "registration", *shown) == []
+    assert mine.body["sdk"].startswith("py:v")
 
 
-def without_retries(functions: list[Any]) -> list[Any]:
-    for function in functions:
-        function["steps"]["step"].pop("retries", None)
-    return functions
+def registration(sent: Received) -> dict[str, Any]:
+    names = ("authorization", "content-type", "x-inngest-expected-server-kind")
+    functions = sorted(sent.body["functions"], key=lambda each: str(each["id"]))
+    return {
+        "headers": {name: sent.headers[name] for name in names if name in sent.headers},
+        "body": {**sent.body, "functions": functions},
+    }
 
 
-async def test_a_refused_registration_is_relayed_alike(
-    both: Peers, mode: str, api: FakeApi
-) -> None:
+async def test_a_refused_registration_is_relayed_alike(both: Pair, mode: str, api: FakeApi) -> None:
     api.answer = lambda _: (400, {"error": "App ID required", "status": 400})
     body = b'{"url":"http://testserver/api/inngest"}'
     headers = signed(body) if mode == "cloud" else {}
 
-    ours, theirs = await ask_both(both, "PUT", body=body, headers=headers)
+    ours, theirs = await both.ask("PUT", body=body, headers=headers)
 
-    # Theirs relays the words and says 200, as if it had worked.
-    assert (ours.status, theirs.status) == (400, 200)
-    assert ours.body == theirs.body
+    assert both.differing("refused registration", (ours, theirs)) == []
+    assert ours.status == 400
 
 
 async def test_the_fallback_key_registers_when_the_first_is_refused(
-    both: Peers, mode: str, api: FakeApi
+    both: Pair, mode: str, api: FakeApi
 ) -> None:
     good = f"Bearer {signing.hash_key(FALLBACK)}"
 
@@ -362,29 +393,38 @@ async def test_the_fallback_key_registers_when_the_first_is_refused(
     body = b'{"url":"http://testserver/api/inngest"}'
     headers = signed(body) if mode == "cloud" else {}
 
-    ours, theirs = await ask_both(both, "PUT", body=body, headers=headers)
+    ours, theirs = await both.ask("PUT", body=body, headers=headers)
 
     assert (ours.status, theirs.status) == (200, 200)
     assert len(api.received) == (2 if mode == "dev" else 4)
 
 
 @pytest.mark.parametrize("mode", ["dev"], indirect=True)
-async def test_a_sync_from_the_other_kind_of_server_is_refused_alike(both: Peers) -> None:
-    ours, theirs = await ask_both(both, "PUT", headers={"x-inngest-server-kind": "cloud"})
+async def test_a_sync_from_the_other_kind_of_server_is_refused_alike(both: Pair) -> None:
+    ours, theirs = await both.ask("PUT", headers={"x-inngest-server-kind": "cloud"})
 
-    assert (ours.status, theirs.status) == (400, 400)
-    assert ours.body["code"] == theirs.body["code"] == "server_kind_mismatch"
+    assert both.differing("dev PUT from a cloud server", (ours, theirs)) == []
+    assert (ours.status, ours.body["code"]) == (400, "server_kind_mismatch")
 
 
 @pytest.mark.parametrize("mode", ["cloud"], indirect=True)
 @pytest.mark.parametrize("shape", ["in-band sync", "unsigned in-band sync"])
-async def test_an_in_band_sync_is_answered_alike(both: Peers, shape: str) -> None:
+async def test_an_in_band_sync_is_answered_alike(both: Pair, shape: str) -> None:
     body = b'{"url":"https://example.com/api/inngest"}'
     headers = {"x-inngest-sync-kind": "in_band"}
     if shape == "in-band sync":
         headers |= signed(body)
 
-    ours, theirs = await ask_both(both, "PUT", body=body, headers=headers)
+    ours, theirs = await both.ask("PUT", body=body, headers=headers)
 
-    assert unexplained(shape, document(ours), document(theirs)) == []
+    assert both.differing(shape, (ours, theirs)) == []
     assert ours.status == theirs.status == (200 if shape == "in-band sync" else 401)
+
+
+async def test_every_shape_shows_a_feature_and_no_cell_is_blank() -> None:
+    shown = {feature_of(shape) for shape in CALLS}
+
+    for (_, shape), name in UNASKED.items():
+        assert feature_of(shape) in shown
+        assert name in {each.name for each in DIFFERENCES}
+    assert {feature for _, feature in ABSENT} <= FEATURES.keys()

@@ -1,13 +1,17 @@
-"""Every option registers exactly as the official Python package registers it."""
+"""Every option registers as the official packages register it (`typescript/options.mjs`)."""
 
-from collections.abc import Iterator
+import re
 from datetime import timedelta
 from typing import Any
 
 import inngest
 import pytest
+import pytest_asyncio
+from tests.interop.differences import SDKS, Sdk
+from tests.interop.features import differing_documents
 from tests.support import peers
-from tests.support.fake_api import FakeApi, fake_api
+from tests.support.fake_api import FakeApi
+from tests.support.typescript import TypeScript
 
 import stepbase
 from stepbase import (
@@ -125,6 +129,22 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"timeouts": Timeouts(start="10s", finish=HOUR)},
         {"timeouts": inngest.Timeouts(start=timedelta(seconds=10), finish=HOUR)},
     ),
+    "everything at once": (
+        {
+            "concurrency": Concurrency(2, key="event.data.a", scope="env"),
+            "throttle": Throttle(1, "1s"),
+            "priority": Priority("1"),
+            "timeouts": Timeouts(finish="90m"),
+            "cancel_on": [CancelOn(f"order/{i}") for i in range(5)],
+        },
+        {
+            "concurrency": [inngest.Concurrency(limit=2, key="event.data.a", scope="env")],
+            "throttle": inngest.Throttle(limit=1, period=timedelta(seconds=1)),
+            "priority": inngest.Priority(run="1"),
+            "timeouts": inngest.Timeouts(finish=1.5 * HOUR),
+            "cancel": [inngest.Cancel(event=f"order/{i}") for i in range(5)],
+        },
+    ),
     "event with expression": (
         {"on": Paid.where("event.data.order_id > 1")},
         {"trigger": inngest.TriggerEvent(event="order/paid", expression="event.data.order_id > 1")},
@@ -146,44 +166,79 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
-    with fake_api(lambda _: (200, {"ok": True})) as running:
-        monkeypatch.setenv("INNGEST_DEV", running.url)
-        yield running
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-async def test_an_option_registers_alike(api: FakeApi, name: str) -> None:
-    mine, other = OPTIONS[name]
+def function_id(name: str) -> str:
+    return re.sub(r"\W+", "-", name)
 
-    async def on_failure(ctx: inngest.Context) -> None: ...
 
-    def functions(client: inngest.Inngest) -> list[Any]:
-        options = {"trigger": EVENT, "retries": 3, "on_failure": on_failure, **other}
-
-        @client.create_function(fn_id="f", **options)
-        async def f(ctx: inngest.Context) -> None: ...
-
-        return [f]
-
-    async def our_on_failure() -> None: ...
-
+def our_app() -> stepbase.App:
     app = stepbase.App(peers.APP)
 
-    @app.function("f", **{"on": Paid, "on_failure": our_on_failure, **mine})
-    async def f() -> None: ...
+    async def on_failure() -> None: ...
 
-    built = peers.build(is_dev=True, origin=api.url, app=app, functions=functions)
-    await built.ours("PUT")
-    await built.theirs("PUT")
+    for name, (mine, _) in OPTIONS.items():
+
+        async def f() -> None: ...
+
+        options: dict[str, Any] = {"on": Paid, "on_failure": on_failure, **mine}
+        app.function(function_id(name), **options)(f)
+    return app
+
+
+def their_functions(client: inngest.Inngest) -> list[Any]:
+    async def on_failure(ctx: inngest.Context) -> None: ...
+
+    functions = []
+    for name, (_, other) in OPTIONS.items():
+
+        async def f(ctx: inngest.Context) -> None: ...
+
+        options: dict[str, Any] = {
+            "trigger": EVENT,
+            "retries": 3,
+            "on_failure": on_failure,
+            **other,
+        }
+        functions.append(client.create_function(fn_id=function_id(name), **options)(f))
+    return functions
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def registered(
+    running_api: FakeApi, typescript_apps: TypeScript
+) -> dict[str, dict[str, Any]]:
+    """What each SDK sends for all functions, by the function's slug; ours is "stepbase"."""
+    running_api.answer = lambda _: (200, {"ok": True})
+    running_api.received.clear()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("INNGEST_DEV", running_api.url)
+        built = peers.build(
+            is_dev=True, origin=running_api.url, app=our_app(), functions=their_functions
+        )
+        body = b'{"url":"http://testserver/api/inngest"}'
+        for ask in (built.ours, built.theirs, typescript_apps.asks("options")):
+            await ask("PUT", body=body)
     await http.aclose()
     await built.client._http_client._http_client.aclose()
     built.client._http_client._http_client_sync.close()
+    found = [{each["id"]: each for each in sent.body["functions"]} for sent in running_api.received]
+    return dict(zip(("stepbase", *SDKS), found, strict=True))
 
-    sent, expected = [each.body["functions"] for each in api.received]
-    for function in expected:
-        # Theirs gives failure handlers empty lists, which say nothing.
-        for field in [field for field, value in function.items() if value == []]:
-            del function[field]
-    assert sent == expected
+
+@pytest.mark.parametrize("name", OPTIONS)
+async def test_an_option_registers_alike(
+    registered: dict[str, dict[str, Any]], sdk: Sdk, name: str
+) -> None:
+    slug = f"{peers.APP}-{function_id(name)}"
+
+    for shape, each in ((f"option {name}", slug), ("option on failure", f"{slug}-failure")):
+        mine, other = registered["stepbase"][each], registered[sdk][each]
+        shown = [{"function": without_empty_lists(function)} for function in (mine, other)]
+        assert differing_documents(sdk, shape, *shown) == []
+
+
+def without_empty_lists(function: dict[str, Any]) -> dict[str, Any]:
+    # Python gives failure handlers empty lists, which say nothing.
+    return {field: value for field, value in function.items() if value != []}

@@ -24,6 +24,7 @@ with warnings.catch_warnings():
 APP = "app"
 KEY = "signkey-test-" + "0123456789abcdef" * 2
 FALLBACK = "signkey-test-" + "fedcba9876543210" * 2
+EVENT_KEY = "evkey"
 UNTIL = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=30)
 HOUR = datetime.timedelta(hours=1)
 NOT_JSON = object()
@@ -248,7 +249,7 @@ def build(
         app_id=APP,
         is_production=not is_dev,
         signing_key=None if is_dev else KEY,
-        event_key=None if is_dev else "evkey",
+        event_key=None if is_dev else EVENT_KEY,
         api_base_url=origin,
         event_api_base_url=origin,
     )
