@@ -25,11 +25,12 @@
 -- Time is `stepbase.now()`, the database's clock; no engine's own clock decides anything.
 --
 -- Error codes of our own, mapped once in engine/store.py and supabase/rpc.py:
---   SB001  a ledger key is used again with other arguments or another function
---   SB002  a function that no step may call, or in a schema that is not open to steps, was asked for
+--   SB001  a ledger key is used again with other arguments, or for another function or write
+--   SB002  a function no step may call or a table none may write, or one in a schema that is not open
 --   SB003  a result is larger than the ledger keeps
 --   SB004  a call needs a key and has none
 --   SB005  a ledger key is known, but its result is no longer kept
+--   SB006  an update or delete has no filter
 --   SB010  an event given to emit is malformed
 --   SB011  a row trigger cannot be set up as asked
 --   SB012  a row trigger failed while it emitted its event

@@ -1,4 +1,4 @@
--- The ledger: calls of SQL functions that happen exactly once.
+-- The ledger: calls of SQL functions that happen exactly once. (And writes to tables: the next file.)
 --
 -- A step calls `public.stepbase_call`, which in one transaction takes the call's key in the ledger, calls
 -- the function, and stores the result beside whatever the function wrote. So a retry, a crash after the
@@ -15,11 +15,12 @@
 -- What a function does outside of the database (pg_net, dblink) is not covered.
 
 create table stepbase.ledger (
-  -- 'key:' and the business key, or 'run:', the run, ':' and the step.
+  -- 'key:' (a call) or 'table:' (a write) and the business key, or 'run:', the run, ':' and the step.
   key text collate "C" primary key,
   run_id text,
   step text,
-  -- Schema and name. Not the argument types: a parameter with a default may be added later.
+  -- Schema and name; of a write the verb before them, 'insert into public.orders'. Not the argument
+  -- types: a parameter with a default may be added later.
   fn text not null,
   -- By parameter name; '(as_user)' is the user's id.
   arg_hashes jsonb not null,
@@ -33,7 +34,7 @@ create table stepbase.ledger (
 create index ledger_by_age on stepbase.ledger using brin (created_at);
 
 comment on table stepbase.ledger is
-  'Calls that were made, by key, with their results: what makes them happen once.';
+  'Calls and writes that were made, by key, with their results: what makes them happen once.';
 
 create table stepbase.callable_schemas (
   schema_name text primary key
@@ -41,7 +42,7 @@ create table stepbase.callable_schemas (
 
 insert into stepbase.callable_schemas values ('public');
 
-comment on table stepbase.callable_schemas is 'Schemas whose functions steps may call.';
+comment on table stepbase.callable_schemas is 'Schemas whose functions steps may call, and whose tables they may write.';
 
 alter table stepbase.ledger enable row level security;
 alter table stepbase.callable_schemas enable row level security;
@@ -243,10 +244,10 @@ begin
 end
 $$;
 
--- Runs a statement of call_statement with the search_path that the REST API would give it, p_schema before
+-- Runs a statement of call_statement or write_statement with the search_path that the REST API would give it, p_schema before
 -- the usual ones, as the user whose claims are given, if any: role authenticated, so that row level
 -- security applies. All is put back afterwards, also by an error, which rolls back what was set.
--- Raises 22023 for claims that are not a user's, and whatever the function raises.
+-- Raises 22023 for claims that are not a user's, and whatever the statement raises.
 create function stepbase.run_call(p_statement text, p_args json, p_schema text, p_as_user jsonb)
   returns text
   language plpgsql
@@ -299,9 +300,9 @@ begin
 end
 $$;
 
--- Takes a key for a call, so that the caller may make it. Returns null when the key is new, else the
--- result stored under it. Waits while another transaction has it. Raises SB001 when it stands for another
--- call, SB005 when its result is no longer kept.
+-- Takes a key for a call or a write, so that the caller may make it. Returns null when the key is new, else
+-- the result stored under it. Waits while another transaction has it. Raises SB001 when it stands for
+-- another one, SB005 when its result is no longer kept.
 create function stepbase.ledger_take(
   p_key text,
   p_run_id text,
@@ -329,7 +330,7 @@ begin
   end loop;
 
   if v_entry.fn <> p_fn then
-    raise exception 'ledger key "%" stands for a call of %, and cannot be used for %',
+    raise exception 'ledger key "%" stands for %, and cannot be used for %',
       p_key, v_entry.fn, p_fn
       using errcode = 'SB001', hint = 'Give each effect a key of its own.';
   end if;
@@ -339,11 +340,11 @@ begin
   full join jsonb_each(p_hashes) as b on a.key = b.key
   where a.value is distinct from b.value;
   if v_different is not null then
-    raise exception 'ledger key "%" stands for a call of % with another %', p_key, p_fn, v_different
+    raise exception 'ledger key "%" stands for % with another %', p_key, p_fn, v_different
       using errcode = 'SB001',
-        hint = 'That call was made and is not repeated. Another effect needs another key.';
+        hint = 'That was done and is not repeated. Another effect needs another key.';
   elsif v_entry.result is null then
-    raise exception 'ledger key "%": the call of % was made at %, its result is no longer kept',
+    raise exception 'ledger key "%": % was done at %, its result is no longer kept',
       p_key, p_fn, v_entry.created_at
       using errcode = 'SB005';
   end if;
@@ -351,16 +352,82 @@ begin
 end
 $$;
 
--- Calls an SQL function by name with JSON arguments, once per key, and returns the text of
--- {"data": <its result>, "replayed": <whether it is an earlier call's>}. Text, so that big integers and
--- decimals arrive as they are. The key is p_key, or p_run_id and p_step; a function that is not STABLE or
--- IMMUTABLE needs one. p_as_user are the claims of the user it runs as. p_timeout_ms is how long it may
--- wait for locks, the key's included (55P03); PostgreSQL cannot shorten the statement timeout of a
--- statement that already runs.
+-- Runs a statement (see run_call) once per key, and returns the text of {"data": <its result>, "replayed":
+-- <whether it is an earlier one's>}. Text, so that big integers and decimals arrive as they are.
+-- p_fn and p_hashes are what the key stands for. p_key is null for a read, which needs none. p_timeout_ms
+-- is how long it may wait for locks, the key's included (55P03); PostgreSQL cannot shorten the statement
+-- timeout of a statement that already runs.
+-- Raises SB001 and SB005 as ledger_take, SB003 (result over 4 MiB), and whatever the statement raises;
+-- then nothing is kept.
+-- Locks the ledger's row for the key first, then whatever the statement locks.
+create function stepbase.run_once(
+  p_key text,
+  p_run_id text,
+  p_step text,
+  p_fn text,
+  p_hashes jsonb,
+  p_statement text,
+  p_args json,
+  p_schema text,
+  p_as_user jsonb,
+  p_timeout_ms int
+) returns text
+  language plpgsql
+  set search_path = ''
+  as $$
+declare
+  v_lock_timeout constant text := current_setting('lock_timeout');
+  v_result text;
+  v_replayed boolean;
+begin
+  if p_timeout_ms is not null then
+    perform set_config('lock_timeout', p_timeout_ms::text, true);
+  end if;
+  if p_key is not null then
+    v_result := stepbase.ledger_take(p_key, p_run_id, p_step, p_fn, p_hashes);
+  end if;
+  v_replayed := v_result is not null;
+
+  if not v_replayed then
+    v_result := stepbase.run_call(p_statement, p_args, p_schema, p_as_user);
+    if octet_length(v_result) > 4194304 then
+      raise exception 'the result of % has % bytes, at most 4194304 (4 MiB) are allowed',
+        p_fn, octet_length(v_result)
+        using errcode = 'SB003',
+          hint = 'Return an id or a page, and read the rest where it is needed.';
+    end if;
+    update stepbase.ledger set result = v_result::json where key = p_key;
+  end if;
+  perform set_config('lock_timeout', v_lock_timeout, true);
+  return format('{"data": %s, "replayed": %s}', v_result, v_replayed::text);
+end
+$$;
+
+-- The ledger's key of a step that has an effect: a business key behind p_kind, or run and step.
+-- Raises SB004 when there is neither, or it is too long.
+create function stepbase.ledger_key(p_kind text, p_key text, p_run_id text, p_step text, p_fn text)
+  returns text
+  language plpgsql
+  immutable
+  set search_path = ''
+  as $$
+declare
+  v_key constant text := coalesce(p_kind || ':' || p_key, 'run:' || p_run_id || ':' || p_step);
+begin
+  if v_key is null or p_key = '' or length(v_key) > 1000 then
+    raise exception '% needs a key of at most 1000 characters: p_key, or p_run_id and p_step', p_fn
+      using errcode = 'SB004', hint = 'If it is a function that only reads, declare it STABLE.';
+  end if;
+  return v_key;
+end
+$$;
+
+-- Calls an SQL function by name with JSON arguments, once per key, and answers as run_once. The key is
+-- p_key, or p_run_id and p_step; a function that is not STABLE or IMMUTABLE needs one. p_as_user are the
+-- claims of the user it runs as, p_timeout_ms is how long it may wait for locks.
 -- Raises SB001 (the key stands for another call), SB002 (not callable), SB003 (result over 4 MiB), SB004
 -- (no key), SB005 (result pruned), 22023 (arguments are no object), 42883 (no such function), 42501 (no
 -- grant), and whatever the function raises; then nothing is kept.
--- Locks the ledger's row for the key first, then whatever the function locks.
 create function public.stepbase_call(
   p_function text,
   p_args json default '{}',
@@ -376,50 +443,25 @@ create function public.stepbase_call(
   set statement_timeout = '60s'
   as $$
 declare
-  v_lock_timeout constant text := current_setting('lock_timeout');
   v_args constant jsonb := coalesce(p_args, '{}');
   v_as_user constant jsonb := nullif(p_as_user::jsonb, 'null');
-  v_key constant text := coalesce('key:' || p_key, 'run:' || p_run_id || ':' || p_step);
   v_callable stepbase.callable;
-  v_result text;
+  v_key text;
 begin
   if jsonb_typeof(v_args) <> 'object' then
     raise exception 'the arguments of % must be a JSON object by parameter name, not %',
       p_function, jsonb_typeof(v_args)
       using errcode = '22023';
   end if;
-  if p_timeout_ms is not null then
-    perform set_config('lock_timeout', p_timeout_ms::text, true);
-  end if;
-
   v_callable := stepbase.resolve_call(p_function, v_args);
   if not v_callable.is_read then
-    if v_key is null or p_key = '' or length(v_key) > 1000 then
-      raise exception 'a call of % needs a key of at most 1000 characters: p_key, or p_run_id and p_step',
-        v_callable.qualified
-        using errcode = 'SB004', hint = 'If it only reads, declare it STABLE.';
-    end if;
-    v_result := stepbase.ledger_take(
-      v_key, p_run_id, p_step, v_callable.qualified, stepbase.hash_args(v_args, v_as_user));
+    v_key := stepbase.ledger_key('key', p_key, p_run_id, p_step, v_callable.qualified);
   end if;
-  if v_result is not null then
-    perform set_config('lock_timeout', v_lock_timeout, true);
-    return '{"data": ' || v_result || ', "replayed": true}';
-  end if;
-
-  v_result := stepbase.run_call(
-    stepbase.call_statement(v_callable), coalesce(p_args, '{}'), v_callable.schema_name, v_as_user);
-  if octet_length(v_result) > 4194304 then
-    raise exception 'the result of % has % bytes, at most 4194304 (4 MiB) are allowed',
-      v_callable.qualified, octet_length(v_result)
-      using errcode = 'SB003',
-        hint = 'Return an id or a page, and read the rest where it is needed.';
-  end if;
-  if not v_callable.is_read then
-    update stepbase.ledger set result = v_result::json where key = v_key;
-  end if;
-  perform set_config('lock_timeout', v_lock_timeout, true);
-  return '{"data": ' || v_result || ', "replayed": false}';
+  return stepbase.run_once(
+    v_key, p_run_id, p_step, v_callable.qualified,
+    case when v_key is not null then stepbase.hash_args(v_args, v_as_user) end,
+    stepbase.call_statement(v_callable), coalesce(p_args, '{}'), v_callable.schema_name,
+    v_as_user, p_timeout_ms);
 end
 $$;
 

@@ -9,7 +9,9 @@ revoke all on schema stepbase from public, anon, authenticated, service_role;
 revoke all on all tables in schema stepbase from public, anon, authenticated, service_role;
 revoke all on all sequences in schema stepbase from public, anon, authenticated, service_role;
 revoke all on all functions in schema stepbase from public, anon, authenticated, service_role;
-revoke all on function public.stepbase_call(text, json, text, text, text, json, int)
+revoke all on function
+  public.stepbase_call(text, json, text, text, text, json, int),
+  public.stepbase_write(text, text, json, text, text, text, json, int, boolean)
   from public, anon, authenticated, service_role;
 
 grant usage on schema stepbase to service_role;
@@ -32,7 +34,7 @@ grant execute on function
   stepbase.outbox_claim(text, boolean)
   to service_role;
 
--- Exactly-once calls.
+-- Exactly-once calls and writes.
 grant select, insert, update on stepbase.ledger to service_role;
 grant select on stepbase.callable_schemas to service_role;
 grant execute on function
@@ -43,7 +45,18 @@ grant execute on function
   stepbase.run_call(text, json, text, jsonb),
   stepbase.hash_args(jsonb, jsonb),
   stepbase.ledger_take(text, text, text, text, jsonb),
-  public.stepbase_call(text, json, text, text, text, json, int)
+  stepbase.ledger_key(text, text, text, text, text),
+  stepbase.run_once(text, text, text, text, jsonb, text, json, text, jsonb, int),
+  public.stepbase_call(text, json, text, text, text, json, int),
+  stepbase.resolve_table(text),
+  stepbase.typed_columns(regclass, text[]),
+  stepbase.filter_condition(regclass, text, jsonb),
+  stepbase.conflict_clause(regclass, text[], jsonb, boolean),
+  stepbase.insert_parts(regclass, text, jsonb),
+  stepbase.change_part(regclass, text, text, jsonb),
+  stepbase.write_statement(regclass, text, text, jsonb, boolean),
+  stepbase.write_arguments(jsonb),
+  public.stepbase_write(text, text, json, text, text, text, json, int, boolean)
   to service_role;
 
 -- To look at.

@@ -31,8 +31,7 @@ PATCHES: Final[dict[str, Patch]] = {
     "ledger_insert": Patch(
         file="*_ledger.sql",
         text="""\
-    v_result := stepbase.ledger_take(
-      v_key, p_run_id, p_step, v_callable.qualified, stepbase.hash_args(v_args, v_as_user));
+    v_result := stepbase.ledger_take(p_key, p_run_id, p_step, p_fn, p_hashes);
 """,
         instead="",
         test="tests/sql/test_ledger.py::test_the_same_key_twice_is_one_effect_and_the_same_answer",

@@ -143,7 +143,7 @@ async def test_other_arguments_are_an_error_that_names_them(ledger: asyncpg.Conn
     )
 
     assert str(one).splitlines()[0] == (
-        'ledger key "key:award:7" stands for a call of public.add_effect with another p_amount'
+        'ledger key "key:award:7" stands for public.add_effect with another p_amount'
     )
     assert "with another p_amount, p_more, p_note" in str(two)
     assert await effects(ledger) == 1
@@ -157,7 +157,7 @@ async def test_another_function_is_an_error_that_names_both(ledger: asyncpg.Conn
 
     error = await refused_call(ledger, "SB001", "other", {"p_note": "a"}, key="k")
 
-    assert "a call of public.add_effect, and cannot be used for public.other" in str(error)
+    assert "stands for public.add_effect, and cannot be used for public.other" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ async def test_an_effect_needs_a_key(
         ledger, "SB004", "add_effect", {"p_note": "a"}, run_id=run_id, step=step, key=key
     )
 
-    assert "a call of public.add_effect needs a key" in str(error)
+    assert "public.add_effect needs a key" in str(error)
 
 
 async def test_pruned_results_are_an_error_and_pruned_keys_are_new(
@@ -269,7 +269,7 @@ async def test_pruned_results_are_an_error_and_pruned_keys_are_new(
     assert await ledger.fetchval(prune, "2027-01-01", "2026-01-01") == 0
     assert await ledger.fetchval(prune, "2027-02-01", "2026-01-01") == 1
     error = await refused_call(ledger, "SB005", "add_effect", {"p_note": "a"}, key="old")
-    assert "was made at 2027-01-01" in str(error)
+    assert "was done at 2027-01-01" in str(error)
     assert await ledger.fetchval(prune, "2028-02-01", "2028-01-01") == 1
 
     assert not (await call(ledger, "add_effect", {"p_note": "a"}, key="old")).replayed

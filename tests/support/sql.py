@@ -15,7 +15,7 @@ PATIENCE = 20.0
 
 @dataclass(frozen=True)
 class Answer:
-    """What `public.stepbase_call` answered; `text` is the data's JSON as it came."""
+    """What the ledger answered; `text` is the data's JSON as it came."""
 
     data: Any
     replayed: bool
@@ -74,6 +74,39 @@ async def call(
         None if as_user is None else json.dumps(as_user),
         timeout_ms,
     )
+    return _answer(text)
+
+
+async def write(
+    db: asyncpg.Connection,
+    table: str,
+    action: str,
+    args: Mapping[str, object] | str,
+    *,
+    key: str | None = None,
+    run_id: str | None = None,
+    step: str | None = None,
+    as_user: Mapping[str, object] | None = None,
+    timeout_ms: int | None = None,
+    returning: bool = True,
+) -> Answer:
+    """Write to a table through the ledger; arguments as a mapping or as JSON text."""
+    text = await db.fetchval(
+        "select public.stepbase_write($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        table,
+        action,
+        args if isinstance(args, str) else json.dumps(args),
+        run_id,
+        step,
+        key,
+        None if as_user is None else json.dumps(as_user),
+        timeout_ms,
+        returning,
+    )
+    return _answer(text)
+
+
+def _answer(text: str) -> Answer:
     head, tail = '{"data": ', ', "replayed": '
     data, _, replayed = text.rpartition(tail)
     assert text.startswith(head) and replayed in ("true}", "false}")
@@ -87,6 +120,17 @@ async def refused_call(
     with pytest.raises(asyncpg.PostgresError) as info:
         async with db.transaction():
             await call(db, function, args, **options)  # type: ignore[arg-type]  # refusals take anything
+    assert info.value.sqlstate == sqlstate, info.value
+    return info.value
+
+
+async def refused_write(
+    db: asyncpg.Connection, sqlstate: str, table: str, action: str, args: object, **options: Any
+) -> asyncpg.PostgresError:
+    """Make a write that must be refused with this SQLSTATE, inside a savepoint; return the error."""
+    with pytest.raises(asyncpg.PostgresError) as info:
+        async with db.transaction():
+            await write(db, table, action, args, **options)  # type: ignore[arg-type]  # refusals take anything
     assert info.value.sqlstate == sqlstate, info.value
     return info.value
 
