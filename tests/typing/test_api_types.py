@@ -41,6 +41,14 @@ async def handler(event: Event[Paid], step: Step) -> Receipt:
     assert_type(await step.rpc(get_balance(p_user="u"), key="k"), int)
     assert_type(await step.rpc("get_balance", {"p_user": "u"}, returns=Receipt), Receipt)
     assert_type(await step.rpc("get_balance"), Any)
+    assert_type(await step.table("t", "receipts").insert({"number": 1}), list[dict[str, Any]])
+    assert_type(
+        await step.table("t", "receipts", returns=list[Receipt]).update({"number": 2}, number=1),
+        list[Receipt],
+    )
+    wanted = step.table("t", "receipts", key="k", returns=list[Receipt])
+    assert_type(await wanted.upsert(Receipt(number=1), on_conflict="number"), list[Receipt])
+    await step.table("t", "receipts", returns=None).delete(number__in=[1, 2])
     assert_type(await step.send_event("e", Paid(order_id=1)), list[str])
     assert_type(step.idempotency_key("k"), str)
     await step.sleep("f", timedelta(hours=1))
@@ -53,6 +61,12 @@ def sync_handler(event: Event[Paid], step: SyncStep) -> int:
     assert_type(step.run("b", compute, 1), list[int])
     assert_type(step.run("d", compute, 1, returns=Receipt), Receipt)
     assert_type(step.rpc(get_balance(p_user="u")), int)
+    assert_type(step.table("t", "receipts").delete(number=1), list[dict[str, Any]])
+    assert_type(
+        step.table("t", "receipts", returns=list[Receipt]).insert([Receipt(number=1)]),
+        list[Receipt],
+    )
+    step.table("t", "receipts", returns=None).update({"number": 2}, number__is_null=True)
     assert_type(step.send_event("e", [Event("a", {"n": 1})]), list[str])
     assert_type(step.patch("p"), bool)
     step.sleep_until("f", event.ts + timedelta(days=1))

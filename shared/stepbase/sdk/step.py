@@ -16,6 +16,7 @@ from stepbase.sdk.replay import RACE, NewStep, Replay
 from stepbase.sdk.verbs import Verb
 from stepbase.sdk.work import Sender, Steps
 from stepbase.supabase.call import RpcCall, prepare
+from stepbase.supabase.table import PreparedWrite, Table
 
 if TYPE_CHECKING:
     from stepbase.sdk.turns import Turns
@@ -217,6 +218,72 @@ class Step(Steps):
 
         prepared = prepare(self._replay.run_id, call, args, key, returns, as_user, timeout)
         return self._do(verbs.rpc(self._open(), id or prepared.function, prepared, rpc.acall))
+
+    @overload
+    def table(
+        self,
+        step_id: str,
+        name: str,
+        *,
+        key: str | None = None,
+        returns: type[T],
+        as_user: Mapping[str, Any] | None = None,
+        timeout: timedelta | str | None = None,
+    ) -> Table[Coroutine[Any, Any, T]]: ...
+    @overload
+    def table(
+        self,
+        step_id: str,
+        name: str,
+        *,
+        key: str | None = None,
+        returns: None,
+        as_user: Mapping[str, Any] | None = None,
+        timeout: timedelta | str | None = None,
+    ) -> Table[Coroutine[Any, Any, None]]: ...
+    @overload
+    def table(
+        self,
+        step_id: str,
+        name: str,
+        *,
+        key: str | None = None,
+        as_user: Mapping[str, Any] | None = None,
+        timeout: timedelta | str | None = None,
+    ) -> Table[Coroutine[Any, Any, list[dict[str, Any]]]]: ...
+    def table(
+        self,
+        step_id: str,
+        name: str,
+        *,
+        key: str | None = None,
+        returns: Any = typed.UNTYPED,
+        as_user: Mapping[str, Any] | None = None,
+        timeout: timedelta | str | None = None,
+    ) -> Table[Any]:
+        """Write to a table exactly once: ``step.table("pay", "orders").update({"paid": True}, id=7)``.
+
+        The rows and the ledger's entry are committed together, as for `rpc`. Then comes ``insert``,
+        ``upsert``, ``update`` or ``delete``, which is what makes the step and returns the written rows.
+
+        Args:
+            step_id: Name of the step.
+            name: Name of the table or view, with its schema if that is not ``public``.
+            key: A business key such as ``f"order:{order_id}"``: survives reruns and redelivery, not only
+                retries. It is another one than the same key of an `rpc`.
+            returns: The type of the rows, ``list[Model]``; None if they are not wanted.
+            as_user: Claims of a user (``event.user``): the write is under row level security as them.
+            timeout: How long it may wait for locks, another write's with the same key included.
+
+        Raises:
+            StepError: By the step, when it has failed for good, e.g. because of a unique constraint.
+        """
+        from stepbase.supabase import rpc
+
+        def write(prepared: PreparedWrite) -> Coroutine[Any, Any, Any]:
+            return self._do(verbs.rpc(self._open(), step_id, prepared, rpc.acall))
+
+        return Table(write, self._replay.run_id, name, key, returns, as_user, timeout)
 
     async def _do(self, verb: Verb[T]) -> T:
         try:

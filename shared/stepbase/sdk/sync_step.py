@@ -15,6 +15,7 @@ from stepbase.sdk.sync_turns import SyncTurns
 from stepbase.sdk.verbs import Verb
 from stepbase.sdk.work import Sender, Steps
 from stepbase.supabase.call import RpcCall, prepare
+from stepbase.supabase.table import PreparedWrite, Table
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -172,6 +173,59 @@ class SyncStep(Steps):
 
         prepared = prepare(self._replay.run_id, call, args, key, returns, as_user, timeout)
         return self._do(verbs.rpc(self._open(), id or prepared.function, prepared, rpc.call))
+
+    @overload
+    def table(
+        self,
+        step_id: str,
+        name: str,
+        *,
+        key: str | None = None,
+        returns: type[T],
+        as_user: Mapping[str, Any] | None = None,
+        timeout: timedelta | str | None = None,
+    ) -> Table[T]: ...
+    @overload
+    def table(
+        self,
+        step_id: str,
+        name: str,
+        *,
+        key: str | None = None,
+        returns: None,
+        as_user: Mapping[str, Any] | None = None,
+        timeout: timedelta | str | None = None,
+    ) -> Table[None]: ...
+    @overload
+    def table(
+        self,
+        step_id: str,
+        name: str,
+        *,
+        key: str | None = None,
+        as_user: Mapping[str, Any] | None = None,
+        timeout: timedelta | str | None = None,
+    ) -> Table[list[dict[str, Any]]]: ...
+    def table(
+        self,
+        step_id: str,
+        name: str,
+        *,
+        key: str | None = None,
+        returns: Any = typed.UNTYPED,
+        as_user: Mapping[str, Any] | None = None,
+        timeout: timedelta | str | None = None,
+    ) -> Table[Any]:
+        """Write to a table exactly once: ``step.table("pay", "orders").update({"paid": True}, id=7)``.
+
+        See `Step.table`.
+        """
+        from stepbase.supabase import rpc
+
+        def write(prepared: PreparedWrite) -> Any:
+            return self._do(verbs.rpc(self._open(), step_id, prepared, rpc.call))
+
+        return Table(write, self._replay.run_id, name, key, returns, as_user, timeout)
 
     def _do(self, verb: Verb[T]) -> T:
         try:

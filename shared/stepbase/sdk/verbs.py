@@ -137,7 +137,7 @@ def stable_key(run_id: str, name: str) -> str:
 def rpc(
     replay: Replay, step_id: str, prepared: PreparedCall, call: Callable[..., Any]
 ) -> Verb[Any]:
-    """Call an SQL function through the ledger, so that its effect happens once.
+    """Call an SQL function or write to a table through the ledger, so that the effect happens once.
 
     Args:
         call: Carries the prepared call and the step's hashed id, and returns the typed result.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 from uuid import UUID
 
 from stepbase.errors import NonRetriableError
@@ -47,11 +47,15 @@ class PreparedCall:
     """A call with everything `public.stepbase_call` needs but the step.
 
     Attributes:
+        through: The SQL function that carries it.
+        function: What is called, also for messages.
         args: Arguments as plain JSON; Decimals and big integers as strings.
         key: The business key, or None.
         claims: JWT claims of the user it runs as, or None for the service role.
         timeout_ms: How long it may wait for locks, or None for the database's own limit.
     """
+
+    through: ClassVar[str] = "stepbase_call"
 
     function: str
     args: dict[str, Any]
@@ -62,7 +66,7 @@ class PreparedCall:
     timeout_ms: int | None
 
     def parameters(self, step: str) -> dict[str, Any]:
-        """Return the arguments of `public.stepbase_call`."""
+        """Return the arguments of the SQL function that carries it."""
         return {
             "p_function": self.function,
             "p_args": self.args,
@@ -96,44 +100,52 @@ def prepare(
         )
     if not call.function:
         raise NonRetriableError("step.rpc: the SQL function's name is empty")
+    where = f"step.rpc({call.function})"
     return PreparedCall(
         function=call.function,
         args={name: plain(value, f"{call.function}: {name}") for name, value in call.args.items()},
         returns=call.returns,
         run_id=run_id,
-        key=_key(call.function, key),
-        claims=None if as_user is None else _claims(call.function, as_user),
-        timeout_ms=None if timeout is None else _milliseconds(call.function, timeout),
+        key=business_key(where, key),
+        claims=user_claims(where, as_user),
+        timeout_ms=lock_timeout_ms(where, timeout),
     )
 
 
-def _key(function: str, key: str | None) -> str | None:
+def business_key(where: str, key: str | None) -> str | None:
+    """Check ``key=``; `where` begins the message of the NonRetriableError."""
     if key is not None and (not isinstance(key, str) or not key or "\x00" in key):
         raise NonRetriableError(
-            f'step.rpc({function}): key= is text such as f"award:{{source_id}}", got {key!r}'
+            f'{where}: key= is text such as f"award:{{source_id}}", got {key!r}'
         )
     return key
 
 
-def _claims(function: str, as_user: Mapping[str, Any]) -> dict[str, Any]:
+def user_claims(where: str, as_user: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Turn ``as_user=`` into claims with ``sub``; as `business_key`."""
+    if as_user is None:
+        return None
     claims = dict(as_user)
     if "sub" not in claims and "id" in claims:
         claims["sub"] = claims["id"]
     if not claims.get("sub"):
         raise NonRetriableError(
-            f"step.rpc({function}): as_user= needs the user's claims with sub (or id), got {sorted(claims)}; "
+            f"{where}: as_user= needs the user's claims with sub (or id), got {sorted(claims)}; "
             "an event carries them in event.user"
         )
-    return {name: plain(value, f"{function}: as_user.{name}") for name, value in claims.items()}
+    return {name: plain(value, f"{where}: as_user.{name}") for name, value in claims.items()}
 
 
-def _milliseconds(function: str, timeout: timedelta | str) -> int:
+def lock_timeout_ms(where: str, timeout: timedelta | str | None) -> int | None:
+    """Turn ``timeout=`` into milliseconds; as `business_key`."""
+    if timeout is None:
+        return None
     try:
         milliseconds = math.ceil(to_timedelta(timeout) / timedelta(milliseconds=1))
     except (TypeError, ValueError) as error:
-        raise NonRetriableError(f"step.rpc({function}): timeout=: {error}") from error
+        raise NonRetriableError(f"{where}: timeout=: {error}") from error
     if milliseconds < 1:
-        raise NonRetriableError(f"step.rpc({function}): timeout= must be positive, got {timeout!r}")
+        raise NonRetriableError(f"{where}: timeout= must be positive, got {timeout!r}")
     return milliseconds
 
 
@@ -181,9 +193,7 @@ def _object(value: Any, where: str) -> Any:
     fields = getattr(type(value), "__dataclass_fields__", None)
     if fields is not None:
         return {name: plain(getattr(value, name), f"{where}.{name}") for name in fields}
-    raise NonRetriableError(
-        f"{where}: {type(value).__name__} cannot be an argument of an SQL function"
-    )
+    raise NonRetriableError(f"{where}: {type(value).__name__} cannot be sent to the database")
 
 
 def _text(value: str, where: str) -> str:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from supabase import AsyncClient, Client
 
 TIMEOUT_SECONDS = 70.0
-"""A little longer than a call may take in the database (`public.stepbase_call`: 60 s), so that the
-database's error arrives and not a broken connection."""
+"""A little longer than a call may take in the database (`stepbase_call` and `stepbase_write`: 60 s), so
+that the database's error arrives and not a broken connection."""
 
 last_status: ContextVar[int] = ContextVar("stepbase_supabase_status", default=0)
 """HTTP status of this task's last answer: supabase-py's errors do not have it, and the API gateway in

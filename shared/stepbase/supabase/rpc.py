@@ -1,4 +1,5 @@
 """Exactly-once calls: carrying a `PreparedCall` to `public.stepbase_call`, and reading the answer.
+A write to a table is carried in the same way, to `public.stepbase_write`.
 
 Everything is retried but what cannot come out differently: errors the function raises itself (P0001),
 bad data (classes 22 and 23), PT4xx, and the ledger's own (SB0…). The rest of the list only adds a
@@ -13,16 +14,18 @@ from typing import Any
 from stepbase.errors import NonRetriableError, StepbaseError
 from stepbase.supabase.call import PreparedCall
 
-CALL = "stepbase_call"
-
 # No connection from PostgREST to the database, none free, or a server that is starting or stopping.
 _AWAY = re.compile(r"PGRST00[0-3]|50[234]|08...|57P0[123]|53300")
 _FINAL = re.compile(r"P0001|2[23]...|PT4..|SB0..")
 _HINTS: tuple[tuple[str, str], ...] = (
     (
         r"42883|PGRST202|PGRST002|PGRST203",
-        "the SQL function, or public.stepbase_call itself, is not there (yet): apply the migrations "
+        "the SQL function, or stepbase's own that calls it, is not there (yet): apply the migrations "
         "(stepbase db apply, supabase db push); if they are applied, run: notify pgrst, 'reload schema'",
+    ),
+    (
+        r"42P01|42703",
+        "the table or column is not there (yet): apply the migrations",
     ),
     (
         r"25006",
@@ -36,12 +39,13 @@ _HINTS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"42501|403",
-        "a grant is missing: public.stepbase_call needs the secret key (service_role), and the SQL function "
-        "needs: grant execute on function … to service_role (or to authenticated, with as_user=)",
+        "a grant is missing: stepbase_call and stepbase_write need the secret key (service_role), and what "
+        "they reach needs: grant execute on function … to service_role, or grant select, insert, update, "
+        "delete on table … to service_role (or to authenticated, with as_user=)",
     ),
     (r"57014", "the call took longer than the statement timeout: let it do less at a time"),
     (r"42725", "the SQL function is overloaded: name its schema, or one more argument"),
-    (r"55P03", "it waited too long for a lock; step.rpc(…, timeout=…) says how long it may"),
+    (r"55P03", "it waited too long for a lock; timeout=… says how long it may"),
     (
         r"40001|40P01",
         "two transactions were in each other's way; the next attempt usually succeeds",
@@ -54,7 +58,7 @@ _HINTS: tuple[tuple[str, str], ...] = (
 
 
 class RpcError(StepbaseError):
-    """An SQL function could not be called, or failed in a way that may pass; the step is tried again.
+    """A call or write did not reach the database, or failed in a way that may pass; it is tried again.
 
     Attributes:
         code: SQLSTATE, PostgREST code or HTTP status, or None when there was no answer.
@@ -69,7 +73,7 @@ class RpcError(StepbaseError):
 
 
 def call(prepared: PreparedCall, step: str) -> Any:
-    """Carry a call, blocking; returns the function's result.
+    """Carry a call, blocking; returns its result as plain JSON.
 
     Raises:
         NonRetriableError: If trying again cannot help; the message is the database's.
@@ -81,7 +85,7 @@ def call(prepared: PreparedCall, step: str) -> Any:
     from stepbase.supabase.client import last_status, sync_client
 
     try:
-        response = sync_client().rpc(CALL, prepared.parameters(step)).execute()
+        response = sync_client().rpc(prepared.through, prepared.parameters(step)).execute()
     except APIError as error:
         raise classify(prepared.function, error.json(), last_status.get()) from error
     except (httpx.HTTPError, LookupError) as error:
@@ -97,7 +101,7 @@ async def acall(prepared: PreparedCall, step: str) -> Any:
     from stepbase.supabase.client import async_client, last_status
 
     try:
-        response = await async_client().rpc(CALL, prepared.parameters(step)).execute()
+        response = await async_client().rpc(prepared.through, prepared.parameters(step)).execute()
     except APIError as error:
         raise classify(prepared.function, error.json(), last_status.get()) from error
     except (httpx.HTTPError, LookupError) as error:
@@ -141,11 +145,12 @@ def read(prepared: PreparedCall, text: Any) -> Any:
     """
     try:
         envelope = json.loads(text, parse_float=_number) if isinstance(text, str) else text
-        return envelope["data"]
+        # Where nothing is wanted, an earlier try may still have stored something.
+        return None if prepared.returns is None else envelope["data"]
     except (ValueError, TypeError, KeyError) as error:
         raise RpcError(
-            f"{prepared.function}: public.{CALL} answered {text!r:.120}, expected a JSON text with data: "
-            "the migrations of this database are of another version",
+            f"{prepared.function}: public.{prepared.through} answered {text!r:.120}, expected a JSON text "
+            "with data: the migrations of this database are of another version",
             None,
         ) from error
 

@@ -61,8 +61,8 @@ def test_arguments_become_json_the_database_reads_exactly(value: Any, sent: Any)
         ({"a": ["\x00"]}, "f: p.a[0]: contains a NUL"),
         ("\ud800", "f: p: contains a lone surrogate"),
         ({"\x00": 1}, "f: p: contains a NUL"),
-        (Point(object()), "f: p.x: object cannot be an argument"),  # type: ignore[arg-type]  # wrong on purpose
-        (b"x", "bytes cannot be an argument of an SQL function"),
+        (Point(object()), "f: p.x: object cannot be sent to the database"),  # type: ignore[arg-type]  # wrong on purpose
+        (b"x", "bytes cannot be sent to the database"),
     ],
 )
 def test_what_cannot_be_sent_is_final_and_named(value: Any, says: str) -> None:
