@@ -4,7 +4,6 @@ Functions without middleware never come here, so they pay nothing for it.
 """
 
 import dataclasses
-import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,6 +22,7 @@ from stepbase.sdk.script import Script, adrive, drive
 from stepbase.sdk.step import Step
 from stepbase.sdk.sync_step import SyncStep
 from stepbase.sdk.verbs import Verb
+from stepbase.sdk.work import acall_work, call_work
 
 if TYPE_CHECKING:
     import asyncio
@@ -134,7 +134,7 @@ class HookedStep(Step):
     def _around(self, step: StepInfo, work: Callable[[], Any]) -> Callable[[], Any]:
         async def run() -> Any:
             await self._begin()
-            return await adrive(self._hooks.around_step(step, _alone(partial(_acall, work))))
+            return await adrive(self._hooks.around_step(step, _alone(partial(acall_work, work))))
 
         return run
 
@@ -164,7 +164,7 @@ class HookedSyncStep(SyncStep):
     def _around(self, step: StepInfo, work: Callable[[], Any]) -> Callable[[], Any]:
         def run() -> Any:
             drive(self._hooks.begin(is_replayed=not self._replay.unreached))
-            return drive(self._hooks.around_step(step, _alone(partial(_call, work))))
+            return drive(self._hooks.around_step(step, _alone(partial(call_work, work))))
 
         return run
 
@@ -198,24 +198,3 @@ def _watched(
 
 def _alone(work: Callable[[], Any]) -> Script[Any]:
     return (yield work)
-
-
-async def _acall(work: Callable[[], Any]) -> Any:
-    if inspect.iscoroutinefunction(work):
-        return await work()
-    import asyncio
-
-    value = await asyncio.to_thread(work)
-    return await value if inspect.isawaitable(value) else value
-
-
-def _call(work: Callable[[], Any]) -> Any:
-    value = work()
-    if not inspect.isawaitable(value):
-        return value
-    import asyncio
-
-    async def wait() -> Any:
-        return await value
-
-    return asyncio.run(wait())

@@ -66,12 +66,7 @@ def perform(replay: Replay, new: NewStep) -> StepOp:
     """Run an unfinished step's work and return the op that tells how it went."""
     token = _inside.set(new.place.step_id)
     try:
-        value = _work_of(new)()
-        if inspect.isawaitable(value):
-            import asyncio
-
-            value = asyncio.run(_await(value))
-        return _succeeded(new, value)
+        return _succeeded(new, call_work(_work_of(new)))
     except Exception as error:
         return _failed(replay, new, error)
     finally:
@@ -82,20 +77,31 @@ async def perform_async(replay: Replay, new: NewStep) -> StepOp:
     """Run an unfinished step's work on the event loop; plain functions run in a thread."""
     token = _inside.set(new.place.step_id)
     try:
-        work = _work_of(new)
-        if inspect.iscoroutinefunction(work):
-            value = await work()
-        else:
-            import asyncio
-
-            value = await asyncio.to_thread(work)
-            if inspect.isawaitable(value):
-                value = await value
-        return _succeeded(new, value)
+        return _succeeded(new, await acall_work(_work_of(new)))
     except Exception as error:
         return _failed(replay, new, error)
     finally:
         _inside.reset(token)
+
+
+def call_work(work: Callable[[], Any]) -> Any:
+    """Call a step's work, async or plain, and wait for it."""
+    value = work()
+    if not inspect.isawaitable(value):
+        return value
+    import asyncio
+
+    return asyncio.run(_await(value))
+
+
+async def acall_work(work: Callable[[], Any]) -> Any:
+    """Call a step's work on the event loop; a plain function runs in a thread."""
+    if inspect.iscoroutinefunction(work):
+        return await work()
+    import asyncio
+
+    value = await asyncio.to_thread(work)
+    return await value if inspect.isawaitable(value) else value
 
 
 async def _await(value: Awaitable[T]) -> T:
