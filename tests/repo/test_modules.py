@@ -122,13 +122,12 @@ def imports_of(path: Path) -> Iterator[str]:
             yield node.module.partition(".")[0]
 
 
-def declared(extra: str | None) -> set[str]:
+def declared(*extras: str) -> set[str]:
     """Return the distributions that pyproject names, in lower case."""
     table = project()["project"]
     assert isinstance(table, dict)
     lists = [table["dependencies"]]
-    if extra is not None:
-        lists.append(table["optional-dependencies"][extra])
+    lists += [table["optional-dependencies"][extra] for extra in extras]
     names = (re.match(r"[\w.-]+", each) for each in sum(lists, []))
     return {name.group().lower().replace("_", "-") for name in names if name}
 
@@ -145,6 +144,8 @@ def distributions(import_name: str) -> set[str]:
 
 FUNCTION_SIDE = ("sdk", "supabase", "hosts", "protocol")
 """What a function folder gets with the plain distribution, without extras."""
+EXTRAS_OF = {"middleware": ("encryption",)}
+"""Packages that need other extras than the engine's."""
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
@@ -155,7 +156,8 @@ def test_every_import_is_a_declared_dependency(package: Path) -> None:
             continue
         parts = module_name(path).split(".")
         is_function_side = package.name == "rewards" or len(parts) < 3 or parts[1] in FUNCTION_SIDE
-        allowed = declared(None if is_function_side else "engine")
+        extras = EXTRAS_OF.get(parts[1] if len(parts) > 1 else "", ("engine",))
+        allowed = declared(*(() if is_function_side else extras))
         for name in set(imports_of(path)) - set(sys.stdlib_module_names) - {"stepbase", "rewards"}:
             if name in BROUGHT_ALONG and BROUGHT_ALONG[name] in allowed:
                 continue

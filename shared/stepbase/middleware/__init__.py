@@ -1,12 +1,15 @@
-"""What hooks of `stepbase.Middleware` are given, by one import; nothing is loaded before it is used."""
+"""The middleware that comes with stepbase, and what hooks are given; nothing is loaded before it is used."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stepbase.middleware.encryption import DecryptionError, EncryptionMiddleware
     from stepbase.sdk.message import Request, Response
     from stepbase.sdk.middleware import Input, Middleware, Output, Sent, StepInfo
 
 _HOMES = {
+    "DecryptionError": "stepbase.middleware.encryption",
+    "EncryptionMiddleware": "stepbase.middleware.encryption",
     "Input": "stepbase.sdk.middleware",
     "Middleware": "stepbase.sdk.middleware",
     "Output": "stepbase.sdk.middleware",
@@ -17,6 +20,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "DecryptionError",
+    "EncryptionMiddleware",
     "Input",
     "Middleware",
     "Output",
