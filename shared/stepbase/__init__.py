@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from stepbase.hosts.asgi import asgi
     from stepbase.hosts.functions_framework import serve
+    from stepbase.hosts.wsgi import wsgi
     from stepbase.sdk.app import App
     from stepbase.sdk.context import Context
     from stepbase.sdk.event import Event
@@ -77,6 +78,7 @@ _HOMES = {
     "Timeouts": "sdk.options",
     "asgi": "hosts.asgi",
     "serve": "hosts.functions_framework",
+    "wsgi": "hosts.wsgi",
 }
 
 __all__ = [
@@ -110,6 +112,7 @@ __all__ = [
     "Timeouts",
     "asgi",
     "serve",
+    "wsgi",
 ]
 
 

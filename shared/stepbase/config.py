@@ -14,10 +14,26 @@ CLOUD_API_ORIGIN = "https://api.inngest.com"
 CLOUD_EVENT_ORIGIN = "https://inn.gs"
 DEV_ORIGIN = "http://127.0.0.1:8288"
 
+# The environment's name, or the branch a platform has deployed, as the official SDKs look for it.
+_BRANCHES = ("INNGEST_ENV", "RAILWAY_GIT_BRANCH", "RENDER_GIT_BRANCH", "VERCEL_GIT_COMMIT_REF")
+# Variables that only these platforms set.
+_PLATFORMS = {
+    "vercel": "VERCEL",
+    "render": "RENDER",
+    "railway": "RAILWAY_ENVIRONMENT",
+    "cloud-run": "K_SERVICE",
+    "aws-lambda": "AWS_LAMBDA_FUNCTION_NAME",
+}
+_COMPUTE_PATH = "/compute/v1/"
+
 
 def _env(name: str) -> str | None:
     value = os.environ.get(name, "").strip()
     return value or None
+
+
+def _word(name: str, default: str = "") -> str:
+    return (_env(name) or default).lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +46,10 @@ class InngestConfig:
         event_origin: Base URL for sending events.
         serve_origin: Public origin of the serve URL, or None to use the one of the request (dev only).
         serve_path: Public path of the serve URL, or None.
+        env: The environment (branch) of the server that is meant, or None for its default one.
+        platform: Where this process runs, if it says so: ``"cloud-run"``, ``"vercel"``, …
+        streaming: Whether calls are answered by keep-alive streams.
+        in_band: Whether a server may have the functions in the answer to its own request.
     """
 
     is_dev: bool
@@ -41,6 +61,9 @@ class InngestConfig:
     event_key: str | None = field(repr=False)
     signing_key: str | None = field(repr=False)
     signing_key_fallback: str | None = field(repr=False)
+    platform: str | None = None
+    streaming: bool = False
+    in_band: bool = True
 
 
 def inngest() -> InngestConfig:
@@ -64,11 +87,21 @@ def inngest() -> InngestConfig:
         event_origin=event.rstrip("/"),
         serve_origin=_env("INNGEST_SERVE_ORIGIN"),
         serve_path=_env("INNGEST_SERVE_PATH"),
-        env=_env("INNGEST_ENV"),
+        env=next(filter(None, map(_env, _BRANCHES)), None),
         event_key=_env("INNGEST_EVENT_KEY"),
         signing_key=_env("INNGEST_SIGNING_KEY"),
         signing_key_fallback=_env("INNGEST_SIGNING_KEY_FALLBACK"),
+        platform=_platform(),
+        streaming=_word("INNGEST_STREAMING") in ("force", "allow"),
+        in_band=_word("INNGEST_ALLOW_IN_BAND_SYNC", "true") not in _FALSE,
     )
+
+
+def _platform() -> str | None:
+    """Return where this process runs; Supabase Compute shows only in the public path."""
+    if (_env("INNGEST_SERVE_PATH") or "").startswith(_COMPUTE_PATH):
+        return "supabase-compute"
+    return next((name for name, sign in _PLATFORMS.items() if _env(sign)), None)
 
 
 @dataclass(frozen=True, slots=True)

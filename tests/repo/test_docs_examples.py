@@ -76,6 +76,7 @@ async def test_examples_run(
     page: Path, module: ModuleType, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = [block for block in blocks(page) if block.language in ("python", "sql")]
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "tests.support.django_settings")
     connection = await asyncpg.connect(database)
     with ExitStack() as stack:
         if {block.language for block in found} == {"python", "sql"}:

@@ -23,7 +23,7 @@ NAMES = {
     "DefinitionError", "NonRetriableError", "ProtocolError", "RetryAfterError", "SendError", "StepError",
     "StepbaseError", "Suspend",
     # serving
-    "asgi", "serve",
+    "asgi", "serve", "wsgi",
 }  # fmt: skip
 
 HEAVY = (

@@ -11,13 +11,14 @@ from unittest import mock
 import functions_framework
 import functions_framework.aio
 from tests.support.sdk_calls import Reply
+from werkzeug.test import Client
 
-from stepbase import App, asgi, serve
+from stepbase import App, asgi, serve, wsgi
 
 TARGETS: dict[str, Any] = {}
 """What the generated `main.py` files export, by name."""
 
-HOSTS = ("asgi", "functions-framework", "functions-framework --asgi")
+HOSTS = ("asgi", "wsgi", "functions-framework", "functions-framework --asgi")
 
 
 class Ask(Protocol):
@@ -38,14 +39,22 @@ def open_host(name: str, app: App, folder: Path, **options: Any) -> Ask:
     """Serve an app with the host of that name; `folder` takes the generated main.py."""
     if name == "asgi":
         return ask_asgi(asgi(app, **options))
+    if name == "wsgi":
+        return ask_werkzeug(Client(wsgi(app, **options)))
+    if name == "functions-framework":
+        return ask_werkzeug(framework_app(app, folder, **options).test_client())
+    return ask_asgi(framework_app(app, folder, is_asgi=True, **options))
+
+
+def framework_app(app: App, folder: Path, *, is_asgi: bool = False, **options: Any) -> Any:
+    """Return the application that functions-framework makes of an app's target."""
     key = str(folder)
     TARGETS[key] = serve(app, **options)
     source = folder / "main.py"
     source.write_text(f"from tests.support.sdk_hosts import TARGETS\n\nmain = TARGETS[{key!r}]\n")
+    create = functions_framework.aio.create_asgi_app if is_asgi else functions_framework.create_app
     with _clean_framework():
-        if name == "functions-framework":
-            return _ask_flask(functions_framework.create_app("main", str(source)))  # type: ignore[no-untyped-call]  # not typed
-        return ask_asgi(functions_framework.aio.create_asgi_app("main", str(source)))  # type: ignore[no-untyped-call]  # not typed
+        return create("main", str(source))  # type: ignore[no-untyped-call]  # not typed
 
 
 def _clean_framework() -> AbstractContextManager[Any]:
@@ -99,8 +108,8 @@ def ask_asgi(application: Callable[[Any, Any, Any], Awaitable[None]]) -> Ask:
     return ask
 
 
-def _ask_flask(application: Any) -> Ask:
-    client = application.test_client()
+def ask_werkzeug(client: Client) -> Ask:
+    """Ask a WSGI application through werkzeug's test client."""
 
     async def ask(
         method: str,
@@ -118,6 +127,7 @@ def _ask_flask(application: Any) -> Ask:
             query_string=query,
             headers=dict(headers or {}),
             data=body,
+            buffered=True,
         )
         lowered = {k.lower(): v for k, v in response.headers.items()}
         return Reply(response.status_code, lowered, response.data)

@@ -1,12 +1,13 @@
-"""Any ASGI server: uvicorn, hypercorn, or mounted in Starlette or FastAPI."""
+"""Any ASGI server: uvicorn, hypercorn, or a route of Starlette or FastAPI."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from contextlib import aclosing, suppress
 from typing import Any
 
 from stepbase.sdk import http
 from stepbase.sdk.app import App
 from stepbase.sdk.endpoint import Endpoint
-from stepbase.sdk.message import Request
+from stepbase.sdk.message import Request, Stream
 from stepbase.supabase import client
 
 Scope = MutableMapping[str, Any]
@@ -32,35 +33,60 @@ class AsgiEndpoint:
             raise RuntimeError(f"a serve endpoint answers HTTP, not {scope['type']}")
         response = await self._endpoint.ahandle(_request(scope, await _body(receive)))
         headers = [(name.encode(), value.encode()) for name, value in response.headers.items()]
+        start = {"type": "http.response.start", "status": response.status, "headers": headers}
+        if isinstance(response, Stream):
+            await _send_stream(start, response.chunks, send)
+            return
         headers.append((b"content-length", str(len(response.body)).encode()))
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send(start)
         await send({"type": "http.response.body", "body": response.body})
 
 
 def asgi(
-    app: App, *, serve_origin: str | None = None, serve_path: str | None = None
+    app: App,
+    *,
+    serve_origin: str | None = None,
+    serve_path: str | None = None,
+    streaming: bool | None = None,
 ) -> AsgiEndpoint:
     """Return an ASGI application that serves the app at whatever path it is mounted.
 
     Args:
         serve_origin: Public origin, needed in cloud mode; `INNGEST_SERVE_ORIGIN` overrides it.
         serve_path: Public path; `INNGEST_SERVE_PATH` overrides it.
+        streaming: Whether long calls are kept alive by a stream; `INNGEST_STREAMING` decides if not given.
     """
     return AsgiEndpoint(
-        Endpoint(app, framework="asgi", serve_origin=serve_origin, serve_path=serve_path)
+        Endpoint(
+            app,
+            framework="asgi",
+            serve_origin=serve_origin,
+            serve_path=serve_path,
+            streaming=streaming,
+        )
     )
+
+
+async def _send_stream(start: Message, chunks: AsyncGenerator[bytes, None], send: Send) -> None:
+    """Send a stream; when the client has gone the call runs to its end all the same."""
+    async with aclosing(chunks):
+        with suppress(OSError):
+            await send(start)
+            async for chunk in chunks:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        async for _ in chunks:
+            pass
 
 
 def _request(scope: Scope, body: bytes) -> Request:
     headers = {
         name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
     }
-    server = scope.get("server") or ("127.0.0.1", None)
-    port = f":{server[1]}" if server[1] else ""
-    host = headers.get("host") or f"{server[0]}{port}"
-    path = scope["path"]
-    root = scope.get("root_path", "")
-    if root and not path.startswith(root):
+    name, port = scope.get("server") or ("127.0.0.1", None)
+    host = headers.get("host") or (f"{name}:{port}" if port else name)
+    path, root = scope["path"], scope.get("root_path", "")
+    if not path.startswith(root):
         path = root + path  # servers before ASGI 3's clarification left the root path out
     return Request(
         method=scope["method"],
@@ -73,15 +99,12 @@ def _request(scope: Scope, body: bytes) -> Request:
 
 
 async def _body(receive: Receive) -> bytes:
-    chunks = []
+    body = bytearray()
     while True:
         message = await receive()
-        if message["type"] == "http.disconnect":
-            break
-        chunks.append(message.get("body", b""))
+        body += message.get("body", b"")  # a disconnect has none
         if not message.get("more_body", False):
-            break
-    return b"".join(chunks)
+            return bytes(body)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from stepbase.hosts.asgi import AsgiEndpoint
 from stepbase.sdk.app import App
 from stepbase.sdk.endpoint import Endpoint
-from stepbase.sdk.message import Request
+from stepbase.sdk.message import Request, Stream
 
 if TYPE_CHECKING:
     from flask import Response as FlaskResponse
@@ -26,16 +26,25 @@ class ServeFunction(Protocol):
 
 
 def serve(
-    app: App, *, serve_origin: str | None = None, serve_path: str | None = None
+    app: App,
+    *,
+    serve_origin: str | None = None,
+    serve_path: str | None = None,
+    streaming: bool | None = None,
 ) -> ServeFunction:
     """Return the functions-framework target that serves the app; export it as ``main``.
 
     Args:
         serve_origin: Public origin, needed in cloud mode; `INNGEST_SERVE_ORIGIN` overrides it.
         serve_path: Public path; `INNGEST_SERVE_PATH` overrides it.
+        streaming: Whether long calls are kept alive by a stream; `INNGEST_STREAMING` decides if not given.
     """
     endpoint = Endpoint(
-        app, framework="functions_framework", serve_origin=serve_origin, serve_path=serve_path
+        app,
+        framework="functions_framework",
+        serve_origin=serve_origin,
+        serve_path=serve_path,
+        streaming=streaming,
     )
     asgi = AsgiEndpoint(endpoint)
 
@@ -63,4 +72,5 @@ def _flask(endpoint: Endpoint, request: Any) -> "FlaskResponse":
             raw=request,
         )
     )
-    return Response(response.body, response.status, response.headers)
+    body = response.chunks if isinstance(response, Stream) else response.body
+    return Response(body, response.status, response.headers)

@@ -8,8 +8,8 @@ run may fail for it.
 
 import json
 import logging
-from collections.abc import Generator
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, Generator, Iterator
+from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qsl
 
 from stepbase import clock, config
@@ -23,7 +23,7 @@ from stepbase.sdk.execution import Outcome, prepare
 from stepbase.sdk.fault import function_fault
 from stepbase.sdk.function import Function
 from stepbase.sdk.http import Exchange, asend, send
-from stepbase.sdk.message import Request, Response
+from stepbase.sdk.message import Request, Response, Stream
 from stepbase.sdk.site import Site
 
 logger = logging.getLogger("stepbase.sdk.endpoint")
@@ -44,6 +44,10 @@ class Runnable(Protocol):
 
 
 Script = Generator[Runnable | Exchange, Any, Response]
+Asked = Runnable | Exchange | Response
+"""What a script asks its driver for, or its end."""
+
+C = TypeVar("C")
 
 
 class Endpoint:
@@ -53,6 +57,8 @@ class Endpoint:
         framework: Name of the host, for the server's display.
         serve_origin: Public origin, e.g. ``"https://x.supabase.co"``; `INNGEST_SERVE_ORIGIN` overrides it.
         serve_path: Public path, e.g. ``"/compute/v1/currency"``; `INNGEST_SERVE_PATH` overrides it.
+        streaming: Whether calls are answered by a stream (`sdk/streaming.py`); `INNGEST_STREAMING` decides
+            if not given.
         settings: Keys, origins and mode; from the environment if not given.
     """
 
@@ -63,12 +69,14 @@ class Endpoint:
         framework: str,
         serve_origin: str | None = None,
         serve_path: str | None = None,
+        streaming: bool | None = None,
         settings: InngestConfig | None = None,
     ) -> None:
         self.app = app
         self._framework = framework
         self._origin = serve_origin
         self._path = serve_path
+        self._streaming = streaming
         self._settings = settings
         self._site: Site | None = None
         self._headers: dict[str, str] = {}
@@ -88,29 +96,38 @@ class Endpoint:
             )
         return self._site
 
-    def handle(self, request: Request) -> Response:
+    def handle(self, request: Request) -> Response | Stream[Iterator[bytes]]:
         """Answer a request, blocking; async handlers run on the process's background event loop."""
         script = self._answer(request)
-        result: Any = None
-        while True:
-            try:
-                asked = script.send(result)
-            except StopIteration as done:
-                response: Response = done.value
-                return response
-            result = send(asked) if isinstance(asked, Exchange) else _run(asked)
+        asked = _next(script)
+        while isinstance(asked, Exchange):
+            asked = _next(script, send(asked))
+        if not isinstance(asked, Response) and self._is_streaming:
+            from stepbase.sdk import streaming
 
-    async def ahandle(self, request: Request) -> Response:
+            return self._stream(streaming.keep_alive(lambda: _finish(script, asked)))
+        return _finish(script, asked)
+
+    async def ahandle(self, request: Request) -> Response | Stream[AsyncGenerator[bytes, None]]:
         """Answer a request on the running event loop; sync handlers run in a thread."""
         script = self._answer(request)
-        result: Any = None
-        while True:
-            try:
-                asked = script.send(result)
-            except StopIteration as done:
-                response: Response = done.value
-                return response
-            result = await (asend(asked) if isinstance(asked, Exchange) else _arun(asked))
+        asked = _next(script)
+        while isinstance(asked, Exchange):
+            asked = _next(script, await asend(asked))
+        if not isinstance(asked, Response) and self._is_streaming:
+            from stepbase.sdk import streaming
+
+            return self._stream(streaming.akeep_alive(_afinish(script, asked)))
+        return await _afinish(script, asked)
+
+    @property
+    def _is_streaming(self) -> bool:
+        return self.site.settings.streaming if self._streaming is None else self._streaming
+
+    def _stream(self, chunks: C) -> Stream[C]:
+        """Return a stream; what is signed is the response in it."""
+        headers = {**self._headers, "x-accel-buffering": "no"}
+        return Stream(201, b"", headers, chunks=chunks)
 
     def _answer(self, request: Request) -> Script:
         site = self.site
@@ -215,6 +232,29 @@ def _hooked(app: App, function: Function, call: Call, request: Request) -> Runna
     from stepbase.sdk.hooked import HookedCall  # loaded with the first call that has middleware
 
     return HookedCall(app, function, call, request)
+
+
+def _next(script: Script, result: Any = None) -> Asked:
+    """Return what the script asks for next, or its response."""
+    try:
+        return script.send(result)
+    except StopIteration as done:
+        response: Response = done.value
+        return response
+
+
+def _finish(script: Script, asked: Asked) -> Response:
+    while not isinstance(asked, Response):
+        result = send(asked) if isinstance(asked, Exchange) else _run(asked)
+        asked = _next(script, result)
+    return asked
+
+
+async def _afinish(script: Script, asked: Asked) -> Response:
+    while not isinstance(asked, Response):
+        result = await (asend(asked) if isinstance(asked, Exchange) else _arun(asked))
+        asked = _next(script, result)
+    return asked
 
 
 def _run(execution: Runnable) -> Any:

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+Chunks = TypeVar("Chunks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +14,7 @@ class Request:
     Attributes:
         url: Scheme, host and path as the host saw them, without the query.
         headers: Names in lower case.
-        raw: The host's own object: Flask's request, or the ASGI scope.
+        raw: The host's own object: Flask's request, the ASGI scope or the WSGI environ.
     """
 
     method: str
@@ -30,3 +32,14 @@ class Response:
     status: int
     body: bytes = field(repr=False)
     headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Stream(Response, Generic[Chunks]):
+    """A response whose body comes bit by bit.
+
+    Attributes:
+        chunks: The body's bytes: an iterator for sync hosts, an async one for the others.
+    """
+
+    chunks: Chunks = field(kw_only=True)

@@ -13,11 +13,12 @@ from stepbase.errors import ProtocolError
 from stepbase.protocol import names, signing
 from stepbase.protocol.call import Call
 from stepbase.protocol.jsontext import dumps_bytes
+from stepbase.sdk.ask import ask
 from stepbase.sdk.http import Answer, Exchange
 from stepbase.sdk.message import Request, Response
 from stepbase.sdk.replies import server_kind
 from stepbase.sdk.site import Site
-from stepbase.sdk.version import LANGUAGE, SDK, VERSION
+from stepbase.sdk.version import LANGUAGE, VERSION
 
 logger = logging.getLogger("stepbase.sdk.registration")
 
@@ -86,7 +87,11 @@ def sync(
             f"{server_kind(settings)} mode; set INNGEST_DEV=1 for a dev server, unset it for a cloud one",
             code="server_kind_mismatch",
         )
-    is_in_band = request.headers.get(names.SYNC_KIND) == "in_band" and not settings.is_dev
+    is_in_band = (
+        request.headers.get(names.SYNC_KIND) == "in_band"
+        and settings.in_band
+        and not settings.is_dev
+    )
     if is_in_band and key is None:
         raise problem or ProtocolError("an in-band sync must be signed", status=401)
     url = serve_url(site, request, is_trusted=key is not None)
@@ -153,14 +158,14 @@ def _in_band(site: Site, url: str, functions: list[dict[str, Any]]) -> Response:
         "framework": site.framework,
         "functions": functions,
         "inspection": {name: value for name, value in inspection.items() if value is not None},
+        "platform": site.settings.platform,
         "sdk_author": "stepbase",
         "sdk_language": LANGUAGE,
         "sdk_version": VERSION,
         "url": url,
     }
-    if body["env"] is None:
-        del body["env"]
-    return Response(200, dumps_bytes(body), {names.SYNC_KIND: "in_band"})
+    known = {name: value for name, value in body.items() if value is not None}
+    return Response(200, dumps_bytes(known), {names.SYNC_KIND: "in_band"})
 
 
 def _register(
@@ -184,33 +189,7 @@ def _register(
     target = f"{settings.api_origin}/fn/register"
     if deploy_id:
         target += f"?deployId={deploy_id}"
-    return (yield from _authenticated("POST", target, settings, headers, dumps_bytes(body)))
-
-
-def _authenticated(
-    method: str,
-    url: str,
-    settings: InngestConfig,
-    headers: dict[str, str] | None = None,
-    body: bytes | None = None,
-) -> Generator[Exchange, Answer, Answer]:
-    """Ask the server's API with the signing key, and with the fallback key if that is refused."""
-    base = {
-        names.SDK: SDK,
-        names.REQ_VERSION: str(names.EXECUTION_VERSION),
-        "user-agent": SDK,
-        **(headers or {}),
-    }
-    if settings.env:
-        base[names.ENV] = settings.env
-    keys = [each for each in (settings.signing_key, settings.signing_key_fallback) if each]
-    answer = Answer(0, {}, b"")
-    for key in keys or [""]:
-        bearer = {"authorization": f"Bearer {signing.hash_key(key)}"} if key else {}
-        answer = yield Exchange(method, url, {**base, **bearer}, body)
-        if answer.status not in (401, 403):
-            break
-    return answer
+    return (yield from ask("POST", target, settings, headers, dumps_bytes(body)))
 
 
 def _relay(answer: Answer, settings: InngestConfig) -> Response:
@@ -250,7 +229,7 @@ def fetch_state(site: Site, call: Call) -> Generator[Exchange, Answer, Call]:
 
 
 def _fetched(url: str, kind: type, settings: InngestConfig) -> Generator[Exchange, Answer, Any]:
-    answer = yield from _authenticated("GET", url, settings)
+    answer = yield from ask("GET", url, settings)
     try:
         found = json.loads(answer.body) if answer.status == 200 else None
     except ValueError:

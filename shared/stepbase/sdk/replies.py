@@ -5,11 +5,11 @@ from stepbase.errors import ProtocolError
 from stepbase.protocol import names
 from stepbase.protocol.jsontext import dumps, dumps_bytes
 from stepbase.protocol.op import Op
+from stepbase.sdk.ask import origin_headers
 from stepbase.sdk.execution import Outcome, Reported, Returned
 from stepbase.sdk.fault import Fault
 from stepbase.sdk.message import Response
 from stepbase.sdk.replay import StepOp
-from stepbase.sdk.version import SDK
 
 
 def server_kind(settings: InngestConfig) -> str:
@@ -19,18 +19,14 @@ def server_kind(settings: InngestConfig) -> str:
 
 def standing_headers(settings: InngestConfig, framework: str) -> dict[str, str]:
     """Return the headers of every response (vector `03-call…`)."""
-    headers = {
+    return {
         "content-type": "application/json",
-        names.SDK: SDK,
+        **origin_headers(settings),
         names.REQ_VERSION: str(names.EXECUTION_VERSION),
-        "user-agent": SDK,
         names.FRAMEWORK: framework,
         names.EXPECTED_SERVER_KIND: server_kind(settings),
         names.SDK_HANDLED: "true",
     }
-    if settings.env:
-        headers[names.ENV] = settings.env
-    return headers
 
 
 def reply(outcome: Outcome) -> Response:

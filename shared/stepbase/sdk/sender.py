@@ -13,9 +13,9 @@ from stepbase.errors import SendError
 from stepbase.protocol import ids, names
 from stepbase.protocol.jsontext import dumps
 from stepbase.sdk import http, typed
+from stepbase.sdk.ask import origin_headers
 from stepbase.sdk.event import Event
 from stepbase.sdk.http import Answer, Exchange
-from stepbase.sdk.version import SDK
 
 TRIES = 5
 _FIRST_PAUSE_SECONDS = 0.1
@@ -98,13 +98,10 @@ def _exchange(events: Sequence[Event[Any]], config: InngestConfig) -> Exchange:
     body = "[" + ",".join(_event_text(event) for event in events) + "]"
     seed = ids.event_id_seed(clock.now_ms(), random.randbytes(10))
     headers = {
+        **origin_headers(config),
         "content-type": "application/json",
-        "user-agent": SDK,
-        names.SDK: SDK,
         names.EVENT_ID_SEED: seed,
     }
-    if config.env:
-        headers[names.ENV] = config.env
     url = f"{config.event_origin}/e/{config.event_key or names.NO_EVENT_KEY}"
     return Exchange("POST", url, headers, body.encode())
 
