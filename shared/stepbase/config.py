@@ -7,6 +7,8 @@ import json
 import os
 from dataclasses import dataclass, field
 
+from stepbase import standin
+
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"", "0", "false", "no", "off"})
 
@@ -72,6 +74,10 @@ def inngest() -> InngestConfig:
     Dev mode is `INNGEST_DEV` set to a true word or to a URL, which is then both origins
     (`docs/protocol.md`, modes). Anything else is cloud mode.
     """
+    stand_in = standin.current.get()
+    if stand_in is not None:
+        found: InngestConfig = stand_in.inngest()
+        return found
     dev = os.environ.get("INNGEST_DEV", "").strip()
     is_dev = dev.lower() not in _FALSE
     base = _env("INNGEST_BASE_URL")

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
 
+from stepbase import standin
 from stepbase.errors import NonRetriableError, StepError
 from stepbase.protocol import names
 from stepbase.protocol.call import Call
@@ -81,6 +82,11 @@ class NewStep:
     is_raw: bool = False
     opts: dict[str, Any] | None = None
     is_racing: bool = False
+
+    def __post_init__(self) -> None:
+        stand_in = standin.current.get()
+        if stand_in is not None:
+            stand_in.step(self)
 
 
 @dataclass(slots=True)
