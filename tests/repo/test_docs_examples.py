@@ -5,6 +5,7 @@ their SQL calls through a real gateway. The quickstart runs on the real stack (t
 """
 
 import ast
+import inspect
 import re
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -91,6 +92,7 @@ async def test_examples_run(
             exec(compile(_on_its_line(block), block.page, "exec"), module.__dict__)
             for note in block.notes:
                 await run_function(module, block, note)
+            await run_tests(module, block)
     await connection.close()
 
 
@@ -108,6 +110,14 @@ def _imports_of_its_file(block: Block) -> str:
 def _on_its_line(block: Block) -> str:
     """Put a block where tracebacks name the page's own lines."""
     return "\n" * (block.line - 1) + block.text
+
+
+async def run_tests(module: ModuleType, block: Block) -> None:
+    """Run the tests that a block defines."""
+    for name in re.findall(r"^(?:async )?def (test_\w+)", block.text, re.MULTILINE):
+        running = getattr(module, name)()
+        if inspect.isawaitable(running):
+            await running
 
 
 async def run_sql(connection: asyncpg.Connection, block: Block) -> None:

@@ -1,0 +1,349 @@
+"""A server in memory: the engine's own decisions, applied to dicts instead of tables. Pure.
+
+It takes events, says which calls can be made, and takes their replies; time passes only when it is told
+so. Nothing is decided here: which runs an event starts is `engine.starts`, what a reply means is
+`engine.decide`, and this module writes what they say, as `stepbase.settle` does in SQL.
+
+::
+
+    server.accept([EventIn("shop/order.placed", {"id": 7})])
+    leased = server.lease(server.ready()[0])      # post leased.body to the function
+    server.settle(leased, decode_reply(…))        # a lost reply: lease again; a repeated one: no effect
+    server.advance(server.next_due())
+
+Not there: concurrency, throttling and the other flow control, schedules, batches.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from stepbase.engine.decide import decide
+from stepbase.engine.effects import Settlement, Verdict
+from stepbase.engine.opening import State
+from stepbase.engine.starts import Event, Function, Functions, Start, event_time, plan_starts
+from stepbase.errors import ProtocolError
+from stepbase.protocol import names
+from stepbase.protocol.call import encode_call
+from stepbase.protocol.event import EventIn, payload
+from stepbase.protocol.ids import ulid
+from stepbase.protocol.jsontext import dumps
+from stepbase.protocol.reply import Reply
+from stepbase.testing.matching import fits
+from stepbase.testing.state import Leased, Pause, QueueItem, RunState
+from stepbase.testing.store import MAIN, Store
+
+_DEDUPE = timedelta(hours=24)
+
+Holds = Callable[[str, Mapping[str, object]], bool]
+
+
+class Server:
+    """Takes events and replies, gives calls.
+
+    Args:
+        functions: What can be started.
+        now: Where its clock begins.
+        holds: Evaluates a CEL expression over named roots.
+        check: Raises ProtocolError for an expression that cannot be evaluated.
+        chance: Uniform in [0, 1): spreads the pauses between attempts.
+        retry_interval: Fixed seconds between attempts, or None for the schedule.
+
+    Attributes:
+        events: Every event, those of the server's own included, in order.
+    """
+
+    def __init__(
+        self,
+        functions: Sequence[Function],
+        now: datetime,
+        *,
+        holds: Holds,
+        check: Callable[[str], object],
+        chance: Callable[[], float] = lambda: 0.0,
+        retry_interval: float | None = None,
+    ) -> None:
+        self._functions = Functions(functions)
+        self._store = Store(now)
+        self._holds = holds
+        self._check = check
+        self._chance = chance
+        self._retry_interval = retry_interval
+        self.events: list[Event] = []
+        self._started: dict[tuple[str, str], datetime] = {}
+        self._numbers = itertools.count(1)
+
+    @property
+    def now(self) -> datetime:
+        """What time it is."""
+        return self._store.now
+
+    @property
+    def runs(self) -> Mapping[str, RunState]:
+        """All runs by id, in the order they were started."""
+        return self._store.runs
+
+    @property
+    def items(self) -> Mapping[tuple[str, str], QueueItem]:
+        """Everything runs wait for, by run and job."""
+        return self._store.items
+
+    def new_id(self) -> str:
+        """Return the next ULID; numbered, so that the same story gives the same ids."""
+        return ulid(self._now_ms(), next(self._numbers).to_bytes(10, "big"))
+
+    def _now_ms(self) -> int:
+        return round(self.now.timestamp() * 1000)
+
+    def accept(self, events: Sequence[EventIn], ids: Sequence[str] | None = None) -> list[str]:
+        """Take events from outside: they end waits, cancel runs and start runs; returns those started."""
+        found = ids or [self.new_id() for _ in events]
+        started = self._ingest([self._event(*each) for each in zip(events, found, strict=True)])
+        self._relay()
+        return started
+
+    def start(self, slug: str, event: EventIn) -> str:
+        """Start one function with an event, whatever its triggers are; returns the run's id.
+
+        Raises:
+            KeyError: If there is no such function.
+        """
+        arrived = self._event(event, self.new_id())
+        one = _One(self._functions.by_slug[slug])
+        [planned] = plan_starts([arrived], one, self._holds, self.new_id, self.now)
+        self.events.append(arrived)
+        return self._begin(planned, arrived)
+
+    def _event(self, event: EventIn, internal_id: str) -> Event:
+        seen = payload(event, internal_id, self._now_ms())
+        ts = event_time(seen["ts"])
+        return Event(internal_id, event.id, event.name, dumps(seen), seen, ts)
+
+    def _relay(self) -> None:
+        """Take the events of the server's own."""
+        outbox = self._store.outbox
+        while outbox:
+            self._ingest([self._event(outbox.pop(0), self.new_id())])
+
+    def _ingest(self, events: Sequence[Event]) -> list[str]:
+        self.events.extend(events)
+        for event in events:
+            for pause in list(self._store.pauses.values()):
+                self._match(pause, event)
+        started = []
+        for start in plan_starts(events, self._functions, self._holds, self.new_id, self.now):
+            mark = (start.function.config.slug, start.key or start.run_id)
+            until = self._started.get(mark)
+            if until is None or until <= self.now:
+                self._started[mark] = self.now + _DEDUPE
+                started.append(self._begin(start, events[start.event - 1]))
+        return started
+
+    def _begin(self, start: Start, event: Event) -> str:
+        store = self._store
+        run = RunState(start.run_id, start.function, event, self.now, start.parent)
+        store.runs[run.id] = run
+        store.put(run, MAIN, "edge", start.due or self.now)
+        if start.deadline is not None:
+            store.put(run, "deadline:start", "deadline", store.after(start.deadline), "start")
+        for pause in start.pauses:
+            store.pauses[run.id, pause.hash] = Pause(
+                run.id,
+                pause.hash,
+                "cancel",
+                pause.event_name,
+                pause.wait,
+                store.after(pause.expires),
+            )
+        return run.id
+
+    def _match(self, pause: Pause, event: Event) -> None:
+        store = self._store
+        run = store.runs[pause.run_id]
+        is_own = pause.kind == "cancel" and run.event.id == event.id
+        if pause.event_name != event.name or pause.kind == "signal" or is_own:
+            return
+        if (run.id, pause.hash) not in store.pauses or pause.expires <= self.now:
+            return
+        if not fits(pause.wait, run.event, event, self._holds):
+            return
+        if pause.kind == "cancel":
+            store.cancel(run, "an event matched cancel_on")
+        else:
+            store.close(run, pause.hash, "done", event.payload)
+
+    def ready(self) -> list[QueueItem]:
+        """Return the items whose calls can be made now, those of older runs first."""
+        return [
+            item
+            for item in self.items.values()
+            if item.is_call and not item.is_held and item.due is not None and item.due <= self.now
+        ]
+
+    def lease(self, item: QueueItem) -> Leased:
+        """Take an item to call its function; a call that was leased before counts for nothing now."""
+        item.gen += 1
+        item.is_held = True
+        run = self.runs[item.run_id]
+        return Leased(
+            run_id=run.id,
+            job=item.job,
+            gen=item.gen,
+            slug=run.slug,
+            step_id=item.step or names.STEP,
+            attempt=item.attempt,
+            body=self.body(item, run.memos, is_planning=bool(item.step and run.planning)),
+            known=frozenset(run.stack),
+            open=frozenset(hashed for hashed, step in run.steps.items() if step.is_open),
+        )
+
+    def body(
+        self, item: QueueItem, memos: Sequence[tuple[str, str]], *, is_planning: bool
+    ) -> bytes:
+        """Write the body of a call with these memos."""
+        run = self.runs[item.run_id]
+        return encode_call(
+            events=[run.event.payload],
+            memos=memos,
+            run_id=run.id,
+            fn_id="",  # so that nobody reports steps while the call goes on
+            step_id=item.step or names.STEP,
+            attempt=item.attempt,
+            max_attempts=run.function.config.retries + 1,
+            is_planning=is_planning,
+            version=run.version,
+            generation_id=item.gen,
+            job_id=item.job,
+            request_id="",
+        )
+
+    def settle(self, leased: Leased, reply: Reply | ProtocolError) -> Settlement | None:
+        """Apply what a reply asks for; None if the call counts for nothing any more."""
+        item = self._store.items.get((leased.run_id, leased.job))
+        if item is None or item.gen != leased.gen or not item.is_held:
+            return None
+        item.is_held = False
+        run = self.runs[leased.run_id]
+        effects = decide(self._state(run, item, leased), reply)
+        self._apply(run, item, effects)
+        self._relay()
+        return effects
+
+    def _state(self, run: RunState, item: QueueItem, leased: Leased) -> State:
+        config = run.function.config
+        since = item.outage_since
+        return State(
+            attempt=item.attempt,
+            max_attempts=config.retries + 1,
+            known=leased.known,
+            state_bytes=sum(len(memo) for _, memo in run.memos),
+            outage=0.0 if since is None else (self.now - since).total_seconds(),
+            now=self.now,
+            chance=self._chance(),
+            retry_interval=self._retry_interval,
+            retry_delay=config.retry_delay,
+            open=leased.open,
+            target=item.step,
+            is_main=item.job == MAIN,
+            run_id=run.id,
+            function=run.slug,
+            event=lambda: run.event.parsed,
+            functions=self._functions.by_slug,
+            check=self._check,
+            holds=self._holds,
+        )
+
+    def _apply(self, run: RunState, item: QueueItem, effects: Settlement) -> None:
+        store = self._store
+        if effects.was_called and run.started_at is None:
+            self._note_start(run)
+        run.version = effects.version or run.version
+        if effects.failed is not None:
+            run.attempts.append(effects.failed)
+        item.outage_since = (item.outage_since or self.now) if effects.is_outage else None
+        born = {row.hash for row in effects.steps if store.store(run, row)}
+        run.planning = max(run.planning, effects.planning) if run.has_open_step else 0
+        for new in effects.items:
+            if new.hash in born:
+                store.open(run, new)
+        for pause in effects.pauses:
+            if pause.hash in born:
+                store.pause(run, pause)
+        for event in effects.events:
+            if event.hash in born:
+                store.send(event)
+        if run.ended_at is None:
+            self._give(run, item, effects)
+
+    def _note_start(self, run: RunState) -> None:
+        finish = run.function.config.finish_timeout
+        run.started_at = self.now
+        run.status = "Running"
+        if finish is not None:
+            self._store.put(run, "deadline:finish", "deadline", self._store.after(finish), "finish")
+
+    def _give(self, run: RunState, item: QueueItem, effects: Settlement) -> None:
+        """Do with a queue item what the verdict says."""
+        match effects.verdict:
+            case Verdict.END:
+                status = effects.status or "Failed"
+                self._store.finish(run, status, output=effects.output, error=effects.error)
+                return
+            case Verdict.DONE:
+                self._store.items.pop((run.id, item.job), None)
+                return
+            case Verdict.TIMER:
+                item.due = effects.due or self._store.after(effects.delay)
+            case Verdict.PARK:
+                item.due = None if run.has_open_step else self.now
+            case Verdict.CONTINUE | Verdict.READY:
+                item.due = self.now
+        item.attempt, item.kind, item.step = effects.attempt, effects.kind, effects.step
+        if item.kind == "sleep" and item.step is not None:
+            run.steps[item.step].due = item.due
+
+    def cancel(self, run_id: str, message: str) -> None:
+        """End a run; one that has ended stays as it is."""
+        self._store.cancel(self.runs[run_id], message)
+        self._relay()
+
+    def signal(self, name: str, data: object) -> str | None:
+        """Give a signal to the run that waits for it; returns the run's id, or None if nobody does."""
+        for pause in self._store.pauses.values():
+            if pause.kind == "signal" and pause.event_name == name and pause.expires > self.now:
+                memo = dumps({"data": {"signal": name, "data": data}})
+                self._store.close(self.runs[pause.run_id], pause.hash, "done", memo)
+                return pause.run_id
+        return None
+
+    def next_due(self) -> datetime | None:
+        """Return the earliest moment after now at which something is due, or None."""
+        due = (item.due for item in self.items.values() if item.due is not None)
+        return min((each for each in due if each > self.now), default=None)
+
+    def advance(self, to: datetime) -> None:
+        """Let it be that time: sleeps end, waits are given up, runs whose time is over are cancelled.
+
+        Raises:
+            ValueError: If that is in the past.
+        """
+        if to < self.now:
+            raise ValueError(f"time does not go back: it is {self.now}, asked for {to}")
+        self._store.now = to
+        due = [item for item in self.items.values() if item.due is not None and item.due <= to]
+        for item in sorted(due, key=lambda each: each.due or to):
+            if self.items.get((item.run_id, item.job)) is item and not item.is_call:
+                self._store.time_is_over(self.runs[item.run_id], item)
+        self._relay()
+
+
+class _One(Functions):
+    """A function that every event starts."""
+
+    def __init__(self, function: Function) -> None:
+        super().__init__([])
+        self._function = function
+
+    def started_by(self, event: Event, holds: Holds) -> list[Function]:
+        """Return the one."""
+        return [self._function]

@@ -1,0 +1,167 @@
+"""What the server in memory keeps, and the few ways in which it changes. Pure.
+
+Dicts for the engine's tables, a method for each of its SQL functions that closes steps and ends runs; like
+those, it leaves events of the server's own in an outbox.
+"""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from stepbase.engine.effects import NewEvent, NewItem, NewPause, StepRow
+from stepbase.protocol import names
+from stepbase.protocol.event import EventIn, decode_event
+from stepbase.protocol.jsontext import dumps
+from stepbase.testing.state import Pause, QueueItem, RunState, StepState
+
+MAIN = "main"
+"""The queue item of a run's own calls."""
+
+_TELLING = (
+    names.EVENT_FUNCTION_FINISHED,
+    names.EVENT_FUNCTION_FAILED,
+    names.EVENT_FUNCTION_CANCELLED,
+)
+
+
+class Store:
+    """Runs, queue items, pauses and the outbox.
+
+    Attributes:
+        now: What time it is.
+        runs: All runs by id, in the order they were started.
+        items: Everything runs wait for.
+        outbox: Events of the server's own that nobody has taken yet.
+    """
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+        self.runs: dict[str, RunState] = {}
+        self.items: dict[tuple[str, str], QueueItem] = {}
+        self.pauses: dict[tuple[str, str], Pause] = {}
+        self.outbox: list[EventIn] = []
+
+    def after(self, seconds: float | None) -> datetime:
+        """Return the time in so many seconds."""
+        return self.now + timedelta(seconds=seconds or 0)
+
+    def put(
+        self, run: RunState, job: str, kind: str, due: datetime | None, step: str | None = None
+    ) -> None:
+        """Add a queue item, if the run has none of that name."""
+        self.items.setdefault((run.id, job), QueueItem(run.id, job, kind, due, step))
+
+    def pause(self, run: RunState, new: NewPause) -> None:
+        """Let a step wait for an event or a signal; a signal that another run waits for ends this one."""
+        others = (each for each in self.pauses.values() if each.event_name == new.event_name)
+        if new.kind == "signal" and any(each.kind == "signal" for each in others):
+            message = f'another run waits for the signal "{new.event_name}" already'
+            self.finish(run, "Failed", error=dumps({"name": "SignalTaken", "message": message}))
+            return
+        self.pauses[run.id, new.hash] = Pause(
+            run.id, new.hash, new.kind, new.event_name, new.wait, self.after(new.expires)
+        )
+        run.steps[new.hash].awaits = new.event_name
+
+    def store(self, run: RunState, row: StepRow) -> bool:
+        """Store a step, or close it if it is open; returns True if it is new."""
+        known = run.steps.get(row.hash)
+        if known is None:
+            run.steps[row.hash] = StepState(row.hash, row.name, row.op, row.status, row.memo)
+            if not run.steps[row.hash].is_open:
+                run.stack.append(row.hash)
+        elif row.status in ("done", "failed"):
+            self.close(run, row.hash, row.status, row.memo)
+        return known is None
+
+    def open(self, run: RunState, item: NewItem) -> None:
+        """Add what a new open step waits for."""
+        due = item.due or self.after(item.delay)
+        self.put(run, item.hash, item.kind, due, item.hash)
+        run.steps[item.hash].due = None if item.kind == "step" else due
+
+    def send(self, event: NewEvent) -> None:
+        """Put an event of the server's own into the outbox."""
+        self.outbox.append(decode_event(json.loads(event.payload), is_internal=True))
+
+    def close(self, run: RunState, hashed: str, status: str, memo: str) -> None:
+        """Store how an open step ended; when it was the last, the run goes on."""
+        step = run.steps[hashed]
+        if not step.is_open or run.ended_at is not None:
+            return
+        step.status, step.memo = status, memo
+        run.stack.append(hashed)
+        self.pauses.pop((run.id, hashed), None)
+        self.items.pop((run.id, hashed), None)
+        if run.has_open_step:
+            if run.planning == 2:
+                self.put(run, f"after:{hashed}", "edge", self.now)
+            return
+        run.planning = 0
+        main = self.items.get((run.id, MAIN))
+        if main is not None and main.due is None and not main.is_held:
+            main.due, main.kind, main.step, main.attempt = self.now, "edge", None, 0
+
+    def finish(
+        self, run: RunState, status: str, *, output: str | None = None, error: str | None = None
+    ) -> None:
+        """End a run, give its result to the step that invoked it, and tell of it; once."""
+        if run.ended_at is not None:
+            return
+        run.status, run.output, run.error, run.ended_at = status, output, error, self.now
+        for step in run.steps.values():
+            if step.is_open:
+                step.status = "cancelled"
+        for table in (self.items, self.pauses):
+            for key in [key for key in table if key[0] == run.id]:
+                del table[key]
+        if run.parent is not None:
+            parent, _, hashed = run.parent.partition(".")
+            is_done = status == "Completed"
+            memo = f'{{"data":{output}}}' if is_done else f'{{"error":{error}}}'
+            self.close(self.runs[parent], hashed, "done" if is_done else "failed", memo)
+        if run.event.name not in _TELLING:
+            self.outbox.extend(_told(run))
+
+    def cancel(self, run: RunState, message: str) -> None:
+        """End a run as cancelled."""
+        self.finish(run, "Cancelled", error=dumps({"name": "Cancelled", "message": message}))
+
+    def time_is_over(self, run: RunState, item: QueueItem) -> None:
+        """Do what an item that is no call is for, now that it is due."""
+        hashed = item.step or ""
+        if item.kind == "sleep":
+            item.kind, item.step, item.attempt = "edge", None, 0
+            self.close(run, hashed, "done", "null")
+        elif item.kind == "wait":
+            self.close(run, hashed, "done", "null")
+        elif item.kind == "invoke":
+            error = {
+                "name": "InngestInvokeTimeoutError",
+                "message": "Timed out waiting for invoked function to complete",
+            }
+            self.close(run, hashed, "failed", dumps({"error": error}))
+        elif hashed == "start" and run.started_at is not None:
+            del self.items[item.run_id, item.job]
+        else:
+            self.cancel(run, f"the run did not {hashed} within its timeout")
+
+
+def _told(run: RunState) -> Iterator[EventIn]:
+    """Yield the server's own events about an ended run."""
+    error = json.loads(run.error) if run.error else None
+    data: dict[str, object] = {
+        "function_id": run.slug,
+        "run_id": run.id,
+        "event": dict(run.event.parsed),
+        "events": [dict(run.event.parsed)],
+        "result": json.loads(run.output) if run.output else error,
+        "error": error,
+        "correlation_id": run.parent,
+        "_inngest": {"status": run.status},
+    }
+    yield EventIn(names.EVENT_FUNCTION_FINISHED, data, f"finished:{run.id}")
+    if run.status == "Failed":
+        yield EventIn(names.EVENT_FUNCTION_FAILED, data, run.id)
+    elif run.status == "Cancelled":
+        yield EventIn(names.EVENT_FUNCTION_CANCELLED, data, run.id)
