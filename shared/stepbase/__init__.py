@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stepbase.sdk.context import Context
     from stepbase.sdk.event import Event
     from stepbase.sdk.event_data import EventData
+    from stepbase.sdk.failed import FunctionFailed
     from stepbase.sdk.function import Function
     from stepbase.sdk.middleware import Middleware
     from stepbase.sdk.options import (
@@ -60,6 +61,7 @@ _HOMES = {
     "Event": "sdk.event",
     "EventData": "sdk.event_data",
     "Function": "sdk.function",
+    "FunctionFailed": "sdk.failed",
     "Middleware": "sdk.middleware",
     "NonRetriableError": "errors",
     "Priority": "sdk.options",
@@ -94,6 +96,7 @@ __all__ = [
     "Event",
     "EventData",
     "Function",
+    "FunctionFailed",
     "Middleware",
     "NonRetriableError",
     "Priority",

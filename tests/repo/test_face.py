@@ -18,7 +18,7 @@ NAMES = {
     "Batch", "CancelOn", "Concurrency", "Debounce", "EngineOptions", "Priority", "RateLimit", "Singleton",
     "Throttle", "Timeouts",
     # inside a handler
-    "Context", "Middleware", "Step", "SyncStep", "RpcCall",
+    "Context", "FunctionFailed", "Middleware", "Step", "SyncStep", "RpcCall",
     # errors
     "DefinitionError", "NonRetriableError", "ProtocolError", "RetryAfterError", "SendError", "StepError",
     "StepbaseError", "Suspend",

@@ -16,6 +16,7 @@ from stepbase import (
     Cron,
     Debounce,
     Event,
+    FunctionFailed,
     NonRetriableError,
     Priority,
     RateLimit,
@@ -134,8 +135,8 @@ def _failing_functions(app: App) -> None:
     async def fnexhaust() -> None:
         raise RuntimeError("fn always fails")
 
-    async def on_failure(event: Data) -> Any:
-        return {"on_failure_event": event.name, "keys": sorted(event.data)}
+    async def on_failure(event: Event[FunctionFailed[Any]]) -> Any:
+        return {"on_failure_event": event.name, "keys": sorted(event.data.raw)}
 
     @app.function("onfailure", on="cap/onfailure", retries=0, on_failure=on_failure)
     async def onfailure() -> None:

@@ -11,6 +11,8 @@ from stepbase.errors import DefinitionError
 from stepbase.protocol import names
 from stepbase.sdk import typed
 from stepbase.sdk.check import check_expression
+from stepbase.sdk.failed import FailureReader, model_of
+from stepbase.sdk.signature import check_events, check_failed_event, wants_of
 from stepbase.sdk.trigger import Cron, EventTrigger, Trigger, to_triggers
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ else:
     R = TypeVar("R")
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_ARGUMENTS = ("event", "events", "step", "ctx")
 
 
 def check_id(value: object, what: str) -> str:
@@ -118,10 +119,7 @@ class Function(Generic[R]):
 
         A direct call of a function with a single event class is checked with that class.
         """
-        model = self.models.get(event_name)
-        if model is None and event_name == "inngest/function.invoked" and len(self.models) == 1:
-            return next(iter(self.models.values()))
-        return model
+        return model_of(self.models, event_name)
 
     def wire(self, serve_url: str) -> list[dict[str, Any]]:
         """Return the objects that register this function, its failure handler included."""
@@ -159,6 +157,8 @@ def define(
     """
     what = f'function "{function_id}"'
     check_id(function_id, "@app.function(id)")
+    if name is not None and not (isinstance(name, str) and name.strip()):
+        raise DefinitionError(f"{what}: name=… is a title for people, got {name!r}")
     triggers = to_triggers(on)
     models = {
         trigger.name: trigger.model
@@ -169,11 +169,13 @@ def define(
     for cancel in options.cancel_on:
         for model in models.values():
             cancel.check_against(model, f"{what}: CancelOn(match=…)")
-    wants = _wants(handler, what)
+    wants = wants_of(handler, what)
+    if triggers:
+        check_events(handler, models, what)
     slug = f"{app_id}-{function_id}"
     failure = None
     if on_failure is not None:
-        failure = _failure(slug, name or function_id, on_failure, middleware)
+        failure = _failure(slug, name or function_id, on_failure, middleware, models)
         _check_middleware(failure, f'on_failure of "{slug}"')
     function = Function(
         id=function_id,
@@ -201,11 +203,17 @@ def _check_middleware(function: Function, what: str) -> None:
 
 
 def _failure(
-    slug: str, name: str, handler: Callable[..., Any], middleware: "tuple[Factory, ...]"
+    slug: str,
+    name: str,
+    handler: Callable[..., Any],
+    middleware: "tuple[Factory, ...]",
+    models: Mapping[str, Any],
 ) -> Function:
     """The extra function a server runs when another one failed for good (vector `02-register…`)."""
     expression = f"event.data.function_id == '{slug}'"
     what = f'on_failure of "{slug}"'
+    wants = wants_of(handler, what)
+    check_failed_event(handler, what)
     return Function(
         id=f"{slug}-failure",
         slug=f"{slug}-failure",
@@ -213,9 +221,10 @@ def _failure(
         handler=handler,
         triggers=(EventTrigger(names.EVENT_FUNCTION_FAILED, expression),),
         options=Options(retries=0),
-        wants=_wants(handler, what),
+        wants=wants,
         is_async=inspect.iscoroutinefunction(handler),
         returns=typed.returns_of(handler),
+        models={names.EVENT_FUNCTION_FAILED: FailureReader(models)},
         middleware=middleware,
     )
 
@@ -261,50 +270,3 @@ def _check_batch(options: Options, what: str) -> None:
     for name, value in others.items():
         if value:
             raise DefinitionError(f"{what}: batch and {name} exclude each other on the server")
-
-
-def _wants(handler: Callable[..., Any], what: str) -> tuple[str, ...]:
-    """Return the arguments a handler takes, in the order it names them."""
-    if not callable(handler):
-        raise DefinitionError(f"{what}: expected a function, got {handler!r}")
-    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
-        raise DefinitionError(f"{what}: a handler returns its result, it cannot yield")
-    wants = []
-    for parameter in inspect.signature(handler).parameters.values():
-        known = parameter.name in _ARGUMENTS and parameter.kind in (
-            parameter.POSITIONAL_OR_KEYWORD,
-            parameter.KEYWORD_ONLY,
-        )
-        if known:
-            wants.append(parameter.name)
-        elif parameter.default is parameter.empty and parameter.kind not in (
-            parameter.VAR_POSITIONAL,
-            parameter.VAR_KEYWORD,
-        ):
-            raise DefinitionError(
-                f"{what}: the handler takes {parameter.name!r}; arguments are given by name, "
-                "and there are: event, events, step, ctx"
-            )
-    _check_step_annotation(handler, what)
-    return tuple(wants)
-
-
-def _check_step_annotation(handler: Callable[..., Any], what: str) -> None:
-    """A sync handler with the async `Step` would never await its steps, so refuse it here."""
-    annotation = getattr(handler, "__annotations__", {}).get("step")
-    if isinstance(annotation, str):
-        try:
-            annotation = typed.resolve(annotation, handler)
-        except NameError:
-            pass  # a name that exists only for the type checker: its last part tells
-    kind = getattr(annotation, "__name__", str(annotation).rpartition(".")[2])
-    is_async = inspect.iscoroutinefunction(handler)
-    if kind == "Step" and not is_async:
-        raise DefinitionError(
-            f"{what}: the handler is a plain def, so its step is a SyncStep: "
-            "annotate it `step: SyncStep`, or write `async def`"
-        )
-    if kind == "SyncStep" and is_async:
-        raise DefinitionError(
-            f"{what}: the handler is async, so its step is a Step: annotate it `step: Step`"
-        )
