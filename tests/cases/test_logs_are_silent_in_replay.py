@@ -43,6 +43,7 @@ async def test_each_line_is_logged_once(
         "end",
     ]
     fields = lines[2].__dict__
-    assert (fields["n"], fields["function"]) == (1, f"case-{kind}")
-    assert fields["run_id"]
+    assert (fields["n"], fields["function"], fields["attempt"]) == (1, f"case-{kind}", 0)
+    assert fields["run_id"] and "step" not in fields
+    assert lines[1].__dict__["step"] == "one"
     assert run.output is None

@@ -144,7 +144,7 @@ def distributions(import_name: str) -> set[str]:
 
 FUNCTION_SIDE = ("sdk", "supabase", "hosts", "protocol")
 """What a function folder gets with the plain distribution, without extras."""
-EXTRAS_OF = {"middleware": ("encryption",), "testing": ("testing",)}
+EXTRAS_OF = {"middleware": ("encryption", "otel"), "testing": ("testing",)}
 """Packages that need other extras than the engine's."""
 
 

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stepbase.middleware.encryption import DecryptionError, EncryptionMiddleware
+    from stepbase.middleware.logs import LoggingMiddleware
+    from stepbase.middleware.tracing import TracingMiddleware
     from stepbase.sdk.message import Request, Response
     from stepbase.sdk.middleware import Input, Middleware, Output, Sent, StepInfo
 
@@ -11,24 +13,28 @@ _HOMES = {
     "DecryptionError": "stepbase.middleware.encryption",
     "EncryptionMiddleware": "stepbase.middleware.encryption",
     "Input": "stepbase.sdk.middleware",
+    "LoggingMiddleware": "stepbase.middleware.logs",
     "Middleware": "stepbase.sdk.middleware",
     "Output": "stepbase.sdk.middleware",
     "Request": "stepbase.sdk.message",
     "Response": "stepbase.sdk.message",
     "Sent": "stepbase.sdk.middleware",
     "StepInfo": "stepbase.sdk.middleware",
+    "TracingMiddleware": "stepbase.middleware.tracing",
 }
 
 __all__ = [
     "DecryptionError",
     "EncryptionMiddleware",
     "Input",
+    "LoggingMiddleware",
     "Middleware",
     "Output",
     "Request",
     "Response",
     "Sent",
     "StepInfo",
+    "TracingMiddleware",
 ]
 
 

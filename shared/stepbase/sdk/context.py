@@ -8,10 +8,11 @@ from typing import Any
 from stepbase.sdk.app import App
 from stepbase.sdk.function import Function
 from stepbase.sdk.replay import Replay
+from stepbase.sdk.work import current_step
 
 
 class ReplayLogger(logging.LoggerAdapter[logging.Logger]):
-    """A logger that is silent while code runs that has run before; adds run_id and function."""
+    """A logger that is silent while code runs that has run before; adds run_id, function, attempt, step."""
 
     def __init__(self, logger: logging.Logger, replay: Replay, extra: dict[str, object]) -> None:
         super().__init__(logger, extra)
@@ -24,8 +25,10 @@ class ReplayLogger(logging.LoggerAdapter[logging.Logger]):
     def process(
         self, msg: Any, kwargs: MutableMapping[str, Any]
     ) -> tuple[Any, MutableMapping[str, Any]]:
-        """Add the run's fields to those of the call."""
-        kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
+        """Add the fields of the call, and of the step, to those given."""
+        step = current_step()
+        of_step = {} if step is None else {"step": step}
+        kwargs["extra"] = {**(self.extra or {}), **of_step, **(kwargs.get("extra") or {})}
         return msg, kwargs
 
 

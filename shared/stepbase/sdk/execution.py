@@ -170,7 +170,11 @@ def prepare(app: App, function: Function, call: Call) -> Execution:
 
 
 def _context(app: App, function: Function, call: Call, replay: Replay) -> Context:
-    extra: dict[str, object] = {"run_id": call.run_id, "function": function.slug}
+    extra: dict[str, object] = {
+        "run_id": call.run_id,
+        "function": function.slug,
+        "attempt": call.attempt,
+    }
     return Context(
         run_id=call.run_id,
         attempt=call.attempt,

@@ -57,6 +57,11 @@ class Steps:
         return self._replay
 
 
+def current_step() -> str | None:
+    """Return the id of the step whose work the code that asks is part of, or None."""
+    return _inside.get()
+
+
 def is_inside_step() -> bool:
     """Say whether the code that asks runs as the work of a step."""
     return _inside.get() is not None
