@@ -153,6 +153,11 @@ def _named_secret_key() -> str | None:
     return str(keys.get("default") or next(iter(keys.values())))
 
 
+def openai_api_key() -> str | None:
+    """Return `OPENAI_API_KEY`, or None."""
+    return _env("OPENAI_API_KEY")
+
+
 def database_url() -> str | None:
     """Return `DATABASE_URL`, or None."""
     return _env("DATABASE_URL")

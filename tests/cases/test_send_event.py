@@ -1,11 +1,12 @@
 """step.send_event sends once: ids come from the run and the step, so a repeated step repeats them."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from tests.cases.conftest import Call, Drive
 from tests.support.fake_api import FakeApi, Received, fake_api
-from tests.support.sdk_calls import call_body
+from tests.support.sdk_calls import call_body, event
 
 from stepbase import App, Event, EventData, Step, SyncStep
 
@@ -21,13 +22,13 @@ def events() -> list[object]:
 
 
 @app.function("async", on="case/start")
-async def handler(step: Step) -> list[str]:
-    return await step.send_event("emit", events())
+async def handler(event: Event[dict[str, Any]], step: Step) -> list[str]:
+    return await step.send_event("emit", event.data.get("give") or events())
 
 
 @app.function("sync", on="case/start")
-def sync_handler(step: SyncStep) -> list[str]:
-    return step.send_event("emit", events())
+def sync_handler(event: Event[dict[str, Any]], step: SyncStep) -> list[str]:
+    return step.send_event("emit", event.data.get("give") or events())
 
 
 @pytest.fixture
@@ -79,4 +80,19 @@ async def test_a_refused_event_fails_the_attempt_with_the_servers_words(
     assert reply.op["op"] == "StepError"
     assert reply.op["error"]["name"] == "SendError"
     assert "event name is reserved" in reply.op["error"]["message"]
+    assert len(api.received) == 1
+
+
+async def test_what_is_no_event_is_final_and_names_the_step(call: Call, api: FakeApi) -> None:
+    reply = await call(call_body(event(data={"give": 7})))
+
+    assert (reply.status, reply.headers["x-inngest-no-retry"]) == (500, "true")
+    assert reply.body["message"].startswith('step "emit": cannot send 7')
+    assert api.received == []
+
+
+async def test_the_op_says_what_kind_of_step_it_is(call: Call, api: FakeApi) -> None:
+    reply = await call(call_body())
+
+    assert reply.op["opts"] == {"type": "step.sendEvent"}
     assert len(api.received) == 1

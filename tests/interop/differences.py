@@ -38,7 +38,8 @@ class Difference:
     Attributes:
         name: As the table in `docs/protocol.md` has it; empty for what can only differ, such as a
             version or a time.
-        path: Where; `*` alone means that the whole answer differs and is checked by itself.
+        path: Where; what is inside is covered too, unless it ends in "=". `*` alone means that the
+            whole answer differs and is checked by itself.
         reason: Why that is right.
         sdks: The SDKs it differs from.
         shapes: Call shapes it holds for, or None for all.
@@ -169,6 +170,10 @@ _OF_PYTHON = (
         _PY, ("retry after in function",),
     ),
     Difference(
+        "type of a step", "$.body[*].opts", "says what kind of step it is, as TypeScript does", _PY,
+        ("send", "11-send-event-step", "scenario-sendevent"),
+    ),
+    Difference(
         "a refused registration", "$.status",
         "relayed with its status, as TypeScript; Python says 200 as if it had worked", _PY,
         ("refused registration",),
@@ -185,7 +190,27 @@ _OF_TYPESCRIPT = (
         "expected server kind", "$.headers.x-inngest-expected-server-kind",
         "on every reply, as Python; TypeScript says it only in some", _TS,
     ),
-    Difference("empty fields of an op", "$.body[*].opts", "null, as Python; TypeScript says {}", _TS),
+    Difference("empty fields of an op", "$.body[*].opts=", "null, as Python; TypeScript says {}", _TS),
+    *(
+        Difference(
+            "empty fields of an op", f"$.body[*].opts.{path}", "null, as Python; TypeScript leaves it out",
+            _TS, shapes,
+        )
+        for path, shapes in {
+            "if=": ("wait", "wait, planning"),
+            "timeout=": ("invoke", "invoke, planning"),
+            "payload.v=": ("invoke", "invoke, planning", "invoke by id"),
+        }.items()
+    ),
+    Difference(
+        "names of ops", "$.body[*].name", "the step's id, as Python; TypeScript has none, or sendSignal",
+        _TS,
+        ("invoke", "invoke, planning", "invoke by id", "fetch", "infer", "signal sent",
+         "signal sent, planning"),
+    ),
+    Difference(
+        "send_signal", "$.body[*].data", "the run's id; TypeScript has {runId}", _TS, ("signal sent",)
+    ),
     Difference(
         "empty fields of an op", "$.body[*].userland.index", "null, as Python; TypeScript leaves it out",
         _TS,
@@ -208,7 +233,8 @@ _OF_TYPESCRIPT = (
     ),
     Difference(
         "status of a final error", "$.status", "a 500 with no-retry, as Python; TypeScript says 400", _TS,
-        ("nonretriable in function", "run, error memo"),
+        ("nonretriable in function", "run, error memo", "invoke, failed", "infer, failed",
+         "fetch, failed"),
     ),
     Difference(
         "last attempt of a step", "$.headers.x-inngest-no-retry",
@@ -382,10 +408,11 @@ def compare(
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    # A path that is a whole object or list covers what is inside.
+    # A path that is a whole object or list covers what is inside, unless it ends in "=".
     if path == "*":
         return re.compile(".*")
-    return re.compile(re.escape(path).replace(r"\[\*\]", r"\[\d+\]") + r"(?:[.\[].*)?")
+    inside = "" if path.endswith("=") else r"(?:[.\[].*)?"
+    return re.compile(re.escape(path.removesuffix("=")).replace(r"\[\*\]", r"\[\d+\]") + inside)
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:

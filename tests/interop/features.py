@@ -23,6 +23,12 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "step.sleep": ("sleep", "sleep, memo"),
     "step.sleep_until": ("sleep until",),
     "step.send_event": ("send", "send, memo"),
+    "step.wait_for_event": ("wait", "wait, *"),
+    "step.invoke": ("invoke*",),
+    "step.wait_for_signal": ("signal wait*",),
+    "step.send_signal": ("signal sent*",),
+    "step.fetch": ("fetch*",),
+    "step.ai": ("infer*",),
     "step within step": ("nested step",),
     "results that are no JSON": ("unserialisable *",),
     "bodies that are no call": ("body is not JSON", "call without ctx", "unknown function"),
@@ -42,11 +48,16 @@ FEATURES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """By feature, the shapes that show it; the first pattern that fits counts."""
 
-ABSENT: dict[tuple[Sdk, str], str] = {}
+ABSENT: dict[tuple[Sdk, str], str] = {
+    ("python", "step.wait_for_signal"): "TypeScript alone has it",
+    ("python", "step.send_signal"): "TypeScript alone has it",
+    ("python", "step.fetch"): "TypeScript alone has it",
+}
 """Features an SDK does not have."""
 
 UNASKED: dict[tuple[Sdk, str], str] = {
     ("typescript", "nested step"): "a step inside a step",
+    ("typescript", "wait, targeted"): "a planned sleep",
 }
 """Requests an SDK never answers, with the name of the difference."""
 

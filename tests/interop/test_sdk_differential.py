@@ -34,6 +34,14 @@ from stepbase.sdk import http
 
 A = hashed("a")
 ERROR = {"error": {"name": "ValueError", "message": "boom", "stack": "Traceback: boom"}}
+AWAITED = {
+    "name": "order/paid",
+    "data": {"id": 7},
+    "id": "01P",
+    "ts": 1_795_451_390_000,
+    "user": {},
+}
+FETCHED = {"url": peers.FETCH_URL, "status_code": 200, "headers": {"X-T": "1"}, "body": "text"}
 
 CALLS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "return": ({"k": "return", "value": "object"}, {}),
@@ -75,6 +83,31 @@ CALLS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "sleep, memo": ({"k": "sleep"}, {"steps": {A: None}}),
     "send": ({"k": "send"}, {}),
     "send, memo": ({"k": "send"}, {"steps": {A: {"data": ["01A"]}}}),
+    "wait": ({"k": "wait"}, {}),
+    "wait, with a condition": ({"k": "wait", "if": "async.data.id == event.data.id"}, {}),
+    "wait, planning": ({"k": "wait"}, {"is_planning": True}),
+    "wait, targeted": ({"k": "wait"}, {"step_id": A}),
+    "wait, came": ({"k": "wait"}, {"steps": {A: AWAITED}}),
+    "wait, time up": ({"k": "wait"}, {"steps": {A: None}}),
+    "invoke": ({"k": "invoke"}, {}),
+    "invoke, planning": ({"k": "invoke"}, {"is_planning": True}),
+    "invoke by id": ({"k": "invoke_by_id"}, {}),
+    "invoke, done": ({"k": "invoke"}, {"steps": {A: {"data": {"b": [1, None]}}}}),
+    "invoke, done with null": ({"k": "invoke"}, {"steps": {A: {"data": None}}}),
+    "invoke, failed": ({"k": "invoke"}, {"steps": {A: ERROR}}),
+    "signal wait": ({"k": "wait_for_signal"}, {}),
+    "signal wait, came": (
+        {"k": "wait_for_signal"}, {"steps": {A: {"data": {"signal": "go", "data": [1]}}}},
+    ),
+    "signal wait, time up": ({"k": "wait_for_signal"}, {"steps": {A: None}}),
+    "signal sent": ({"k": "send_signal"}, {}),
+    "signal sent, planning": ({"k": "send_signal"}, {"is_planning": True}),
+    "fetch": ({"k": "fetch"}, {}),
+    "fetch, done": ({"k": "fetch"}, {"steps": {hashed(peers.FETCH_ID): {"data": FETCHED}}}),
+    "fetch, failed": ({"k": "fetch"}, {"steps": {hashed(peers.FETCH_ID): ERROR}}),
+    "infer": ({"k": "infer"}, {}),
+    "infer, done": ({"k": "infer"}, {"steps": {A: {"data": {"id": "c1"}}}}),
+    "infer, failed": ({"k": "infer"}, {"steps": {A: ERROR}}),
     "nested step": ({"k": "nested"}, {}),
     "unserialisable result of step": ({"k": "run", "value": "not json"}, {}),
     "unserialisable result of function": ({"k": "return", "value": "not json"}, {}),
@@ -88,6 +121,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 def accept(request: Received) -> tuple[int, Any]:
     if request.path.startswith("/e/"):
         return 200, {"ids": [f"01{i}" for i in range(len(request.body))], "status": 200}
+    if request.path == "/v1/signals":
+        return 200, {"data": {"run_id": "01M84KVXAAXFDZB1D48JGNR1MG"}}
     return 200, {"ok": True, "modified": True, "sync_id": "s", "app_id": "a"}
 
 

@@ -20,9 +20,9 @@ from stepbase.sdk import http
 FOLDER = Path(__file__).parents[1] / "vectors" / "inngest-server"
 KEY = "0123456789abcdef0123456789abcdef"
 NOT_YET = {
-    "demo", "parallelerr", *vector_app.ONLY_DECLARED, *vector_app.DECLARED_WITHOUT_RETRIES,
+    "parallelerr", *vector_app.ONLY_DECLARED, *vector_app.DECLARED_WITHOUT_RETRIES,
 }  # fmt: skip
-"""Functions with steps stepbase does not have yet; of "demo" the first calls are compared."""
+"""Functions with steps stepbase does not have yet, or that no recording calls."""
 
 
 def load(name: str) -> Any:
@@ -42,10 +42,9 @@ def cases() -> Iterator[Any]:
         if "big-state" in path.stem:
             continue  # its state has to be fetched: a test of its own
         for number, exchange in enumerate(exchanges(path.stem)):
-            body = exchange["request"]["body"]
             slug = exchange["request"]["path"].split("fnId=")[1].split("&")[0]
             name = slug.split("-", 1)[1]
-            if name in NOT_YET and not (name == "demo" and len(body["steps"]) < 3):
+            if name in NOT_YET:
                 continue
             yield pytest.param(path.stem, exchange, id=f"{path.stem}-{number}")
 

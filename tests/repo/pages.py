@@ -4,7 +4,8 @@ A block may name a file (```python file=functions/hello/main.py). An HTML commen
 block is for the tests alone:
 
     {"run": slug, "data": {…}, "gives": …}   calls the function until its run ends; "fails" names the error
-                                             instead, "ops" lists what was reported
+                                             instead, "ops" lists what was reported, "answers" are the
+                                             memos of steps that a server does, by step id
     {"raises": "SB001"}                      the SQL block above fails with that SQLSTATE
     {"rows": [[…], …]}                       the last statement of the SQL block above returns these rows
 """

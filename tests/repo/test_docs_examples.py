@@ -144,7 +144,9 @@ async def run_function(module: ModuleType, block: Block, note: dict[str, Any]) -
     async def post(query: str, body: bytes) -> Reply:
         return await ask("POST", query=query, body=body)
 
-    run: Run = await mini_server.finish(post, note["run"], _event_for(app, note))
+    run: Run = await mini_server.finish(
+        post, note["run"], _event_for(app, note), answers=note.get("answers")
+    )
 
     where = f"{block.where}: {run.error or run.output!r}"
     if "ops" in note:

@@ -50,9 +50,14 @@ async def finish(
     *,
     max_attempts: int = 4,
     memos: Mapping[str, Any] | None = None,
+    answers: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Run:
-    """Call a function until its run has ended."""
+    """Call a function until its run has ended.
+
+    Args:
+        answers: The memo of each step that a server does (a wait, an invoke, …), by its id.
+    """
     run = Run(memos=dict(memos or {}))
     attempt = 0
     shown = first or event()
@@ -66,7 +71,8 @@ async def finish(
             run.output = reply.body
             return run
         if reply.status == 206:
-            attempt = attempt + 1 if _take(run, reply, is_last=attempt + 1 >= max_attempts) else 0
+            is_last = attempt + 1 >= max_attempts
+            attempt = attempt + 1 if _take(run, reply, answers or {}, is_last=is_last) else 0
             continue
         attempt += 1
         if reply.headers.get("x-inngest-no-retry") == "true" or attempt >= max_attempts:
@@ -75,7 +81,7 @@ async def finish(
     raise AssertionError(f"the run has not ended after {MOST_CALLS} calls: {run.shown}")
 
 
-def _take(run: Run, reply: Reply, *, is_last: bool) -> bool:
+def _take(run: Run, reply: Reply, answers: Mapping[str, Any], *, is_last: bool) -> bool:
     """Apply a 206; returns True if the same step must be tried again."""
     op = reply.op
     hashed = op["id"]
@@ -91,6 +97,8 @@ def _take(run: Run, reply: Reply, *, is_last: bool) -> bool:
     elif op["op"] == "Sleep":
         run.memos[hashed] = None
         run.sleeps.append(op["name"])
+    elif op["displayName"] in answers:
+        run.memos[hashed] = answers[op["displayName"]]
     else:
         raise AssertionError(f"the mini server does not know {op['op']}")
     return False

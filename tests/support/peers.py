@@ -20,6 +20,7 @@ from stepbase import asgi
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it still writes pydantic as before version 2
     import inngest.fast_api
+    from inngest.experimental.ai import openai
 
 APP = "app"
 KEY = "signkey-test-" + "0123456789abcdef" * 2
@@ -28,6 +29,10 @@ EVENT_KEY = "evkey"
 UNTIL = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=30)
 HOUR = datetime.timedelta(hours=1)
 NOT_JSON = object()
+FETCH_URL = "https://models.example/q"
+FETCH_ID = "step.fetch: models.example"
+"""What TypeScript calls the step, which has no id of its own there."""
+FETCH: dict[str, Any] = {"method": "POST", "headers": {"x-a": "b"}, "body": '{"q":1}'}
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,12 @@ class Peer:
         non_retriable: Callable[[str], Exception],
         retry_after: Callable[[str], Exception],
         step_error: type[Exception],
+        condition: str,
     ) -> None:
         self.non_retriable = non_retriable
         self.retry_after = retry_after
         self.step_error = step_error
+        self.condition = condition
 
     def fail(self, how: str) -> None:
         """Raise what a step or a handler raises."""
@@ -77,16 +84,44 @@ class Peer:
             raise self.non_retriable("never again")
         raise self.retry_after("later")
 
+    def wait(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a wait, after the step's id."""
+        return {"event": "order/paid", "timeout": HOUR, self.condition: data.get("if")}
+
+    def invoke(self, target: Any) -> dict[str, Any]:
+        """Return the arguments of an invoke, after the step's id."""
+        return {"function": target, "data": {"z": 1}}
+
+    def invoke_by_id(self, step: Any) -> Any:
+        """Invoke a function of another app."""
+        data = {"z": 1}
+        if self is OURS:
+            return step.invoke("a", "app2-f2", data, timeout=HOUR)
+        return step.invoke_by_id("a", app_id="app2", function_id="f2", data=data, timeout=HOUR)
+
+    def infer(self, step: Any) -> Any:
+        """Ask a model that speaks OpenAI's chat API."""
+        messages = [{"role": "user", "content": "hi"}]
+        url, headers = "https://models.example/v1", {"x-extra": "1"}
+        if self is OURS:
+            return step.ai.openai(
+                "a", model="m", messages=messages, auth_key="k", base_url=url, headers=headers
+            )
+        adapter = openai.Adapter(auth_key="k", base_url=url, headers=headers, model="m")
+        return step.ai.infer("a", adapter=adapter, body={"messages": messages})
+
 
 OURS = Peer(
     stepbase.NonRetriableError,
     lambda message: stepbase.RetryAfterError(message, 5),
     stepbase.StepError,
+    "if_",
 )
 THEIRS = Peer(
     inngest.NonRetriableError,
     lambda message: inngest.RetryAfterError(message, 5000),
     inngest.StepError,
+    "if_exp",
 )
 
 
@@ -98,6 +133,7 @@ class Async:
     step: Any
     data: dict[str, Any]
     emit: Any
+    target: Any
 
     async def act(self) -> Any:
         """Do what the event asks for."""
@@ -136,6 +172,31 @@ class Async:
     async def do_send(self) -> Any:
         return await self.step.send_event("a", self.emit)
 
+    async def do_wait(self) -> Any:
+        found = await self.step.wait_for_event("a", **self.peer.wait(self.data))
+        return None if found is None else [found.name, found.id, dict(found.data)]
+
+    async def do_invoke(self) -> Any:
+        return await self.step.invoke("a", **self.peer.invoke(self.target))
+
+    async def do_invoke_by_id(self) -> Any:
+        return await self.peer.invoke_by_id(self.step)
+
+    async def do_infer(self) -> Any:
+        return await self.peer.infer(self.step)
+
+    async def do_wait_for_signal(self) -> Any:
+        found = await self.step.wait_for_signal("a", "go", timeout=HOUR, on_conflict="replace")
+        return None if found is None else [found.name, found.data]
+
+    async def do_send_signal(self) -> str:
+        await self.step.send_signal("a", "go", {"n": 1})
+        return "sent"
+
+    async def do_fetch(self) -> Any:
+        found = await self.step.fetch(FETCH_ID, FETCH_URL, **FETCH)
+        return [found.status, found.headers["x-t"], found.body]
+
     async def do_nested(self) -> Any:
         async def outer() -> Any:
             return await self.step.run("inner", self.work)
@@ -151,6 +212,7 @@ class Sync:
     step: Any
     data: dict[str, Any]
     emit: Any
+    target: Any
 
     def act(self) -> Any:
         """Do what the event asks for."""
@@ -189,6 +251,31 @@ class Sync:
     def do_send(self) -> Any:
         return self.step.send_event("a", self.emit)
 
+    def do_wait(self) -> Any:
+        found = self.step.wait_for_event("a", **self.peer.wait(self.data))
+        return None if found is None else [found.name, found.id, dict(found.data)]
+
+    def do_invoke(self) -> Any:
+        return self.step.invoke("a", **self.peer.invoke(self.target))
+
+    def do_invoke_by_id(self) -> Any:
+        return self.peer.invoke_by_id(self.step)
+
+    def do_infer(self) -> Any:
+        return self.peer.infer(self.step)
+
+    def do_wait_for_signal(self) -> Any:
+        found = self.step.wait_for_signal("a", "go", timeout=HOUR, on_conflict="replace")
+        return None if found is None else [found.name, found.data]
+
+    def do_send_signal(self) -> str:
+        self.step.send_signal("a", "go", {"n": 1})
+        return "sent"
+
+    def do_fetch(self) -> Any:
+        found = self.step.fetch(FETCH_ID, FETCH_URL, **FETCH)
+        return [found.status, found.headers["x-t"], found.body]
+
     def do_nested(self) -> Any:
         return self.step.run("a", lambda: self.step.run("inner", self.work))
 
@@ -212,11 +299,11 @@ def our_app() -> stepbase.App:
 
     @app.function("async", on="case/start")
     async def handler(event: stepbase.Event[dict[str, Any]], step: stepbase.Step) -> Any:
-        return await Async(OURS, step, event.data, emit).act()
+        return await Async(OURS, step, event.data, emit, handler).act()
 
     @app.function("sync", on="case/start")
     def sync_handler(event: stepbase.Event[dict[str, Any]], step: stepbase.SyncStep) -> Any:
-        return Sync(OURS, step, event.data, emit).act()
+        return Sync(OURS, step, event.data, emit, sync_handler).act()
 
     return app
 
@@ -228,11 +315,11 @@ def their_functions(client: inngest.Inngest) -> list[Any]:
 
     @client.create_function(fn_id="async", trigger=trigger)
     async def handler(ctx: inngest.Context) -> Any:
-        return await Async(THEIRS, ctx.step, dict(ctx.event.data), emit).act()
+        return await Async(THEIRS, ctx.step, dict(ctx.event.data), emit, handler).act()
 
     @client.create_function(fn_id="sync", trigger=trigger)
     def sync_handler(ctx: inngest.ContextSync) -> Any:
-        return Sync(THEIRS, ctx.step, dict(ctx.event.data), emit).act()
+        return Sync(THEIRS, ctx.step, dict(ctx.event.data), emit, sync_handler).act()
 
     return [handler, sync_handler]
 

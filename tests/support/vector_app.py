@@ -32,10 +32,9 @@ from stepbase.sdk.trigger import EventTrigger
 Data = Event[dict[str, Any]]
 
 ONLY_DECLARED = (
-    "waittimeout parallel parallelmixed parallelrace child invoke invokefail slow multi "
-    "bench3 bench3sync"
-).split()
-DECLARED_WITHOUT_RETRIES = ["aiinfer", "childfail", "invokemissing", "invoketimeout"]
+    "parallel parallelmixed parallelrace invokefail slow multi bench3 bench3sync".split()
+)
+DECLARED_WITHOUT_RETRIES = ["aiinfer", "childfail"]
 DEFAULT_RETRIES = 4
 """What the server assumes for functions that do not say; ours always do."""
 
@@ -48,17 +47,21 @@ def build(app_id: str) -> App:
     _failing_functions(app)
     _final_errors(app)
     _options(app)
+    _waits_and_invokes(app)
     _declarations(app)
     return app
 
 
 def _steps(app: App) -> None:
     @app.function("demo", on="cap/demo", retries=DEFAULT_RETRIES)
-    async def demo(event: Data, step: Step) -> Any:
-        await step.run("first", lambda: {"n": 1, "from": event.data["x"]})
-        await step.run("second", lambda: "two")
+    async def demo(event: Data, step: Step, ctx: Context) -> Any:
+        first = await step.run("first", lambda: {"n": 1, "from": event.data["x"]})
+        second = await step.run("second", lambda: "two")
         await step.sleep("nap", "2s")
-        return None
+        found = await step.wait_for_event(
+            "await-approve", "cap/approve", match="data.x", timeout="1m"
+        )
+        return {"r1": first, "r2": second, "ev": found and found.name, "run": ctx.run_id}
 
     @app.function("nostep", on="cap/nostep", retries=DEFAULT_RETRIES)
     async def nostep(ctx: Context) -> Any:
@@ -228,6 +231,32 @@ def _options(app: App) -> None:
     @app.function("cron", on=Cron("* * * * *"), retries=DEFAULT_RETRIES)
     async def cron(event: Data) -> Any:
         return {"ev": event.name, "data": event.data}
+
+
+def _waits_and_invokes(app: App) -> None:
+    @app.function("waittimeout", on="cap/waittimeout", retries=DEFAULT_RETRIES)
+    async def waittimeout(step: Step) -> Any:
+        found = await step.wait_for_event("w", "cap/never", timeout="2s")
+        return {"timed_out": found is None}
+
+    @app.function("child", on="cap/child", retries=DEFAULT_RETRIES)
+    async def child(event: Data, step: Step) -> Any:
+        return await step.run("c", lambda: {"got": event.data})
+
+    @app.function("invoke", on="cap/invoke", retries=DEFAULT_RETRIES)
+    async def invoke(step: Step) -> Any:
+        return {"child": await step.invoke("call-child", child, {"k": "v"})}
+
+    @app.function("invokemissing", on="cap/invokemissing", retries=0)
+    async def invokemissing(step: Step) -> Any:
+        return await step.invoke("call-missing", "nope-nothere")
+
+    @app.function("invoketimeout", on="cap/invoketimeout", retries=0)
+    async def invoketimeout(step: Step) -> Any:
+        try:
+            return await step.invoke("call-slow", f"{app.id}-slow", timeout="2s")
+        except StepError as error:
+            return {"caught": error.message, "name": error.name}
 
 
 def _declarations(app: App) -> None:

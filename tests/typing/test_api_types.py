@@ -6,6 +6,8 @@ from typing import Any, assert_type
 from pydantic import BaseModel
 
 from stepbase import App, Event, EventData, Function, RpcCall, Step, SyncStep
+from stepbase.sdk.fetched import FetchResponse
+from stepbase.sdk.verbs_wait import Signal
 
 app = App("typed")
 
@@ -30,6 +32,16 @@ def get_balance(*, p_user: str) -> RpcCall[int]:
     return RpcCall("get_balance", {"p_user": p_user}, int)
 
 
+@app.function("make-receipt", on=Paid)
+async def make_receipt(event: Event[Paid]) -> Receipt:
+    return Receipt(number=event.data.order_id)
+
+
+@app.function("count", on=Paid)
+def count(event: Event[Paid]) -> int:
+    return event.data.order_id
+
+
 @app.function("async", on=Paid)
 async def handler(event: Event[Paid], step: Step) -> Receipt:
     assert_type(event.data, Paid)
@@ -51,6 +63,30 @@ async def handler(event: Event[Paid], step: Step) -> Receipt:
     await step.table("t", "receipts", returns=None).delete(number__in=[1, 2])
     assert_type(await step.send_event("e", Paid(order_id=1)), list[str])
     assert_type(step.idempotency_key("k"), str)
+    assert_type(await step.wait_for_event("w", Paid, timeout="1h"), Event[Paid] | None)
+    named = await step.wait_for_event("w", "a/b", if_="async.data.n > 1", timeout="1h")
+    assert_type(named, Event[dict[str, Any]] | None)
+    assert_type(await step.invoke("i", make_receipt, Paid(order_id=1)), Receipt)
+    assert_type(await step.invoke("i", count, {"order_id": 1}, timeout="1h"), int)
+    assert_type(await step.invoke("i", "app-f", returns=Receipt), Receipt)
+    assert_type(await step.invoke("i", "app-f"), Any)
+    assert_type(await step.wait_for_signal("s", "go", timeout="1h"), Signal[Any] | None)
+    typed = await step.wait_for_signal("s", "go", timeout="1h", returns=Receipt)
+    assert_type(typed, Signal[Receipt] | None)
+    assert_type(await step.send_signal("s", "go", {"n": 1}), str | None)
+    answer = await step.fetch("h", "https://a.example", method="POST", json={"n": 1})
+    assert_type(answer, FetchResponse)
+    assert_type(answer.json(Receipt), Receipt)
+    assert_type(answer.json(), Any)
+    said = await step.ai.openai("a", model="m", messages=[{"role": "user", "content": "hi"}])
+    assert_type(said["choices"][0]["message"]["content"], str | None)
+    url = "https://a.example"
+    raw = await step.ai.infer("a", format="gemini", url=url, auth_key="k", body={})
+    assert_type(raw, Any)
+    read = await step.ai.infer(
+        "a", format="gemini", url=url, auth_key="k", body={}, returns=Receipt
+    )
+    assert_type(read, Receipt)
     await step.sleep("f", timedelta(hours=1))
     return await step.run("g", fetch, 1)
 
@@ -69,6 +105,20 @@ def sync_handler(event: Event[Paid], step: SyncStep) -> int:
     step.table("t", "receipts", returns=None).update({"number": 2}, number__is_null=True)
     assert_type(step.send_event("e", [Event("a", {"n": 1})]), list[str])
     assert_type(step.patch("p"), bool)
+    assert_type(step.wait_for_event("w", Paid, timeout="1h"), Event[Paid] | None)
+    assert_type(step.wait_for_event("w", "a/b", timeout="1h"), Event[dict[str, Any]] | None)
+    assert_type(step.invoke("i", make_receipt, Paid(order_id=1)), Receipt)
+    assert_type(step.invoke("i", "app-f", returns=Receipt), Receipt)
+    assert_type(step.invoke("i", "app-f"), Any)
+    signal = step.wait_for_signal("s", "go", timeout="1h", returns=Receipt)
+    assert_type(signal, Signal[Receipt] | None)
+    assert_type(step.send_signal("s", "go"), str | None)
+    assert_type(step.fetch("h", "https://a.example"), FetchResponse)
+    url = "https://a.example"
+    read = step.ai.infer("a", format="gemini", url=url, auth_key="k", body={}, returns=Receipt)
+    assert_type(read, Receipt)
+    said = step.ai.openai("a", model="m", messages=[{"role": "user", "content": "hi"}])
+    assert_type(said["model"], str)
     step.sleep_until("f", event.ts + timedelta(days=1))
     return 1
 
@@ -78,4 +128,6 @@ assert_type(sync_handler, Function[int])
 
 
 def test_the_examples_define_functions() -> None:
-    assert set(app.functions) == {"typed-async", "typed-sync"}
+    assert set(app.functions) == {
+        "typed-async", "typed-count", "typed-make-receipt", "typed-sync",
+    }  # fmt: skip

@@ -1,6 +1,7 @@
-"""Checks that definitions share: durations as the wire has them, and expressions."""
+"""Checks that definitions and steps share: durations as the wire has them, expressions and paths."""
 
 from datetime import timedelta
+from typing import Any
 
 from stepbase.errors import DefinitionError
 from stepbase.protocol.duration import to_timedelta
@@ -52,3 +53,41 @@ def check_expression(value: object, where: str) -> None:
         raise DefinitionError(
             f'{where}: expected a CEL expression such as "event.data.user_id", got {value!r}'
         )
+
+
+def check_path(path: object, where: str) -> None:
+    """Check that a path like `data.source_id` can be looked up in two events.
+
+    Raises:
+        DefinitionError: If it is not of that form.
+    """
+    parts = path.split(".") if isinstance(path, str) else []
+    if (
+        len(parts) < 2
+        or parts[0] not in ("data", "user")
+        or not all(part.isidentifier() for part in parts)
+    ):
+        raise DefinitionError(
+            f'{where}: expected a path such as "data.source_id" or "user.id", got {path!r}'
+        )
+
+
+def check_path_in_model(path: str, model: Any, where: str) -> None:
+    """Check that a path like `data.source_id` names a field of an event class.
+
+    Raises:
+        DefinitionError: If a part of the path is no field; the message lists the fields there are.
+    """
+    parts = path.split(".")
+    if parts[0] != "data":
+        return
+    for part in parts[1:]:
+        fields = getattr(model, "model_fields", None)
+        if not isinstance(fields, dict):
+            return  # below a dict or a plain type: nothing is known
+        known = {info.alias or name: info.annotation for name, info in fields.items()}
+        if part not in known:
+            raise DefinitionError(
+                f"{where}: {path!r} is not in {model.__name__}, which has {', '.join(known) or 'no fields'}"
+            )
+        model = known[part]

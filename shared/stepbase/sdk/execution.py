@@ -15,9 +15,10 @@ from stepbase.protocol.call import Call
 from stepbase.sdk import typed
 from stepbase.sdk.app import App
 from stepbase.sdk.context import Context, ReplayLogger
-from stepbase.sdk.event import Event, from_payload
-from stepbase.sdk.fault import CodedError, Fault, function_fault
+from stepbase.sdk.event import Event
+from stepbase.sdk.fault import Fault, function_fault
 from stepbase.sdk.function import Function
+from stepbase.sdk.incoming import read_event
 from stepbase.sdk.replay import Place, Replay, StepOp
 from stepbase.sdk.step import Step
 from stepbase.sdk.sync_step import SyncStep
@@ -186,24 +187,4 @@ def _context(app: App, function: Function, call: Call, replay: Replay) -> Contex
 
 
 def _event(function: Function, raw: Mapping[str, Any]) -> Event[Any]:
-    data = raw.get("data")
-    data = {} if data is None else data
-    model = function.model_for(str(raw.get("name") or ""))
-    if model is not None:
-        data = _validate(model, data, raw)
-    return from_payload(raw, data)
-
-
-def _validate(model: Any, data: Any, raw: Mapping[str, Any]) -> Any:
-    try:
-        return model.model_validate(data)
-    except ValueError as error:
-        first = error
-    try:
-        return typed.decode(data, model, "event")  # strict models read JSON more kindly
-    except CodedError:
-        raise CodedError(
-            f'event "{raw.get("name")}" ({raw.get("id")}) does not fit {model.__name__}: '
-            f"data.{typed.explain(first)}",
-            "event_invalid",
-        ) from first
+    return read_event(raw, function.model_for(str(raw.get("name") or "")))

@@ -9,7 +9,12 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from stepbase.errors import DefinitionError
-from stepbase.sdk.check import check_expression, wire_duration
+from stepbase.sdk.check import (
+    check_expression,
+    check_path,
+    check_path_in_model,
+    wire_duration,
+)
 from stepbase.sdk.event import event_name_of
 
 _DAY = timedelta(days=1)
@@ -228,7 +233,7 @@ class CancelOn:
             raise DefinitionError("CancelOn(…): give match= or if_=, not both")
         _key(self.if_, "CancelOn(if_=…)")
         if self.match is not None:
-            _check_path(self.match)
+            check_path(self.match, "CancelOn(match=…)")
             if not isinstance(self.event, str):
                 check_path_in_model(self.match, self.event, "CancelOn(match=…)")
         if self.timeout is not None:
@@ -254,39 +259,6 @@ class CancelOn:
         timeout = self.timeout and wire_duration(self.timeout, "CancelOn(timeout=…)")
         fields = _without_none(event=self.name, timeout=timeout)
         return fields if condition is None else {**fields, "if": condition}
-
-
-def _check_path(path: str) -> None:
-    parts = path.split(".")
-    if (
-        len(parts) < 2
-        or parts[0] not in ("data", "user")
-        or not all(part.isidentifier() for part in parts)
-    ):
-        raise DefinitionError(
-            f'CancelOn(match={path!r}): expected a path such as "data.source_id" or "user.id"'
-        )
-
-
-def check_path_in_model(path: str, model: Any, where: str) -> None:
-    """Check that a path like `data.source_id` names a field of an event class.
-
-    Raises:
-        DefinitionError: If a part of the path is no field; the message lists the fields there are.
-    """
-    parts = path.split(".")
-    if parts[0] != "data":
-        return
-    for part in parts[1:]:
-        fields = getattr(model, "model_fields", None)
-        if not isinstance(fields, dict):
-            return  # below a dict or a plain type: nothing is known
-        known = {info.alias or name: info.annotation for name, info in fields.items()}
-        if part not in known:
-            raise DefinitionError(
-                f"{where}: {path!r} is not in {model.__name__}, which has {', '.join(known) or 'no fields'}"
-            )
-        model = known[part]
 
 
 @dataclass(frozen=True, slots=True)

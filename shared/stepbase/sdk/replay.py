@@ -15,7 +15,7 @@ Five rules:
    reaches another step is suspended again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
@@ -144,6 +144,11 @@ class Replay:
     def run_id(self) -> str:
         """The run."""
         return self._call.run_id
+
+    @property
+    def event(self) -> Mapping[str, Any]:
+        """The event that started the run, as the server sent it."""
+        return self._call.event
 
     @property
     def is_replaying(self) -> bool:

@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from stepbase import clock
 from stepbase.config import InngestConfig
@@ -16,6 +16,8 @@ from stepbase.sdk import http, typed
 from stepbase.sdk.ask import origin_headers
 from stepbase.sdk.event import Event
 from stepbase.sdk.http import Answer, Exchange
+
+T = TypeVar("T")
 
 TRIES = 5
 _FIRST_PAUSE_SECONDS = 0.1
@@ -30,13 +32,22 @@ class Pause:
 
 def send(events: Sequence[Event[Any]], config: InngestConfig) -> list[str]:
     """Send events, blocking; see `script`."""
-    steps = script(events, config)
+    return carry(script(events, config))
+
+
+async def asend(events: Sequence[Event[Any]], config: InngestConfig) -> list[str]:
+    """Send events on the running event loop; see `script`."""
+    return await acarry(script(events, config))
+
+
+def carry(steps: Generator[Exchange | Pause, Any, T]) -> T:
+    """Run a script of requests and pauses, blocking."""
     answer: Any = None
     while True:
         try:
             asked = steps.send(answer)
         except StopIteration as done:
-            found: list[str] = done.value
+            found: T = done.value
             return found
         answer = None
         if isinstance(asked, Exchange):
@@ -45,17 +56,16 @@ def send(events: Sequence[Event[Any]], config: InngestConfig) -> list[str]:
             time.sleep(asked.seconds)
 
 
-async def asend(events: Sequence[Event[Any]], config: InngestConfig) -> list[str]:
-    """Send events on the running event loop; see `script`."""
+async def acarry(steps: Generator[Exchange | Pause, Any, T]) -> T:
+    """Run a script of requests and pauses on the running event loop."""
     import asyncio
 
-    steps = script(events, config)
     answer: Any = None
     while True:
         try:
             asked = steps.send(answer)
         except StopIteration as done:
-            found: list[str] = done.value
+            found: T = done.value
             return found
         answer = None
         if isinstance(asked, Exchange):

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from stepbase import clock
 from stepbase.sdk import typed, verbs
-from stepbase.sdk.event import Event, Sendable, to_events
+from stepbase.sdk.event import Event, Sendable
 from stepbase.sdk.replay import RACE, NewStep, Replay
+from stepbase.sdk.server_steps import ServerSteps
 from stepbase.sdk.verbs import Verb
-from stepbase.sdk.work import Sender, Steps
+from stepbase.sdk.work import Sender
 from stepbase.supabase.call import RpcCall, prepare
 from stepbase.supabase.table import PreparedWrite, Table
 
@@ -27,7 +28,7 @@ P = ParamSpec("P")
 _racing: ContextVar[bool] = ContextVar("stepbase_racing", default=False)
 
 
-class Step(Steps):
+class Step(ServerSteps):
     """Durable steps of an async handler; every method is awaited.
 
     Ids name the steps of a run and must stay the same between calls; the same id may be used again
@@ -101,7 +102,7 @@ class Step(Steps):
     ) -> Coroutine[Any, Any, list[str]]:
         """Send one event or several, once; returns the server's ids of them."""
         send: Callable[[Sequence[Event[Any]]], Any] = self._sender.send_events
-        return self._do(verbs.send_event(self._open(), step_id, to_events(events), send))
+        return self._do(verbs.send_event(self._open(), step_id, events, send))
 
     def patch(self, name: str) -> Coroutine[Any, Any, bool]:
         """Return True in runs that reach this code for the first time, False in those that passed it before.

@@ -9,11 +9,12 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from stepbase import clock
 from stepbase.sdk import typed, verbs
-from stepbase.sdk.event import Sendable, to_events
+from stepbase.sdk.event import Sendable
 from stepbase.sdk.replay import Replay
+from stepbase.sdk.sync_server_steps import SyncServerSteps
 from stepbase.sdk.sync_turns import SyncTurns
 from stepbase.sdk.verbs import Verb
-from stepbase.sdk.work import Sender, Steps
+from stepbase.sdk.work import Sender
 from stepbase.supabase.call import RpcCall, prepare
 from stepbase.supabase.table import PreparedWrite, Table
 
@@ -21,7 +22,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-class SyncStep(Steps):
+class SyncStep(SyncServerSteps):
     """Durable steps of a plain `def` handler: the methods of `Step`, without await."""
 
     __slots__ = ("_turns",)
@@ -76,7 +77,7 @@ class SyncStep(Steps):
     def send_event(self, step_id: str, events: Sendable | Sequence[Sendable]) -> list[str]:
         """Send one event or several, once; returns the server's ids of them."""
         send = self._sender.send_events_sync
-        return self._do(verbs.send_event(self._open(), step_id, to_events(events), send))
+        return self._do(verbs.send_event(self._open(), step_id, events, send))
 
     def patch(self, name: str) -> bool:
         """Return True in runs that reach this code for the first time; see `Step.patch`."""

@@ -11,13 +11,13 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
-from stepbase.errors import NonRetriableError
+from stepbase.errors import DefinitionError, NonRetriableError
 from stepbase.protocol import names
 from stepbase.protocol.duration import to_timedelta
 from stepbase.protocol.op import Opcode
 from stepbase.sdk import typed
-from stepbase.sdk.event import Event
-from stepbase.sdk.fault import iso_ms
+from stepbase.sdk.event import Event, Sendable, to_events
+from stepbase.sdk.fault import CodedError, iso_ms
 from stepbase.sdk.replay import MISSING, NewStep, Replay
 from stepbase.supabase.call import PreparedCall
 
@@ -99,18 +99,22 @@ def _moment(step_id: str, when: datetime | str) -> datetime:
 def send_event(
     replay: Replay,
     step_id: str,
-    events: Sequence[Event[Any]],
+    given: Sendable | Sequence[Sendable],
     send: Callable[[Sequence[Event[Any]]], Any],
 ) -> Verb[list[str]]:
     """Send events once; ids derived from the run and the step keep a repeated send from doubling them."""
     place = replay.reach(step_id)
     value = replay.recall(place)
     if value is MISSING:
+        try:
+            events = to_events(given)
+        except DefinitionError as error:
+            raise NonRetriableError(f'step "{step_id}": {error}') from error
         for i, event in enumerate(events):
             event.id = event.id or stable_key(replay.run_id, f"{place.hashed}:{i}")
-        value = yield NewStep(
-            place, Opcode.STEP_RUN, place.step_id, partial(send, events), list[str]
-        )
+        work = partial(send, events)
+        opts = {"type": "step.sendEvent"}
+        value = yield NewStep(place, Opcode.STEP_RUN, place.step_id, work, list[str], opts=opts)
     return [str(each) for each in value]
 
 
@@ -150,3 +154,18 @@ def rpc(
     if prepared.returns is typed.UNTYPED:
         return value
     return typed.decode(value, prepared.returns, f'step "{step_id}"')
+
+
+def argument(value: Any, what: str) -> str:
+    """Write an argument of a step as JSON text; it obeys the same rules as a step's result.
+
+    Raises:
+        CodedError: Final; if it cannot be written. The message names the path.
+    """
+    try:
+        return typed.encode(value, type(value), what)
+    except CodedError as error:
+        message = (
+            str(error).replace("returned a value", "has a value").replace(" returned ", " has ")
+        )
+        raise CodedError(message, "data_unserializable") from error

@@ -1,5 +1,5 @@
 // The functions of tests/support/peers.py once more: what they do is chosen by event.data.k.
-import { Inngest, NonRetriableError, RetryAfterError, StepError } from "inngest";
+import { Inngest, NonRetriableError, referenceFunction, RetryAfterError, StepError } from "inngest";
 
 const UNTIL = process.env.UNTIL;
 
@@ -59,16 +59,48 @@ const ACTIONS = {
     return "awake";
   },
   send: ({ step }) => step.sendEvent("a", { name: "order/paid", data: { a: 1 } }),
+  async wait({ data, step }) {
+    const wanted = { event: "order/paid", timeout: "1h", if: data.if };
+    const found = await step.waitForEvent("a", wanted);
+    return found && [found.name, found.id, found.data];
+  },
+  invoke: ({ id, step }) =>
+    step.invoke("a", { function: referenceFunction({ functionId: id }), data: { z: 1 } }),
+  invoke_by_id: ({ step }) =>
+    step.invoke("a", {
+      function: referenceFunction({ appId: "app2", functionId: "f2" }),
+      data: { z: 1 },
+      timeout: "1h",
+    }),
+  async wait_for_signal({ step }) {
+    const wanted = { signal: "go", timeout: "1h", onConflict: "replace" };
+    const found = await step.waitForSignal("a", wanted);
+    return found && [found.signal, found.data];
+  },
+  async send_signal({ step }) {
+    await step.sendSignal("a", { signal: "go", data: { n: 1 } });
+    return "sent";
+  },
+  async fetch({ step }) {
+    const options = { method: "POST", headers: { "x-a": "b" }, body: '{"q":1}' };
+    const answer = await step.fetch("https://models.example/q", options);
+    return [answer.status, answer.headers.get("x-t"), await answer.text()];
+  },
+  infer: ({ step }) =>
+    step.ai.infer("a", {
+      model: step.ai.models.openai({ model: "m", apiKey: "k", baseUrl: "https://models.example/v1" }),
+      body: { messages: [{ role: "user", content: "hi" }] },
+      headers: { "x-extra": "1" },
+    }),
   nested: ({ data, step }) => step.run("a", () => step.run("inner", () => work(data))),
 };
 
-function act({ event, step, group }) {
-  return ACTIONS[event.data.k]({ data: event.data, step, group });
-}
+const act = (id) => ({ event, step, group }) =>
+  ACTIONS[event.data.k]({ data: event.data, id, step, group });
 
 export function casesApp(options) {
   const client = new Inngest(options);
   const triggers = [{ event: "case/start" }];
-  const functions = ["async", "sync"].map((id) => client.createFunction({ id, triggers }, act));
+  const functions = ["async", "sync"].map((id) => client.createFunction({ id, triggers }, act(id)));
   return { client, functions };
 }
