@@ -1,4 +1,4 @@
-"""Typed examples: mypy checks the types, the tests only that the code can run."""
+"""Typed examples: mypy and pyright check the types, the tests only that the code can run."""
 
 from datetime import timedelta
 from typing import Any, assert_type

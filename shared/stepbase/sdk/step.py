@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 P = ParamSpec("P")
+# The steps are annotated Coroutine[None, None, …]: with Any there, mypy has only Any for a gather of them.
 
 _racing: ContextVar[bool] = ContextVar("stepbase_racing", default=False)
 
@@ -53,7 +54,7 @@ class Step(ServerSteps):
         *args: Any,
         returns: type[T],
         **kwargs: Any,
-    ) -> Coroutine[Any, Any, T]: ...
+    ) -> Coroutine[None, None, T]: ...
     @overload
     def run(
         self,
@@ -61,11 +62,11 @@ class Step(ServerSteps):
         function: Callable[P, Awaitable[T]],
         *args: P.args,
         **kwargs: P.kwargs,
-    ) -> Coroutine[Any, Any, T]: ...
+    ) -> Coroutine[None, None, T]: ...
     @overload
     def run(
         self, step_id: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> Coroutine[Any, Any, T]: ...
+    ) -> Coroutine[None, None, T]: ...
     def run(
         self,
         step_id: str,
@@ -73,7 +74,7 @@ class Step(ServerSteps):
         *args: Any,
         returns: Any = typed.UNTYPED,
         **kwargs: Any,
-    ) -> Coroutine[Any, Any, Any]:
+    ) -> Coroutine[None, None, Any]:
         """Run a function once, keep its result, and retry it on its own when it raises.
 
         At least once by nature: if the process dies between the function's effect and the reply it
@@ -89,22 +90,22 @@ class Step(ServerSteps):
         """
         return self._do(verbs.run(self._open(), step_id, function, args, kwargs, returns))
 
-    def sleep(self, step_id: str, duration: timedelta | str) -> Coroutine[Any, Any, None]:
+    def sleep(self, step_id: str, duration: timedelta | str) -> Coroutine[None, None, None]:
         """Pause the run for a `timedelta` or ``"2h"``, at most 366 days; nothing is held meanwhile."""
         return self._do(verbs.sleep(self._open(), step_id, duration, clock.utcnow))
 
-    def sleep_until(self, step_id: str, when: datetime | str) -> Coroutine[Any, Any, None]:
+    def sleep_until(self, step_id: str, when: datetime | str) -> Coroutine[None, None, None]:
         """Pause the run until an aware datetime or ISO 8601 time; a past one does not pause it."""
         return self._do(verbs.sleep_until(self._open(), step_id, when, clock.utcnow))
 
     def send_event(
         self, step_id: str, events: Sendable | Sequence[Sendable]
-    ) -> Coroutine[Any, Any, list[str]]:
+    ) -> Coroutine[None, None, list[str]]:
         """Send one event or several, once; returns the server's ids of them."""
         send: Callable[[Sequence[Event[Any]]], Any] = self._sender.send_events
         return self._do(verbs.send_event(self._open(), step_id, events, send))
 
-    def patch(self, name: str) -> Coroutine[Any, Any, bool]:
+    def patch(self, name: str) -> Coroutine[None, None, bool]:
         """Return True in runs that reach this code for the first time, False in those that passed it before.
 
         So that changed code can tell: ``if await step.patch("two-letters"): … else: <the old code>``.
@@ -164,7 +165,7 @@ class Step(ServerSteps):
         key: str | None = None,
         as_user: Mapping[str, Any] | None = None,
         timeout: timedelta | str | None = None,
-    ) -> Coroutine[Any, Any, T]: ...
+    ) -> Coroutine[None, None, T]: ...
     @overload
     def rpc(
         self,
@@ -176,7 +177,7 @@ class Step(ServerSteps):
         returns: type[T],
         as_user: Mapping[str, Any] | None = None,
         timeout: timedelta | str | None = None,
-    ) -> Coroutine[Any, Any, T]: ...
+    ) -> Coroutine[None, None, T]: ...
     @overload
     def rpc(
         self,
@@ -187,7 +188,7 @@ class Step(ServerSteps):
         key: str | None = None,
         as_user: Mapping[str, Any] | None = None,
         timeout: timedelta | str | None = None,
-    ) -> Coroutine[Any, Any, Any]: ...
+    ) -> Coroutine[None, None, Any]: ...
     def rpc(
         self,
         call: RpcCall[Any] | str,
@@ -198,7 +199,7 @@ class Step(ServerSteps):
         returns: Any = typed.UNTYPED,
         as_user: Mapping[str, Any] | None = None,
         timeout: timedelta | str | None = None,
-    ) -> Coroutine[Any, Any, Any]:
+    ) -> Coroutine[None, None, Any]:
         """Call an SQL function exactly once: its effect and its result are committed together.
 
         A retry, a crash after the commit and a repeated delivery all get the first result.
@@ -230,7 +231,7 @@ class Step(ServerSteps):
         returns: type[T],
         as_user: Mapping[str, Any] | None = None,
         timeout: timedelta | str | None = None,
-    ) -> Table[Coroutine[Any, Any, T]]: ...
+    ) -> Table[Coroutine[None, None, T]]: ...
     @overload
     def table(
         self,
@@ -241,7 +242,7 @@ class Step(ServerSteps):
         returns: None,
         as_user: Mapping[str, Any] | None = None,
         timeout: timedelta | str | None = None,
-    ) -> Table[Coroutine[Any, Any, None]]: ...
+    ) -> Table[Coroutine[None, None, None]]: ...
     @overload
     def table(
         self,
@@ -251,7 +252,7 @@ class Step(ServerSteps):
         key: str | None = None,
         as_user: Mapping[str, Any] | None = None,
         timeout: timedelta | str | None = None,
-    ) -> Table[Coroutine[Any, Any, list[dict[str, Any]]]]: ...
+    ) -> Table[Coroutine[None, None, list[dict[str, Any]]]]: ...
     def table(
         self,
         step_id: str,
@@ -281,7 +282,7 @@ class Step(ServerSteps):
         """
         from stepbase.supabase import rpc
 
-        def write(prepared: PreparedWrite) -> Coroutine[Any, Any, Any]:
+        def write(prepared: PreparedWrite) -> Coroutine[None, None, Any]:
             return self._do(verbs.rpc(self._open(), step_id, prepared, rpc.acall))
 
         return Table(write, self._replay.run_id, name, key, returns, as_user, timeout)
