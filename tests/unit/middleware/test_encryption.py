@@ -192,3 +192,28 @@ async def test_a_failing_transformation_never_lets_the_plain_result_out() -> Non
     reply = await call("async", DATA, app=open_app)
 
     assert reply.status == 500 and b"psst" not in reply.content
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+async def test_invokes_and_waits_carry_encrypted_fields(kind: str) -> None:
+    bank = App("case", middleware=[EncryptionMiddleware.factory(KEY)])
+
+    @bank.function("async", on="note/start")
+    async def run(step: Step) -> Any:
+        found = await step.invoke("ask", "other-function", {"n": 1, "encrypted": "psst"})
+        note = await step.wait_for_event("note", Note, timeout="1h")
+        return [found, note.data.encrypted["text"] if note else None]
+
+    @bank.function("sync", on="note/start")
+    def run_sync(step: SyncStep) -> Any:
+        found = step.invoke("ask", "other-function", {"n": 1, "encrypted": "psst"})
+        note = step.wait_for_event("note", Note, timeout="1h")
+        return [found, note.data.encrypted["text"] if note else None]
+
+    op = (await call(kind, {}, app=bank)).op
+    data = op["opts"]["payload"]["data"]
+    assert (op["op"], data["n"], opened(data["encrypted"])) == ("InvokeFunction", 1, "psst")
+
+    note = event(name="note/added", data={**DATA, "encrypted": sealed(DATA["encrypted"])})
+    answered = {hashed("ask"): {"data": sealed("found")}, hashed("note"): note}
+    assert opened((await call(kind, {}, answered, bank)).body) == ["found", "psst"]
