@@ -11,6 +11,7 @@ from stepbase.errors import NonRetriableError
 from stepbase.protocol.ids import hash_step_id
 from stepbase.sdk import typed
 from stepbase.supabase.call import PreparedCall
+from stepbase.supabase.table import PreparedWrite
 
 REAL: Final = object()
 """The result of a fake that only fails: once it has, the real thing runs."""
@@ -18,10 +19,10 @@ REAL: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class RpcRecord:
-    """A call of an SQL function.
+    """A call of an SQL function, or a write to a table.
 
     Attributes:
-        function: Its name.
+        function: Its name; of a write what is done, such as ``"insert into orders"``.
         args: The arguments as the database would get them: plain JSON, UUIDs and times as text.
         key: The business key, or None.
         as_user: The claims it ran with, or None for the service role.
@@ -74,6 +75,7 @@ class Fakes:
 
     steps: dict[str, Fake] = field(default_factory=dict)
     rpcs: dict[str, Fake] = field(default_factory=dict)
+    tables: dict[str, Fake] = field(default_factory=dict)
     _ledger: dict[str, tuple[PreparedCall, Any]] = field(default_factory=dict)
 
     def step(self, step_id: str) -> Fake:
@@ -85,6 +87,11 @@ class Fakes:
         name = function.removeprefix("public.")
         return self.rpcs.setdefault(name, Fake(f"the fake of SQL function {name}"))
 
+    def table(self, table: str) -> Fake:
+        """Return the fake of a table, made if there is none."""
+        name = table.removeprefix("public.")
+        return self.tables.setdefault(name, Fake(f"the fake of table {name}"))
+
     def of_step(self, step_id: str, hashed: str) -> Fake | None:
         """Return what stands in for a step now: of this use of the id ("charge:1"), or of all."""
         if hashed != hash_step_id(step_id):
@@ -94,9 +101,12 @@ class Fakes:
         fake = self.steps.get(step_id)
         return fake if fake is not None and fake.is_at_work else None
 
-    def of_rpc(self, function: str) -> Fake | None:
-        """Return what stands in for an SQL function now."""
-        fake = self.rpcs.get(function.removeprefix("public."))
+    def of_call(self, prepared: PreparedCall) -> Fake | None:
+        """Return what stands in for an SQL function, or for a table that is written to."""
+        if isinstance(prepared, PreparedWrite):
+            fake = self.tables.get(prepared.table.removeprefix("public."))
+        else:
+            fake = self.rpcs.get(prepared.function.removeprefix("public."))
         return fake if fake is not None and fake.is_at_work else None
 
     def call(
@@ -107,13 +117,14 @@ class Fakes:
         Raises:
             NonRetriableError: If the key was used with other arguments.
         """
-        key = f"key:{prepared.key}" if prepared.key else f"run:{prepared.run_id}:{step}"
+        own = f"key:{prepared.key}" if prepared.key else f"run:{prepared.run_id}:{step}"
+        key = f"{prepared.through}:{own}"
         known = self._ledger.get(key)
         record(record_of(prepared, is_replayed=known is not None))
         if known is not None:
             _check_same(prepared, known[0])
             return known[1]
-        found = fake.answer(**prepared.args)
+        found = fake.answer(**arguments_of(prepared))
         keep = partial(self._keep, key, prepared)
         return _kept_later(keep, found) if inspect.isawaitable(found) else keep(found)
 
@@ -126,7 +137,7 @@ class Fakes:
         """What was faked and never asked for, by step id and SQL function."""
         return [
             name
-            for fakes in (self.steps, self.rpcs)
+            for fakes in (self.steps, self.rpcs, self.tables)
             for name, fake in fakes.items()
             if not fake.is_used
         ]
@@ -134,6 +145,13 @@ class Fakes:
 
 async def _kept_later(keep: Callable[[Any], Any], found: Awaitable[Any]) -> Any:
     return keep(await found)
+
+
+def arguments_of(prepared: PreparedCall) -> dict[str, Any]:
+    """Return what a fake is called with: a write's also say what is done."""
+    if isinstance(prepared, PreparedWrite):
+        return {"action": prepared.action, **prepared.args}
+    return prepared.args
 
 
 def record_of(prepared: PreparedCall, *, is_replayed: bool = False) -> RpcRecord:

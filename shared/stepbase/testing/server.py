@@ -28,7 +28,8 @@ from stepbase.protocol.call import encode_call
 from stepbase.protocol.event import EventIn, payload
 from stepbase.protocol.ids import ulid
 from stepbase.protocol.jsontext import dumps
-from stepbase.protocol.reply import Reply
+from stepbase.protocol.op import Opcode
+from stepbase.protocol.reply import Ops, Reply
 from stepbase.testing.matching import fits
 from stepbase.testing.state import Leased, Pause, QueueItem, RunState
 from stepbase.testing.store import MAIN, Store
@@ -197,6 +198,12 @@ class Server:
             open=frozenset(hashed for hashed, step in run.steps.items() if step.is_open),
         )
 
+    def lose(self, leased: Leased) -> None:
+        """Let a call's reply be lost: the call can be made again."""
+        item = self._store.items.get((leased.run_id, leased.job))
+        if item is not None and item.gen == leased.gen:
+            item.is_held = False
+
     def body(
         self, item: QueueItem, memos: Sequence[tuple[str, str]], *, is_planning: bool
     ) -> bytes:
@@ -225,6 +232,7 @@ class Server:
         item.is_held = False
         run = self.runs[leased.run_id]
         effects = decide(self._state(run, item, leased), reply)
+        self._store.give_way(_taken_over(reply))
         self._apply(run, item, effects)
         self._relay()
         return effects
@@ -335,6 +343,13 @@ class Server:
             if self.items.get((item.run_id, item.job)) is item and not item.is_call:
                 self._store.time_is_over(self.runs[item.run_id], item)
         self._relay()
+
+
+def _taken_over(reply: Reply | ProtocolError) -> list[str]:
+    """Return the signals that a reply wants, whoever else waits for them."""
+    ops = reply.ops if isinstance(reply, Ops) else ()
+    opts = [each.opts or {} for each in ops if each.op is Opcode.WAIT_FOR_SIGNAL]
+    return [str(each.get("signal")) for each in opts if each.get("conflict") == "replace"]
 
 
 class _One(Functions):

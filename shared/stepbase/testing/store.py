@@ -5,7 +5,7 @@ those, it leaves events of the server's own in an outbox.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 from stepbase.engine.effects import NewEvent, NewItem, NewPause, StepRow
@@ -62,6 +62,12 @@ class Store:
             run.id, new.hash, new.kind, new.event_name, new.wait, self.after(new.expires)
         )
         run.steps[new.hash].awaits = new.event_name
+
+    def give_way(self, signals: Sequence[str]) -> None:
+        """Let nobody wait for these signals any more; the waits end when their time is over."""
+        for key, pause in list(self.pauses.items()):
+            if pause.kind == "signal" and pause.event_name in signals:
+                del self.pauses[key]
 
     def store(self, run: RunState, row: StepRow) -> bool:
         """Store a step, or close it if it is open; returns True if it is new."""

@@ -132,7 +132,7 @@ class Story:
 
     @property
     def unused_fakes(self) -> Sequence[str]:
-        """Step ids and SQL functions that were faked and never asked for: a typing error, perhaps."""
+        """Step ids, SQL functions and tables that were faked and never asked for: a typing error, perhaps."""
         return self._fakes.unused
 
     def fake_step(self, step_id: str, result: Any = None) -> None:
@@ -168,6 +168,15 @@ class Story:
         """Let an SQL function raise, so many times in all; after that its fake answers, or the database."""
         fake = self._fakes.rpc(function)
         fake.error, fake.failures = error, times
+
+    def fake_table(self, table: str, result: Any = None) -> None:
+        """Let writes to a table (`step.table`) give rows without a database; keys as for `fake_rpc`.
+
+        Args:
+            result: Rows; an exception to raise; or a callable, which is given ``action`` (insert, upsert,
+                update or delete) and what belongs to it: ``rows``, ``values``, ``filters``, ….
+        """
+        self._fakes.table(table).result = result
 
     def _look(self, state: RunState) -> Run:
         function = self._functions[state.slug]

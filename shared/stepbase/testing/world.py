@@ -17,7 +17,8 @@ from stepbase.sdk.event import Event, from_payload
 from stepbase.sdk.http import Answer, Exchange
 from stepbase.sdk.replay import NewStep
 from stepbase.supabase.call import PreparedCall
-from stepbase.testing.fakes import Fakes, RpcRecord, record_of
+from stepbase.supabase.table import PreparedWrite
+from stepbase.testing.fakes import Fakes, RpcRecord, arguments_of, record_of
 from stepbase.testing.server import Server
 
 ORIGIN: Final = "http://stepbase.test"
@@ -98,16 +99,21 @@ class World:
             NonRetriableError: If there is none, and the database is not to be asked.
         """
         record = self.notes.rpc_calls[self.run_id].append
-        fake = self.fakes.of_rpc(prepared.function)
+        fake = self.fakes.of_call(prepared)
         if fake is not None:
             return partial(self.fakes.call, fake, record)
         record(record_of(prepared))
         if self.is_real_rpc:
             return None
-        name = prepared.function
+        what, fake_it = (
+            f"SQL function {prepared.function}",
+            f'lab.fake_rpc("{prepared.function}", …)',
+        )
+        if isinstance(prepared, PreparedWrite):
+            what, fake_it = prepared.function, f'lab.fake_table("{prepared.table}", …)'
         raise self.fail(
-            f"SQL function {name} was called with {dict(prepared.args)} and has no fake: "
-            f'lab.fake_rpc("{name}", …), or Lab(app, real_rpc=True) to call the database'
+            f"{what} was called with {dict(prepared.args)} and has no fake: {fake_it}, "
+            "or Lab(app, real_rpc=True) to call the database"
         )
 
     def fail(self, message: str) -> NonRetriableError:
@@ -160,7 +166,7 @@ def _arguments(work: Callable[[], Any]) -> tuple[tuple[Any, ...], dict[str, Any]
     if not isinstance(work, partial):
         return (), {}
     if work.args and isinstance(work.args[0], PreparedCall):
-        return (), work.args[0].args
+        return (), arguments_of(work.args[0])
     return work.args, work.keywords
 
 
