@@ -40,7 +40,7 @@ def refund(source_id: str = "p") -> PurchaseRefunded:
     return PurchaseRefunded(user_id=_ANN, merchant_id="m", source_id=source_id, amount=1200)
 
 
-def called(run: Run) -> list[str]:
+def called(run: Run[Any]) -> list[str]:
     return [call.function for call in run.rpc_calls]
 
 

@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, overload
 
 from stepbase.protocol.duration import to_timedelta
 from stepbase.sdk.event import Sendable
 from stepbase.sdk.function import Function
+from stepbase.testing.directory import request
 from stepbase.testing.run import Run
-from stepbase.testing.story import Script, Story, request
+from stepbase.testing.story import Script, Story
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Lab(Story):
@@ -40,11 +42,15 @@ class Lab(Story):
         """See `__exit__`."""
         self.__exit__(kind, error, trace)
 
-    async def send(self, events: Sendable | Sequence[Sendable]) -> list[Run]:
+    async def send(self, events: Sendable | Sequence[Sendable]) -> list[Run[Any]]:
         """Send events as `App.send` takes them; go on until every run waits. Returns the runs started."""
         return await self._drive(self._send(events))
 
-    async def start(self, function: Function | str, event: Sendable = None) -> Run:
+    @overload
+    async def start(self, function: Function[R], event: Sendable = None) -> Run[R]: ...
+    @overload
+    async def start(self, function: str, event: Sendable = None) -> Run[Any]: ...
+    async def start(self, function: Function[Any] | str, event: Sendable = None) -> Run[Any]:
         """Start one function, whatever its triggers are: with an event, or with data for one."""
         return await self._drive(self._start(function, event))
 
@@ -56,15 +62,15 @@ class Lab(Story):
         """Let time pass until then."""
         await self._drive(self._advance_to(when))
 
-    async def finish(self, run: Run) -> Run:
+    async def finish(self, run: Run[R]) -> Run[R]:
         """Let as much time pass as a run needs to end."""
         return await self._drive(self._finish(run))
 
-    async def signal(self, name: str, data: Any = None) -> Run:
+    async def signal(self, name: str, data: Any = None) -> Run[Any]:
         """Give a signal to the run that waits for it."""
         return await self._drive(self._signal(name, data))
 
-    async def cancel(self, run: Run) -> None:
+    async def cancel(self, run: Run[Any]) -> None:
         """Cancel a run, as a person could."""
         await self._drive(self._cancel(run))
 
@@ -77,17 +83,21 @@ class Lab(Story):
                 result: T = done.value
                 return result
             with self.within(self.world_of(call)):
-                response = await self.endpoint_of(call).ahandle(request(call))
+                response = await self.endpoint_of(call).ahandle(request(call.leased, call.body))
 
 
 class SyncLab(Story):
     """Apps in memory, for plain tests: `Lab` without await; see `Story` for its arguments."""
 
-    def send(self, events: Sendable | Sequence[Sendable]) -> list[Run]:
+    def send(self, events: Sendable | Sequence[Sendable]) -> list[Run[Any]]:
         """See `Lab.send`."""
         return self._drive(self._send(events))
 
-    def start(self, function: Function | str, event: Sendable = None) -> Run:
+    @overload
+    def start(self, function: Function[R], event: Sendable = None) -> Run[R]: ...
+    @overload
+    def start(self, function: str, event: Sendable = None) -> Run[Any]: ...
+    def start(self, function: Function[Any] | str, event: Sendable = None) -> Run[Any]:
         """See `Lab.start`."""
         return self._drive(self._start(function, event))
 
@@ -99,15 +109,15 @@ class SyncLab(Story):
         """See `Lab.advance_to`."""
         self._drive(self._advance_to(when))
 
-    def finish(self, run: Run) -> Run:
+    def finish(self, run: Run[R]) -> Run[R]:
         """See `Lab.finish`."""
         return self._drive(self._finish(run))
 
-    def signal(self, name: str, data: Any = None) -> Run:
+    def signal(self, name: str, data: Any = None) -> Run[Any]:
         """See `Lab.signal`."""
         return self._drive(self._signal(name, data))
 
-    def cancel(self, run: Run) -> None:
+    def cancel(self, run: Run[Any]) -> None:
         """See `Lab.cancel`."""
         self._drive(self._cancel(run))
 
@@ -120,4 +130,4 @@ class SyncLab(Story):
                 result: T = done.value
                 return result
             with self.within(self.world_of(call)):
-                response = self.endpoint_of(call).handle(request(call))
+                response = self.endpoint_of(call).handle(request(call.leased, call.body))

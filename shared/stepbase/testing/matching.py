@@ -7,10 +7,11 @@ from stepbase.engine import celtext
 from stepbase.engine.match import Wait
 from stepbase.engine.starts import Event
 
+Holds = Callable[[str, Mapping[str, object]], bool]
+"""Evaluates a CEL expression over named roots."""
 
-def fits(
-    wait: Wait, own: Event, event: Event, holds: Callable[[str, Mapping[str, object]], bool]
-) -> bool:
+
+def fits(wait: Wait, own: Event, event: Event, holds: Holds) -> bool:
     """Say whether an event is what a pause of a run with the event `own` waits for."""
     if wait.path and not _same(_at(event.parsed, wait.path), json.loads(wait.value)):
         return False

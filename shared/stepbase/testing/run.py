@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from stepbase.errors import StepError
 from stepbase.protocol import names
@@ -20,6 +20,8 @@ from stepbase.testing.state import RunState, StepState
 from stepbase.testing.store import MAIN
 from stepbase.testing.world import Notes
 
+R_co = TypeVar("R_co", covariant=True)
+
 _MOST_SHOWN = 100
 _TYPED = (Opcode.STEP_RUN, Opcode.STEP_PLANNED, Opcode.INVOKE_FUNCTION)
 
@@ -33,7 +35,7 @@ class Attempt:
     error: StepError
 
 
-class Run:
+class Run(Generic[R_co]):
     """A run in the lab; it changes as the story goes on.
 
     Its `repr` is the whole story so far, so that a failed `assert` shows it.
@@ -43,9 +45,9 @@ class Run:
         self,
         server: Server,
         notes: Notes,
-        function: Function,
+        function: Function[R_co],
         state: RunState,
-        look: "Callable[[RunState], Run]",
+        look: "Callable[[RunState], Run[Any]]",
     ) -> None:
         self._server = server
         self._look = look
@@ -98,7 +100,7 @@ class Run:
         return None if self._state.output is None else json.loads(self._state.output)
 
     @property
-    def result(self) -> Any:
+    def result(self) -> R_co:
         """What the function returned, as its return annotation says.
 
         Raises:
@@ -106,7 +108,9 @@ class Run:
         """
         if self._state.output is None:
             raise AssertionError(f"there is no result: {self!r}")
-        return typed.decode(self.output, self._function.returns, f"the result of {self.function}")
+        what = f"the result of {self.function}"
+        result: R_co = typed.decode(self.output, self._function.returns, what)
+        return result
 
     @property
     def error(self) -> StepError | None:
@@ -152,7 +156,7 @@ class Run:
         return list(self._notes.events.get(self.id, {}).values())
 
     @property
-    def invoked(self) -> "Sequence[Run]":
+    def invoked(self) -> "Sequence[Run[Any]]":
         """The runs it invoked, in order."""
         return [
             self._look(run)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from stepbase.engine.decide import decide
-from stepbase.engine.effects import Settlement, Verdict
+from stepbase.engine.effects import Settlement
 from stepbase.engine.opening import State
 from stepbase.engine.starts import Event, Function, Functions, Start, event_time, plan_starts
 from stepbase.errors import ProtocolError
@@ -30,13 +30,11 @@ from stepbase.protocol.ids import ulid
 from stepbase.protocol.jsontext import dumps
 from stepbase.protocol.op import Opcode
 from stepbase.protocol.reply import Ops, Reply
-from stepbase.testing.matching import fits
+from stepbase.testing.matching import Holds
 from stepbase.testing.state import Leased, Pause, QueueItem, RunState
 from stepbase.testing.store import MAIN, Store
 
 _DEDUPE = timedelta(hours=24)
-
-Holds = Callable[[str, Mapping[str, object]], bool]
 
 
 class Server:
@@ -129,8 +127,7 @@ class Server:
     def _ingest(self, events: Sequence[Event]) -> list[str]:
         self.events.extend(events)
         for event in events:
-            for pause in list(self._store.pauses.values()):
-                self._match(pause, event)
+            self._store.match(event, self._holds)
         started = []
         for start in plan_starts(events, self._functions, self._holds, self.new_id, self.now):
             mark = (start.function.config.slug, start.key or start.run_id)
@@ -157,21 +154,6 @@ class Server:
                 store.after(pause.expires),
             )
         return run.id
-
-    def _match(self, pause: Pause, event: Event) -> None:
-        store = self._store
-        run = store.runs[pause.run_id]
-        is_own = pause.kind == "cancel" and run.event.id == event.id
-        if pause.event_name != event.name or pause.kind == "signal" or is_own:
-            return
-        if (run.id, pause.hash) not in store.pauses or pause.expires <= self.now:
-            return
-        if not fits(pause.wait, run.event, event, self._holds):
-            return
-        if pause.kind == "cancel":
-            store.cancel(run, "an event matched cancel_on")
-        else:
-            store.close(run, pause.hash, "done", event.payload)
 
     def ready(self) -> list[QueueItem]:
         """Return the items whose calls can be made now, those of older runs first."""
@@ -233,7 +215,7 @@ class Server:
         run = self.runs[leased.run_id]
         effects = decide(self._state(run, item, leased), reply)
         self._store.give_way(_taken_over(reply))
-        self._apply(run, item, effects)
+        self._store.settle(run, item, effects)
         self._relay()
         return effects
 
@@ -260,55 +242,6 @@ class Server:
             check=self._check,
             holds=self._holds,
         )
-
-    def _apply(self, run: RunState, item: QueueItem, effects: Settlement) -> None:
-        store = self._store
-        if effects.was_called and run.started_at is None:
-            self._note_start(run)
-        run.version = effects.version or run.version
-        if effects.failed is not None:
-            run.attempts.append(effects.failed)
-        item.outage_since = (item.outage_since or self.now) if effects.is_outage else None
-        born = {row.hash for row in effects.steps if store.store(run, row)}
-        run.planning = max(run.planning, effects.planning) if run.has_open_step else 0
-        for new in effects.items:
-            if new.hash in born:
-                store.open(run, new)
-        for pause in effects.pauses:
-            if pause.hash in born:
-                store.pause(run, pause)
-        for event in effects.events:
-            if event.hash in born:
-                store.send(event)
-        if run.ended_at is None:
-            self._give(run, item, effects)
-
-    def _note_start(self, run: RunState) -> None:
-        finish = run.function.config.finish_timeout
-        run.started_at = self.now
-        run.status = "Running"
-        if finish is not None:
-            self._store.put(run, "deadline:finish", "deadline", self._store.after(finish), "finish")
-
-    def _give(self, run: RunState, item: QueueItem, effects: Settlement) -> None:
-        """Do with a queue item what the verdict says."""
-        match effects.verdict:
-            case Verdict.END:
-                status = effects.status or "Failed"
-                self._store.finish(run, status, output=effects.output, error=effects.error)
-                return
-            case Verdict.DONE:
-                self._store.items.pop((run.id, item.job), None)
-                return
-            case Verdict.TIMER:
-                item.due = effects.due or self._store.after(effects.delay)
-            case Verdict.PARK:
-                item.due = None if run.has_open_step else self.now
-            case Verdict.CONTINUE | Verdict.READY:
-                item.due = self.now
-        item.attempt, item.kind, item.step = effects.attempt, effects.kind, effects.step
-        if item.kind == "sleep" and item.step is not None:
-            run.steps[item.step].due = item.due
 
     def cancel(self, run_id: str, message: str) -> None:
         """End a run; one that has ended stays as it is."""

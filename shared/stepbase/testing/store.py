@@ -8,10 +8,12 @@ import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
-from stepbase.engine.effects import NewEvent, NewItem, NewPause, StepRow
+from stepbase.engine.effects import NewEvent, NewItem, NewPause, Settlement, StepRow, Verdict
+from stepbase.engine.starts import Event
 from stepbase.protocol import names
 from stepbase.protocol.event import EventIn, decode_event
 from stepbase.protocol.jsontext import dumps
+from stepbase.testing.matching import Holds, fits
 from stepbase.testing.state import Pause, QueueItem, RunState, StepState
 
 MAIN = "main"
@@ -51,7 +53,73 @@ class Store:
         """Add a queue item, if the run has none of that name."""
         self.items.setdefault((run.id, job), QueueItem(run.id, job, kind, due, step))
 
-    def pause(self, run: RunState, new: NewPause) -> None:
+    def match(self, event: Event, holds: Holds) -> None:
+        """Let an event end the waits and the runs that it fits."""
+        for pause in list(self.pauses.values()):
+            run = self.runs[pause.run_id]
+            if pause.event_name != event.name or pause.kind == "signal":
+                continue
+            if (run.id, pause.hash) not in self.pauses or pause.expires <= self.now:
+                continue
+            if pause.kind == "cancel" and run.event.id == event.id:
+                continue  # an event does not cancel the run that it started
+            if not fits(pause.wait, run.event, event, holds):
+                continue
+            if pause.kind == "cancel":
+                self.cancel(run, "an event matched cancel_on")
+            else:
+                self.close(run, pause.hash, "done", event.payload)
+
+    def settle(self, run: RunState, item: QueueItem, effects: Settlement) -> None:
+        """Apply everything that a reply changed, as `stepbase.settle` does."""
+        if effects.was_called and run.started_at is None:
+            self._note_start(run)
+        run.version = effects.version or run.version
+        if effects.failed is not None:
+            run.attempts.append(effects.failed)
+        item.outage_since = (item.outage_since or self.now) if effects.is_outage else None
+        born = {row.hash for row in effects.steps if self._store(run, row)}
+        run.planning = max(run.planning, effects.planning) if run.has_open_step else 0
+        for new in effects.items:
+            if new.hash in born:
+                self._open(run, new)
+        for pause in effects.pauses:
+            if pause.hash in born:
+                self._pause(run, pause)
+        for event in effects.events:
+            if event.hash in born:
+                self._send(event)
+        if run.ended_at is None:
+            self._give(run, item, effects)
+
+    def _note_start(self, run: RunState) -> None:
+        finish = run.function.config.finish_timeout
+        run.started_at = self.now
+        run.status = "Running"
+        if finish is not None:
+            self.put(run, "deadline:finish", "deadline", self.after(finish), "finish")
+
+    def _give(self, run: RunState, item: QueueItem, effects: Settlement) -> None:
+        """Do with a queue item what the verdict says."""
+        match effects.verdict:
+            case Verdict.END:
+                status = effects.status or "Failed"
+                self.finish(run, status, output=effects.output, error=effects.error)
+                return
+            case Verdict.DONE:
+                self.items.pop((run.id, item.job), None)
+                return
+            case Verdict.TIMER:
+                item.due = effects.due or self.after(effects.delay)
+            case Verdict.PARK:
+                item.due = None if run.has_open_step else self.now
+            case Verdict.CONTINUE | Verdict.READY:
+                item.due = self.now
+        item.attempt, item.kind, item.step = effects.attempt, effects.kind, effects.step
+        if item.kind == "sleep" and item.step is not None:
+            run.steps[item.step].due = item.due
+
+    def _pause(self, run: RunState, new: NewPause) -> None:
         """Let a step wait for an event or a signal; a signal that another run waits for ends this one."""
         others = (each for each in self.pauses.values() if each.event_name == new.event_name)
         if new.kind == "signal" and any(each.kind == "signal" for each in others):
@@ -69,7 +137,7 @@ class Store:
             if pause.kind == "signal" and pause.event_name in signals:
                 del self.pauses[key]
 
-    def store(self, run: RunState, row: StepRow) -> bool:
+    def _store(self, run: RunState, row: StepRow) -> bool:
         """Store a step, or close it if it is open; returns True if it is new."""
         known = run.steps.get(row.hash)
         if known is None:
@@ -80,13 +148,13 @@ class Store:
             self.close(run, row.hash, row.status, row.memo)
         return known is None
 
-    def open(self, run: RunState, item: NewItem) -> None:
+    def _open(self, run: RunState, item: NewItem) -> None:
         """Add what a new open step waits for."""
         due = item.due or self.after(item.delay)
         self.put(run, item.hash, item.kind, due, item.hash)
         run.steps[item.hash].due = None if item.kind == "step" else due
 
-    def send(self, event: NewEvent) -> None:
+    def _send(self, event: NewEvent) -> None:
         """Put an event of the server's own into the outbox."""
         self.outbox.append(decode_event(json.loads(event.payload), is_internal=True))
 

@@ -1,42 +1,36 @@
 """What happens in a lab, written once: scripts that yield the calls to be made, and are sent the replies."""
 
 import random
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from stepbase import clock, standin
-from stepbase.engine.starts import Function as Target
+from stepbase import standin
 from stepbase.errors import ProtocolError
-from stepbase.protocol import ids, names
-from stepbase.protocol.event import EventIn, decode_event
-from stepbase.protocol.jsontext import loads
-from stepbase.protocol.reply import Reply, decode_reply
-from stepbase.protocol.sync import decode_function
-from stepbase.sdk import sender, typed
+from stepbase.protocol.reply import Reply
+from stepbase.sdk import sender
 from stepbase.sdk.app import App
 from stepbase.sdk.endpoint import Endpoint
 from stepbase.sdk.event import Event, Sendable, from_payload, to_events
 from stepbase.sdk.function import Function
-from stepbase.sdk.message import Request, Response
-from stepbase.sdk.trigger import EventTrigger
+from stepbase.sdk.message import Response
 from stepbase.testing import expressions, replays, serverside
+from stepbase.testing.directory import Directory, decoded
 from stepbase.testing.fakes import Fakes
+from stepbase.testing.given import event_for, real_now, received, stamped
 from stepbase.testing.run import Run
 from stepbase.testing.server import Server
 from stepbase.testing.state import Leased, QueueItem, RunState
-from stepbase.testing.world import ORIGIN, SETTINGS, Notes, World
+from stepbase.testing.world import SETTINGS, Notes, World
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 MOST_CALLS: Final = 10_000
 """Calls without the clock moving, after which a test is told that it goes round in circles."""
-
-_SERVED = f"{ORIGIN}/api/inngest"
-_SCHEDULED = "inngest/scheduled.timer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +69,11 @@ class Story:
         order: int | None = None,
         retry_interval: float | None = None,
     ) -> None:
-        self._endpoints = {
-            app.id: Endpoint(app, framework="test", settings=SETTINGS) for app in apps
-        }
-        self._functions: dict[str, Function] = {}
-        targets = []
-        for app in apps:
-            for function in app.functions.values():
-                failure = [function.on_failure] if function.on_failure else []
-                self._functions.update({each.slug: each for each in (function, *failure)})
-                targets += [_target(app, wire) for wire in function.wire(_SERVED)]
-        self._began = _real_now()
+        self._directory = Directory(apps)
+        self._began = real_now()
         start = (now or self._began).astimezone(UTC)
         self._server = Server(
-            targets,
+            self._directory.targets,
             start.replace(microsecond=start.microsecond // 1000 * 1000),
             holds=expressions.holds,
             check=expressions.check,
@@ -121,9 +106,13 @@ class Story:
         return self._server.now
 
     @property
-    def runs(self) -> Sequence[Run]:
+    def runs(self) -> Sequence[Run[Any]]:
         """All runs, in the order they were started."""
         return [self._look(state) for state in self._server.runs.values()]
+
+    def runs_of(self, function: Function[R]) -> "Sequence[Run[R]]":
+        """Return a function's runs, in the order they were started."""
+        return [run for run in self.runs if run.function == function.slug]
 
     @property
     def events(self) -> Sequence[Event[Any]]:
@@ -178,30 +167,23 @@ class Story:
         """
         self._fakes.table(table).result = result
 
-    def _look(self, state: RunState) -> Run:
-        function = self._functions[state.slug]
+    def _look(self, state: RunState) -> Run[Any]:
+        function = self._directory[state.slug]
         return Run(self._server, self._notes, function, state, self._look)
 
-    def _slug(self, function: Function | str) -> str:
-        name = function.slug if isinstance(function, Function) else function
-        found = [slug for slug in self._functions if name in (slug, slug.partition("-")[2])]
-        if len(found) != 1:
-            raise AssertionError(
-                f"{name!r} names {len(found) or 'no'} functions of {', '.join(self._functions)}"
-            )
-        return found[0]
-
     def world_of(self, call: Call) -> World:
+        """Return the world in which a call is answered."""
         return replace(
             self._world,
             run_id=call.leased.run_id,
-            is_async=self._functions[call.leased.slug].is_async,
+            is_async=self._directory[call.leased.slug].is_async,
             is_probe=call.is_probe,
             is_real_rpc=self._is_real_rpc,
         )
 
     @contextmanager
     def within(self, world: World) -> Iterator[None]:
+        """Let the block around be in that world."""
         token = standin.current.set(world)
         try:
             yield
@@ -209,53 +191,32 @@ class Story:
             standin.current.reset(token)
 
     def endpoint_of(self, call: Call) -> Endpoint:
-        function = self._functions[call.leased.slug]
-        return next(
-            each for each in self._endpoints.values() if each.app.find(function.slug) is function
-        )
+        """Return what answers a call."""
+        return self._directory.endpoint(call.leased.slug)
 
     def _raise_problem(self) -> None:
         problem, self._notes.problem = self._notes.problem, None
         if problem is not None:
             raise problem
 
-    def _stamped(self, event: Event[Any]) -> Event[Any]:
-        """Give an event that took its time from the real clock the lab's."""
-        if self._began <= event.ts <= _real_now():
-            event.ts = self.now
-        return event
-
-    def _send(self, given: Sendable | Sequence[Sendable]) -> Script[list[Run]]:
+    def _send(self, given: Sendable | Sequence[Sendable]) -> Script[list[Run[Any]]]:
         before = len(self._server.runs)
         with self.within(self._world):
-            sender.send([self._stamped(each) for each in to_events(given)], SETTINGS)
+            events = [stamped(each, self._began, self.now) for each in to_events(given)]
+            sender.send(events, SETTINGS)
         started = list(self._server.runs.values())[before:]
         direct = [each for each in started if each.parent is None]
         yield from self._settle()
         return [self._look(each) for each in direct]
 
-    def _start(self, function: Function | str, given: Sendable) -> Script[Run]:
-        slug = self._slug(function)
+    def _start(self, function: Function[Any] | str, given: Sendable) -> Script[Run[Any]]:
+        slug = self._directory.slug_of(function)
         with self.within(self._world):
-            event = self._first_event(self._functions[slug], given)
-        run_id = self._server.start(slug, event)
+            event = event_for(self._directory[slug], given)
+            arrived = received(stamped(event, self._began, self.now))
+        run_id = self._server.start(slug, arrived)
         yield from self._settle()
         return self._look(self._server.runs[run_id])
-
-    def _first_event(self, function: Function, given: Sendable) -> EventIn:
-        if given is None or (isinstance(given, Mapping) and "name" not in given):
-            given = Event(_first_name(function), dict(given or {}))
-        [event] = to_events(given)
-        event = self._stamped(event)
-        raw = {
-            "name": event.name,
-            "data": loads(typed.encode(event.data, type(event.data), f'event "{event.name}"')),
-            "ts": round(event.ts.timestamp() * 1000),
-            "user": dict(event.user),
-            "id": event.id or None,
-            "v": event.v,
-        }
-        return decode_event(raw, is_internal=True)
 
     def _advance_to(self, when: datetime) -> Script[None]:
         yield from self._settle()
@@ -265,7 +226,7 @@ class Story:
         self._server.advance(when)
         yield from self._settle()
 
-    def _finish(self, run: Run) -> Script[Run]:
+    def _finish(self, run: Run[R]) -> Script[Run[R]]:
         yield from self._settle()
         while not run.has_ended:
             due = self._server.next_due()
@@ -275,14 +236,14 @@ class Story:
             yield from self._settle()
         return run
 
-    def _signal(self, name: str, data: Any) -> Script[Run]:
+    def _signal(self, name: str, data: Any) -> Script[Run[Any]]:
         run_id = self._server.signal(name, data)
         if run_id is None:
             raise AssertionError(f"no run waits for the signal {name!r}: {self.runs!r}")
         yield from self._settle()
         return self._look(self._server.runs[run_id])
 
-    def _cancel(self, run: Run) -> Script[None]:
+    def _cancel(self, run: Run[Any]) -> Script[None]:
         self._server.cancel(run.id, "cancelled by the test")
         yield from self._settle()
 
@@ -300,7 +261,7 @@ class Story:
         run = self._server.runs[item.run_id]
         memos = run.memos
         leased = self._server.lease(item)
-        reply = _decoded((yield Call(leased, leased.body)))
+        reply = decoded((yield Call(leased, leased.body)))
         is_watched = self._always_replay and item.step is None
         if is_watched and not isinstance(reply, ProtocolError):
             again = yield from self._probe(leased, item, memos)
@@ -323,52 +284,7 @@ class Story:
         self, leased: Leased, item: QueueItem, memos: Sequence[tuple[str, str]]
     ) -> Script[Reply]:
         body = self._server.body(item, memos, is_planning=True)
-        reply = _decoded((yield Call(leased, body, is_probe=True)))
+        reply = decoded((yield Call(leased, body, is_probe=True)))
         if isinstance(reply, ProtocolError):
             raise reply
         return reply
-
-
-def request(call: Call) -> Request:
-    """Return what a server would post for a call."""
-    leased = call.leased
-    headers = {
-        "content-type": "application/json",
-        names.RUN_ID: leased.run_id,
-        names.STEP_ID: leased.step_id,
-        names.GENERATION_ID: str(leased.gen),
-        names.JOB_ID: leased.job,
-        names.SERVER_KIND: "dev",
-    }
-    return Request(
-        "POST", _SERVED, f"fnId={leased.slug}&stepId={leased.step_id}", headers, call.body
-    )
-
-
-def _decoded(response: Response) -> Reply | ProtocolError:
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    try:
-        return decode_reply(response.status, headers, response.body)
-    except ProtocolError as error:
-        return error
-
-
-def _target(app: App, wire: Mapping[str, Any]) -> Target:
-    config = decode_function(wire)
-    return Target(ids.function_uuid(config.slug, config.url), app.id, 1, config)
-
-
-def _real_now() -> datetime:
-    token = standin.current.set(None)
-    try:
-        return clock.utcnow()
-    finally:
-        standin.current.reset(token)
-
-
-def _first_name(function: Function) -> str:
-    """Return the name an event for a function has when a test gives only its data."""
-    events = [each.name for each in function.triggers if isinstance(each, EventTrigger)]
-    if events and "*" not in events[0]:
-        return events[0]
-    return _SCHEDULED if function.triggers and not events else names.EVENT_FUNCTION_INVOKED

@@ -14,6 +14,7 @@ from stepbase import (
     Cron,
     Event,
     EventData,
+    FunctionFailed,
     NonRetriableError,
     RetryAfterError,
     Step,
@@ -78,8 +79,8 @@ async def late(step: Step, ctx: Context) -> str:
     return f"attempt {ctx.attempt}"
 
 
-async def apologize(event: Event[dict[str, Any]], step: Step) -> str:
-    return await step.run("apologize", lambda: f"sorry for {event.data['error']['message']}")
+async def apologize(event: Event[FunctionFailed[Any]], step: Step) -> str:
+    return await step.run("apologize", lambda: f"sorry for {event.data.error.message}")
 
 
 @app.function("broken", on="shop/broken", on_failure=apologize)
@@ -238,6 +239,7 @@ async def test_a_failure_handler_runs_when_its_function_has_failed() -> None:
         [run] = await lab.send({"name": "shop/broken"})
 
     handled = lab.runs[-1]
+    assert lab.runs_of(broken)[0].id == run.id
     assert (run.status, handled.function) == ("failed", "shop-broken-failure")
     assert handled.result == "sorry for the mess"
 
