@@ -1,0 +1,168 @@
+"""Steps that the server does, in a lab: waits, signals, invokes, requests, AI calls, timeouts."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from stepbase import App, Event, EventData, NonRetriableError, Step, StepError, SyncStep
+from stepbase.testing import Lab, SyncLab
+
+app = App("shop")
+crm = App("crm")
+
+
+class Ordered(EventData, name="shop/ordered"):
+    order_id: int
+
+
+class Paid(EventData, name="shop/paid"):
+    order_id: int
+    cents: int
+
+
+@app.function("collect", on=Ordered)
+async def collect(event: Event[Ordered], step: Step) -> str:
+    paid = await step.wait_for_event("payment", Paid, match="data.order_id", timeout="3d")
+    return "reminder" if paid is None else f"{paid.data.cents} cents"
+
+
+@app.function("approve")
+def approve(step: SyncStep) -> str:
+    answer = step.wait_for_signal("answer", "approval", timeout="1d", returns=str)
+    return "nobody" if answer is None else answer.data
+
+
+@app.function("sum")
+async def add(event: Event[dict[str, int]]) -> int:
+    if event.data["n"] < 0:
+        raise NonRetriableError("negative")
+    return event.data["n"] + 1
+
+
+@app.function("call", on="shop/call")
+async def call(event: Event[dict[str, Any]], step: Step) -> Any:
+    try:
+        return await step.invoke("other", event.data["name"], {"n": event.data["n"]})
+    except StepError as error:
+        return f"caught {error.message}"
+
+
+@app.function("ask", retries=1)
+async def ask(step: Step) -> str:
+    rate = await step.fetch("rate", "https://rates.example/usd")
+    if rate.status != 200:
+        return f"status {rate.status}"
+    said = await step.ai.openai(
+        "say", model="m", messages=[{"role": "user", "content": "?"}], auth_key="k"
+    )
+    return f"{rate.json()['usd']} {said['choices'][0]['message']['content']}"
+
+
+@app.function("hurry")
+async def hurry(step: Step) -> str:
+    try:
+        signal = await step.timeout("1h", step.wait_for_signal("s", "go", timeout="1d"))
+    except TimeoutError:
+        return "too late"
+    return "in time" if signal is not None else "never"
+
+
+@crm.function("note")
+async def note(event: Event[dict[str, int]]) -> str:
+    return f"noted {event.data['n']}"
+
+
+@crm.function("wake")
+async def wake(step: Step) -> str | None:
+    return await step.send_signal("wake", "approval", "yes")
+
+
+async def test_an_event_ends_the_wait_for_it() -> None:
+    async with Lab(app, always_replay=True) as lab:
+        [run] = await lab.send(Ordered(order_id=7))
+        assert (run.status, run.waits) == ("waiting", {"payment": "shop/paid"})
+
+        await lab.send(Paid(order_id=8, cents=1))
+        assert run.status == "waiting"
+        await lab.send(Paid(order_id=7, cents=1250))
+
+    assert (run.result, run.waits) == ("1250 cents", {})
+    assert run.steps["payment"].data == {"order_id": 7, "cents": 1250}
+
+
+async def test_time_ends_a_wait_with_nothing() -> None:
+    async with Lab(app) as lab:
+        began = lab.now
+        run = await lab.finish(await lab.start(collect, Ordered(order_id=7)))
+
+    assert (run.result, lab.now - began) == ("reminder", timedelta(days=3))
+
+
+def test_a_signal_comes_from_the_test_or_from_another_function() -> None:
+    with SyncLab(app, crm) as lab:
+        first = lab.start(approve)
+        assert lab.signal("approval", "no").id == first.id
+        second = lab.start(approve)
+        woken = lab.start(wake)
+        third = lab.finish(lab.start(approve))
+
+    assert [run.result for run in (first, second, third)] == ["no", "yes", "nobody"]
+    assert woken.result == second.id
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "result"),
+    [("shop-sum", 1, 2), ("shop-sum", -1, "caught negative"), ("crm-note", 5, "noted 5")],
+)
+async def test_functions_of_the_lab_are_invoked(name: str, n: int, result: object) -> None:
+    async with Lab(app, crm) as lab:
+        [run] = await lab.send(Event("shop/call", {"name": name, "n": n}))
+
+    assert run.result == result
+    assert [each.function for each in run.invoked] == [name]
+
+
+async def test_functions_of_others_are_faked_or_unknown() -> None:
+    async with Lab(app) as lab:
+        [run] = await lab.send(Event("shop/call", {"name": "crm-note", "n": 1}))
+        assert run.result == "caught could not find function with ID: crm-note"
+
+        lab.fake_step("other", lambda opts: opts["payload"]["data"]["n"] * 10)
+        [run] = await lab.send(Event("shop/call", {"name": "crm-note", "n": 1}))
+        assert run.result == 10
+
+
+async def test_requests_and_ai_calls_are_faked() -> None:
+    said = {"choices": [{"message": {"content": "hello"}}], "model": "m"}
+    async with Lab(app, always_replay=True) as lab:
+        lab.fake_step("rate", {"usd": 36})
+        lab.fake_step("say", said)
+        assert (await lab.start(ask)).result == "36 hello"
+
+        lab.fake_step("rate", {"status_code": 503, "body": "away"})
+        assert (await lab.start(ask)).result == "status 503"
+
+        lab.fail_step("rate", ConnectionError("refused"), times=2)
+        run = await lab.finish(await lab.start(ask))
+        assert str(run.error) == "ConnectionError: refused"
+        assert [(each.step, each.attempt) for each in run.attempts] == [
+            ("rate", 0), ("rate", 1), (None, 0),
+        ]  # fmt: skip
+
+
+async def test_a_request_without_a_fake_fails_the_test() -> None:
+    async with Lab(app) as lab:
+        with pytest.raises(AssertionError, match=r'lab.fake_step\("rate", …\)'):
+            await lab.start(ask)
+
+
+@pytest.mark.parametrize(("after", "result"), [("30m", "in time"), ("2h", "too late")])
+async def test_a_timeout_runs_on_the_labs_clock(after: str, result: str) -> None:
+    async with Lab(app, always_replay=True) as lab:
+        run = await lab.start(hurry)
+        await lab.advance(after)
+        if not run.has_ended:
+            await lab.signal("go")
+
+    assert run.result == result
