@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stepbase.errors import (
+        ApiError,
         DefinitionError,
         NonRetriableError,
         ProtocolError,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from stepbase.supabase.call import RpcCall
 
 _HOMES = {
+    "ApiError": "errors",
     "App": "sdk.app",
     "Batch": "sdk.options",
     "CancelOn": "sdk.options",
@@ -84,6 +86,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "ApiError",
     "App",
     "Batch",
     "CancelOn",

@@ -9,6 +9,7 @@
     │   ├─ StepError                 users catch: a step that failed for good
     │   ├─ DefinitionError           an app, function or option is declared wrongly
     │   ├─ SendError                 events that could not be sent
+    │   ├─ ApiError                  a question to the server that was refused or not answered
     │   ├─ ProtocolError             bytes from the other side that break the protocol; knows its `status`
     │   │   └─ SignatureError        a request that is not signed, signed wrongly, or signed too long ago
     │   └─ StoreError                the engine's database refused or could not be reached
@@ -97,6 +98,19 @@ class SendError(StepbaseError):
     ) -> None:
         super().__init__(message)
         self.ids = ids
+        self.status = status
+
+
+class ApiError(StepbaseError):
+    """What `app.api` asked was refused, or not answered after every try.
+
+    Attributes:
+        status: HTTP status: 404 for what the server does not know, 401 for a wrong key; None if there
+            was no answer.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
         self.status = status
 
 

@@ -141,8 +141,8 @@ async def test_a_signal_nobody_waits_for_wakes_none(drive: Drive, api: FakeApi) 
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        ((400, {"error": "no"}), 'refused a signal (HTTP 400): {"error": "no"}'),
-        ((200, {"ok": True}), "did not say for which run"),
+        ((400, {"error": "no"}), "POST /v1/signals: HTTP 400: no"),
+        ((200, {"ok": True}), 'POST /v1/signals: HTTP 200: {"ok": true}'),
     ],
 )
 async def test_a_signal_that_was_not_taken_is_tried_again(
@@ -152,7 +152,7 @@ async def test_a_signal_that_was_not_taken_is_tried_again(
 
     reply = await call(call_body(event(data={"send": "approve:7"})))
 
-    assert (reply.op["op"], reply.op["error"]["name"]) == ("StepError", "SendError")
+    assert (reply.op["op"], reply.op["error"]["name"]) == ("StepError", "ApiError")
     assert says in reply.op["error"]["message"]
 
 
@@ -164,7 +164,7 @@ async def test_a_server_that_is_away_is_asked_again_later(
     reply = await call(call_body(event(data={"send": "approve:7"})))
 
     assert reply.op["op"] == "StepError"
-    assert "signal not sent: no answer from" in reply.op["error"]["message"]
+    assert "POST /v1/signals: no answer from" in reply.op["error"]["message"]
 
 
 async def test_the_fallback_key_is_tried(

@@ -49,9 +49,13 @@ def module(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
 
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A server that accepts every event."""
+    """A server that accepts every event, and knows of no run."""
 
     def accept(request: Received) -> tuple[int, Any]:
+        if request.path == "/v1/signals":
+            return 404, {"error": "No signal found", "status": 404}
+        if request.method == "GET":
+            return 200, {"data": []}
         return 200, {"ids": [f"id-{i}" for i, _ in enumerate(request.body)], "status": 200}
 
     with fake_api(accept) as api:

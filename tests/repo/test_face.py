@@ -20,8 +20,8 @@ NAMES = {
     # inside a handler
     "Context", "FunctionFailed", "Middleware", "Step", "SyncStep", "RpcCall",
     # errors
-    "DefinitionError", "NonRetriableError", "ProtocolError", "RetryAfterError", "SendError", "StepError",
-    "StepbaseError", "Suspend",
+    "ApiError", "DefinitionError", "NonRetriableError", "ProtocolError", "RetryAfterError", "SendError",
+    "StepError", "StepbaseError", "Suspend",
     # serving
     "asgi", "serve", "wsgi",
 }  # fmt: skip

@@ -67,7 +67,7 @@ def fake_api(answer: Callable[[Received], Answer] | None = None) -> Iterator[Fak
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_PUT = _serve
+        do_GET = do_POST = do_PUT = do_DELETE = _serve
 
         def log_message(self, format: str, *args: Any) -> None:
             """Keep the test output clean."""

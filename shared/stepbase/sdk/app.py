@@ -12,6 +12,7 @@ from stepbase.sdk.function import Function, Options, check_id, define
 if TYPE_CHECKING:
     # Loaded when an option is used: an app's start is a promise (bench/sdk.py).
     from stepbase.sdk import options as opt
+    from stepbase.sdk.api import Api, ApiSync
     from stepbase.sdk.middleware import Factory
 
 R = TypeVar("R")
@@ -137,6 +138,20 @@ class App:
             return function
 
         return decorate
+
+    @property
+    def api(self) -> "Api":
+        """What may be asked of the server, for async code: runs, events, signals, cancelling."""
+        from stepbase.sdk.api import Api
+
+        return Api(self.id)
+
+    @property
+    def api_sync(self) -> "ApiSync":
+        """What may be asked of the server, for plain code; see `api`."""
+        from stepbase.sdk.api import ApiSync
+
+        return ApiSync(self.id)
 
     async def send(self, events: Sendable | Sequence[Sendable]) -> list[str]:
         """Send one event or several; returns the server's ids of them, in order.

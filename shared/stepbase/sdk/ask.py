@@ -1,11 +1,35 @@
-"""What every request of an app to its server carries: who asks, from where, and with which key."""
+"""How an app asks its server: what every request carries, how often it is tried, and who carries it.
 
-from collections.abc import Generator, Mapping
+What is asked is written as a script that yields `Exchange`s, to be sent an `Answer`, and `Pause`s;
+`drive` and `adrive` carry it in sync and async code.
+"""
+
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from stepbase.config import InngestConfig
 from stepbase.protocol import names, signing
+from stepbase.sdk import http
 from stepbase.sdk.http import Answer, Exchange
 from stepbase.sdk.version import SDK
+
+R = TypeVar("R")
+
+TRIES = 5
+FIRST_PAUSE_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Asks the driver to wait before the next try."""
+
+    seconds: float
+
+
+Asking = Generator[Exchange, Answer, Answer]
+Script = Generator[Exchange | Pause, Any, R]
 
 
 def origin_headers(settings: InngestConfig) -> dict[str, str]:
@@ -24,7 +48,7 @@ def ask(
     settings: InngestConfig,
     headers: Mapping[str, str] | None = None,
     body: bytes | None = None,
-) -> Generator[Exchange, Answer, Answer]:
+) -> Asking:
     """Ask the server's API with the signing key, and with the fallback key if that is refused."""
     base = {
         **origin_headers(settings),
@@ -39,3 +63,51 @@ def ask(
         if answer.status not in (401, 403):
             break
     return answer
+
+
+def tried(ask_once: Callable[[], Asking], tries: int = TRIES) -> Script[Answer]:
+    """Ask a few times, with growing pauses, until the server has answered for good."""
+    import random  # not before something is asked
+
+    answer = Answer(0, {}, b"")
+    for attempt in range(tries):
+        answer = yield from ask_once()
+        if answer.status and (answer.status < 500 or answer.status == 501):
+            break
+        if attempt < tries - 1:
+            yield Pause(FIRST_PAUSE_SECONDS * (2**attempt + random.random()))
+    return answer
+
+
+def drive(script: Script[R]) -> R:
+    """Carry out a script, blocking."""
+    answer: Answer | None = None
+    while True:
+        try:
+            asked = script.send(answer)
+        except StopIteration as done:
+            result: R = done.value
+            return result
+        answer = None
+        if isinstance(asked, Exchange):
+            answer = http.send(asked)
+        else:
+            time.sleep(asked.seconds)
+
+
+async def adrive(script: Script[R]) -> R:
+    """Carry out a script on the running event loop."""
+    import asyncio
+
+    answer: Answer | None = None
+    while True:
+        try:
+            asked = script.send(answer)
+        except StopIteration as done:
+            result: R = done.value
+            return result
+        answer = None
+        if isinstance(asked, Exchange):
+            answer = await http.asend(asked)
+        else:
+            await asyncio.sleep(asked.seconds)

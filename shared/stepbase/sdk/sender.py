@@ -1,86 +1,35 @@
-"""Sending events: the request, the tries, the answer. Written once as a script; two small drivers."""
+"""Sending events: the request, the tries, the answer. Written once as a script."""
 
 import json
 import random
-import time
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from stepbase import clock
 from stepbase.config import InngestConfig
 from stepbase.errors import SendError
 from stepbase.protocol import ids, names
 from stepbase.protocol.jsontext import dumps
-from stepbase.sdk import http, typed
-from stepbase.sdk.ask import origin_headers
+from stepbase.sdk import typed
+from stepbase.sdk.ask import TRIES, Asking, Script, adrive, drive, origin_headers, tried
 from stepbase.sdk.event import Event
 from stepbase.sdk.http import Answer, Exchange
-
-T = TypeVar("T")
-
-TRIES = 5
-_FIRST_PAUSE_SECONDS = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Asks the driver to wait before the next try."""
-
-    seconds: float
 
 
 def send(events: Sequence[Event[Any]], config: InngestConfig) -> list[str]:
     """Send events, blocking; see `script`."""
-    return carry(script(events, config))
+    return drive(script(events, config))
 
 
 async def asend(events: Sequence[Event[Any]], config: InngestConfig) -> list[str]:
     """Send events on the running event loop; see `script`."""
-    return await acarry(script(events, config))
+    return await adrive(script(events, config))
 
 
-def carry(steps: Generator[Exchange | Pause, Any, T]) -> T:
-    """Run a script of requests and pauses, blocking."""
-    answer: Any = None
-    while True:
-        try:
-            asked = steps.send(answer)
-        except StopIteration as done:
-            found: T = done.value
-            return found
-        answer = None
-        if isinstance(asked, Exchange):
-            answer = http.send(asked)
-        else:
-            time.sleep(asked.seconds)
-
-
-async def acarry(steps: Generator[Exchange | Pause, Any, T]) -> T:
-    """Run a script of requests and pauses on the running event loop."""
-    import asyncio
-
-    answer: Any = None
-    while True:
-        try:
-            asked = steps.send(answer)
-        except StopIteration as done:
-            found: T = done.value
-            return found
-        answer = None
-        if isinstance(asked, Exchange):
-            answer = await http.asend(asked)
-        else:
-            await asyncio.sleep(asked.seconds)
-
-
-def script(
-    events: Sequence[Event[Any]], config: InngestConfig
-) -> Generator[Exchange | Pause, Any, list[str]]:
+def script(events: Sequence[Event[Any]], config: InngestConfig) -> Script[list[str]]:
     """Post events as one request, at most five times; returns the server's ids of them.
 
-    Yields `Exchange`s, to be sent an `Answer`, and `Pause`s. Every try carries the same seed, so the
-    server gives the same ids to events it has already taken.
+    Every try carries the same seed, so the server gives the same ids to events it has already taken.
 
     Raises:
         SendError: If the server refused one, or never answered.
@@ -94,14 +43,11 @@ def script(
     if config.event_key is None and not config.is_dev:
         raise SendError("no event key: set INNGEST_EVENT_KEY, or INNGEST_DEV=1 for the dev server")
     exchange = _exchange(events, config)
-    answer = Answer(0, {}, b"")
-    for attempt in range(TRIES):
-        answer = yield exchange
-        if 0 < answer.status < 500:
-            break
-        if attempt < TRIES - 1:
-            yield Pause(_FIRST_PAUSE_SECONDS * (2**attempt + random.random()))
-    return _ids(answer)
+
+    def once() -> Asking:
+        return (yield exchange)
+
+    return _ids((yield from tried(once)))
 
 
 def _exchange(events: Sequence[Event[Any]], config: InngestConfig) -> Exchange:

@@ -196,10 +196,11 @@ class ServerSteps(Steps):
 
         If the answer to a sent signal is lost, the step is tried again, and may then find nobody waiting.
         """
-        from stepbase.sdk import signals, verbs_wait
+        from stepbase.sdk import questions, verbs_wait
+        from stepbase.sdk.ask import adrive
 
         async def send(name: str, data: str) -> str | None:
-            return await signals.asend(name, data, config.inngest())
+            return await adrive(questions.give_signal(name, data, tries=1))
 
         return self._do(verbs_wait.send_signal(self._open(), step_id, signal, data, send))
 

@@ -167,10 +167,11 @@ class SyncServerSteps(Steps):
 
         See `Step.send_signal`.
         """
-        from stepbase.sdk import signals, verbs_wait
+        from stepbase.sdk import questions, verbs_wait
+        from stepbase.sdk.ask import drive
 
         def send(name: str, data: str) -> str | None:
-            return signals.send(name, data, config.inngest())
+            return drive(questions.give_signal(name, data, tries=1))
 
         return self._do(verbs_wait.send_signal(self._open(), step_id, signal, data, send))
 

@@ -47,7 +47,7 @@ async def test_a_failed_try_is_repeated_with_the_same_seed(api: FakeApi, kind: s
 async def test_a_server_that_is_away_is_an_error_that_says_where(
     api: FakeApi, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stepbase.sdk.sender._FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("stepbase.sdk.ask.FIRST_PAUSE_SECONDS", 0.001)
     monkeypatch.setenv("INNGEST_DEV", "http://127.0.0.1:1")
 
     with pytest.raises(SendError, match=r"no answer from http://127\.0\.0\.1:1/e/"):

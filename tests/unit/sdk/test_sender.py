@@ -10,8 +10,8 @@ from stepbase import Event, EventData, SendError, config
 from stepbase.config import InngestConfig
 from stepbase.protocol.ids import seeded_event_ids
 from stepbase.sdk import sender
+from stepbase.sdk.ask import Pause
 from stepbase.sdk.http import Answer, Exchange
-from stepbase.sdk.sender import Pause
 
 
 class Paid(EventData, name="order/paid"):

@@ -30,6 +30,7 @@ def build(engine: Engine) -> Starlette:
                 ("GET", "/v1/runs/{run_id}", runs.get_run),
                 ("GET", "/v1/runs/{run_id}/jobs", runs.get_jobs),
                 ("DELETE", "/v1/runs/{run_id}", runs.delete_run),
+                ("POST", "/v1/cancellations", runs.post_cancellations),
                 ("POST", "/v1/checkpoint/{run_id}/async", checkpoints.post_checkpoint),
                 ("POST", "/v1/signals", checkpoints.post_signal),
                 ("GET", "/v0/runs/{run_id}/batch", runs.get_batch),

@@ -99,6 +99,13 @@ async def delete_run(request: Request) -> Response:
     return Response(status_code=204)
 
 
+async def post_cancellations(request: Request) -> Response:
+    """Refuse bulk cancellation: it is not in this version."""
+    return error(
+        501, "this engine cancels no runs in bulk: cancel them one by one, DELETE /v1/runs/<run id>"
+    )
+
+
 async def get_batch(request: Request) -> Response:
     """Return a live run's events: what a call with `use_api` leaves out."""
     run_id = request.path_params["run_id"]
