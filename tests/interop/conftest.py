@@ -7,6 +7,7 @@ from tests.interop.differences import SDKS, Sdk
 from tests.interop.features import table
 from tests.support import peers, typescript
 from tests.support.fake_api import FakeApi, fake_api
+from tests.support.peers_parallel import UNTIL
 from tests.support.typescript import TypeScript
 
 
@@ -25,7 +26,7 @@ def typescript_apps(running_api: FakeApi) -> Iterator[TypeScript]:
         "SIGNING_KEY": peers.KEY,
         "SIGNING_KEY_FALLBACK": peers.FALLBACK,
         "EVENT_KEY": peers.EVENT_KEY,
-        "UNTIL": peers.UNTIL.isoformat(),
+        "UNTIL": UNTIL.isoformat(),
     }
     with typescript.running(environment) as running:
         yield running

@@ -96,7 +96,7 @@ CANNOT_BE_EQUAL = tuple(
     ),
 )  # fmt: skip
 
-_OF_BOTH = (
+_OF_BOTH: tuple[Difference, ...] = (
     Difference(
         "a step inside a step", "*",
         "final at once, with the reason; Python tries it again to no avail, TypeScript never answers",
@@ -149,6 +149,22 @@ _OF_BOTH = (
     ),
 )  # fmt: skip
 
+_OF_BOTH += (
+    Difference(
+        "losers of a race", "*",
+        "the winner's result goes on at once; both ask for the losers' steps again first",
+        shapes=("race, one done",),
+    ),
+    *(
+        Difference(
+            "order in nested groups", f"$.body[*].{field}",
+            "as the event loop starts their tasks; the order of planned steps means nothing",
+            shapes=("parallel groups in groups",),
+        )
+        for field in ("id", "name", "displayName", "userland.id")
+    ),
+)  # fmt: skip
+
 _OF_PYTHON = (
     Difference("cause of an error", "$.body[*].error.cause", "sent, as TypeScript does", _PY),
     Difference("cause of an error", "$.body.cause", "sent, as TypeScript does", _PY),
@@ -177,6 +193,22 @@ _OF_PYTHON = (
         "a refused registration", "$.status",
         "relayed with its status, as TypeScript; Python says 200 as if it had worked", _PY,
         ("refused registration",),
+    ),
+    *(
+        Difference(
+            "fields of a registration", f"$.body.functions[*].{field}",
+            "left out when there is none; Python gives failure handlers empty lists", _PY,
+        )
+        for field in ("cancel=", "concurrency=")
+    ),
+    Difference(
+        "one step left of a group", "$.body[*]",
+        "run at once, as TypeScript; Python plans each step of a group", _PY,
+        ("parallel branches, one ahead",),
+    ),
+    Difference(
+        "winner of a race", "$.body", "who was first for the server, as TypeScript; Python has no winner",
+        _PY, ("race, both done",),
     ),
     Difference(
         "age of a signature", "*",
@@ -229,12 +261,12 @@ _OF_TYPESCRIPT = (
         "only said when it is true, as Python", _TS,
         ("error of function", "error with a cause", "retry after in function", "error in step",
          "error in step, with a cause", "error in step, attempt 2", "retry after in step",
-         "unexpected step", "call without ctx"),
+         "unexpected step", "call without ctx", "parallel, targeted, fails"),
     ),
     Difference(
         "status of a final error", "$.status", "a 500 with no-retry, as Python; TypeScript says 400", _TS,
         ("nonretriable in function", "run, error memo", "invoke, failed", "infer, failed",
-         "fetch, failed"),
+         "fetch, failed", "parallel, one failed", "race, one failed"),
     ),
     Difference(
         "last attempt of a step", "$.headers.x-inngest-no-retry",
@@ -286,6 +318,10 @@ _OF_TYPESCRIPT = (
     Difference(
         "fields of introspection", "$.body.extra", "not sent, as Python", _TS,
         ("introspection", "signed introspection"),
+    ),
+    Difference(
+        "fields of introspection", "$.body.function_count",
+        "without failure handlers, as Python; TypeScript counts them", _TS,
     ),
     Difference(
         "fields of introspection", "$.body.has_signing_key_fallback", "sent, as Python", _TS,

@@ -32,7 +32,7 @@ from tests.support.typescript import TypeScript
 from stepbase.protocol import signing
 from stepbase.sdk import http
 
-A = hashed("a")
+A, B, C = hashed("a"), hashed("b"), hashed("c")
 ERROR = {"error": {"name": "ValueError", "message": "boom", "stack": "Traceback: boom"}}
 AWAITED = {
     "name": "order/paid",
@@ -108,6 +108,50 @@ CALLS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "infer": ({"k": "infer"}, {}),
     "infer, done": ({"k": "infer"}, {"steps": {A: {"data": {"id": "c1"}}}}),
     "infer, failed": ({"k": "infer"}, {"steps": {A: ERROR}}),
+    "parallel": ({"k": "parallel"}, {}),
+    "parallel, planning": ({"k": "parallel"}, {"is_planning": True}),
+    "parallel, targeted": ({"k": "parallel"}, {"step_id": C, "is_planning": True}),
+    "parallel, targeted, fails": (
+        {"k": "parallel", "fail": "error"}, {"step_id": C, "is_planning": True},
+    ),
+    "parallel, one done": ({"k": "parallel"}, {"steps": {A: {"data": 1}}}),
+    "parallel, targeted, one done": (
+        {"k": "parallel"}, {"step_id": C, "is_planning": True, "steps": {A: {"data": 1}}},
+    ),
+    "parallel, all done": (
+        {"k": "parallel"}, {"steps": {C: {"data": 3}, B: None, A: {"data": 1}}},
+    ),
+    "parallel, one failed": (
+        {"k": "parallel"}, {"steps": {A: {"data": 1}, C: ERROR, B: None}},
+    ),
+    "parallel branches": ({"k": "branches"}, {}),
+    "parallel branches, first steps done": (
+        {"k": "branches"}, {"steps": {hashed("a1"): {"data": 1}, hashed("b1"): {"data": 2}}},
+    ),
+    "parallel branches, one ahead": (
+        {"k": "branches"}, {"steps": {hashed("a1"): {"data": 1}, hashed("a2"): {"data": 2}}},
+    ),
+    "parallel branches, targeted": (
+        {"k": "branches"},
+        {"step_id": hashed("b2"), "is_planning": True,
+         "steps": {hashed("a1"): {"data": 1}, hashed("b1"): {"data": 2}}},
+    ),
+    "parallel groups in groups": ({"k": "groups"}, {}),
+    "parallel groups in groups, done": (
+        {"k": "groups"}, {"steps": {A: {"data": 1}, C: {"data": 3}, B: {"data": 2}}},
+    ),
+    "parallel after a step": ({"k": "after"}, {"steps": {A: {"data": 0}}}),
+    "parallel before a step": (
+        {"k": "after"}, {"steps": {A: {"data": 0}, B: {"data": 1}, hashed("b", 1): {"data": 2}}},
+    ),
+    "race": ({"k": "race"}, {}),
+    "race, targeted": ({"k": "race"}, {"step_id": B, "is_planning": True}),
+    "race, one done": ({"k": "race"}, {"steps": {B: {"data": 2}}}),
+    "race, both done": ({"k": "race"}, {"steps": {B: {"data": 2}, A: {"data": 1}}}),
+    "race, one failed": ({"k": "race"}, {"steps": {B: ERROR}}),
+    "events of a batch": ({"k": "events"}, {"events": [
+        event(id=f"e{i}", data={"k": "events", "n": i}) for i in range(3)
+    ]}),
     "nested step": ({"k": "nested"}, {}),
     "unserialisable result of step": ({"k": "run", "value": "not json"}, {}),
     "unserialisable result of function": ({"k": "return", "value": "not json"}, {}),
@@ -232,6 +276,39 @@ async def test_a_call_is_answered_alike(both: Pair, mode: str, kind: str, shape:
         for reply in (ours, theirs):
             header = reply.headers["x-inngest-signature"]
             assert signing.verify(header, reply.content, [KEY], now()) == KEY
+
+
+STARTED = event(data={"k": "return", "value": "text"})
+FAILED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "failure handler": ({}, {}),
+    "failure handler, done": ({}, {"steps": {A: {"data": ["noted"]}}}),
+    "failure handler, events": ({"events": [STARTED, STARTED]}, {}),
+}
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("shape", FAILED)
+async def test_a_failure_handler_answers_alike(
+    both: Pair, mode: str, kind: str, shape: str
+) -> None:
+    more, options = FAILED[shape]
+    data = {
+        "error": {**ERROR["error"], "error": "invalid status code: 500"},
+        "event": STARTED,
+        "function_id": f"app-{kind}",
+        "run_id": "01M84KX7QDTE8SQSVQYRZG8DT5",
+        **more,
+    }
+    failed = event(name="inngest/function.failed", data=data)
+    body = signing.canonical_json(
+        json.dumps(call_object(failed, max_attempts=1, **options)).encode()
+    )
+    headers = signed(body) if mode == "cloud" else {}
+
+    query = f"fnId=app-{kind}-failure&stepId=step"
+    replies = await both.ask("POST", query=query, body=body, headers=headers)
+
+    assert both.differing(shape, replies) == []
 
 
 ODD_BODIES = {

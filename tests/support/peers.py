@@ -12,6 +12,7 @@ from typing import Any
 
 import fastapi
 import inngest
+from tests.support.peers_parallel import UNTIL, AsyncGroups, SyncGroups
 from tests.support.sdk_hosts import Ask, ask_asgi
 
 import stepbase
@@ -26,7 +27,6 @@ APP = "app"
 KEY = "signkey-test-" + "0123456789abcdef" * 2
 FALLBACK = "signkey-test-" + "fedcba9876543210" * 2
 EVENT_KEY = "evkey"
-UNTIL = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=30)
 HOUR = datetime.timedelta(hours=1)
 NOT_JSON = object()
 FETCH_URL = "https://models.example/q"
@@ -126,7 +126,7 @@ THEIRS = Peer(
 
 
 @dataclass(frozen=True)
-class Async:
+class Async(AsyncGroups):
     """What an async handler of either package does for each `event.data.k`."""
 
     peer: Peer
@@ -134,6 +134,8 @@ class Async:
     data: dict[str, Any]
     emit: Any
     target: Any
+    events: Any
+    group: Any = None
 
     async def act(self) -> Any:
         """Do what the event asks for."""
@@ -145,6 +147,9 @@ class Async:
 
     async def do_return(self) -> Any:
         return value(self.data["value"])
+
+    async def do_events(self) -> Any:
+        return [[each.name, each.id, each.data] for each in self.events]
 
     async def do_raise(self) -> None:
         self.peer.fail(self.data["fail"])
@@ -205,7 +210,7 @@ class Async:
 
 
 @dataclass(frozen=True)
-class Sync:
+class Sync(SyncGroups):
     """What a sync handler of either package does for each `event.data.k`."""
 
     peer: Peer
@@ -213,6 +218,8 @@ class Sync:
     data: dict[str, Any]
     emit: Any
     target: Any
+    events: Any
+    group: Any = None
 
     def act(self) -> Any:
         """Do what the event asks for."""
@@ -224,6 +231,9 @@ class Sync:
 
     def do_return(self) -> Any:
         return value(self.data["value"])
+
+    def do_events(self) -> Any:
+        return [[each.name, each.id, each.data] for each in self.events]
 
     def do_raise(self) -> None:
         self.peer.fail(self.data["fail"])
@@ -292,20 +302,35 @@ def caught(error: Any) -> dict[str, Any]:
     return {"caught": error.message, "name": error.name}
 
 
+Data = stepbase.Event[dict[str, Any]]
+Failed = stepbase.Event[stepbase.FunctionFailed[dict[str, Any]]]
+
+
 def our_app() -> stepbase.App:
     """Return the app written for stepbase."""
     app = stepbase.App(APP)
     emit = stepbase.Event("order/paid", {"a": 1})
 
-    @app.function("async", on="case/start")
-    async def handler(event: stepbase.Event[dict[str, Any]], step: stepbase.Step) -> Any:
-        return await Async(OURS, step, event.data, emit, handler).act()
+    async def failed(event: Failed, step: stepbase.Step) -> Any:
+        return await step.run("a", noted, event.data.error.message, event.data.event)
 
-    @app.function("sync", on="case/start")
-    def sync_handler(event: stepbase.Event[dict[str, Any]], step: stepbase.SyncStep) -> Any:
-        return Sync(OURS, step, event.data, emit, sync_handler).act()
+    def sync_failed(event: Failed, step: stepbase.SyncStep) -> Any:
+        return step.run("a", noted, event.data.error.message, event.data.event)
+
+    @app.function("async", on="case/start", on_failure=failed)
+    async def handler(event: Data, events: list[Data], step: stepbase.Step) -> Any:
+        return await Async(OURS, step, event.data, emit, handler, events).act()
+
+    @app.function("sync", on="case/start", on_failure=sync_failed)
+    def sync_handler(event: Data, events: list[Data], step: stepbase.SyncStep) -> Any:
+        return Sync(OURS, step, event.data, emit, sync_handler, events).act()
 
     return app
+
+
+def noted(message: str, event: Any) -> list[Any]:
+    """Show what a failure handler is told."""
+    return [message, event.name, event.data]
 
 
 def their_functions(client: inngest.Inngest) -> list[Any]:
@@ -313,13 +338,28 @@ def their_functions(client: inngest.Inngest) -> list[Any]:
     emit = inngest.Event(name="order/paid", data={"a": 1})
     trigger = inngest.TriggerEvent(event="case/start")
 
-    @client.create_function(fn_id="async", trigger=trigger)
-    async def handler(ctx: inngest.Context) -> Any:
-        return await Async(THEIRS, ctx.step, dict(ctx.event.data), emit, handler).act()
+    def told(ctx: Any) -> list[Any]:
+        data = ctx.event.data
+        return noted(data["error"]["message"], inngest.Event.model_validate(data["event"]))
 
-    @client.create_function(fn_id="sync", trigger=trigger)
+    async def failed(ctx: inngest.Context) -> Any:
+        async def note() -> Any:
+            return told(ctx)
+
+        return await ctx.step.run("a", note)
+
+    def sync_failed(ctx: inngest.ContextSync) -> Any:
+        return ctx.step.run("a", lambda: told(ctx))
+
+    @client.create_function(fn_id="async", trigger=trigger, on_failure=failed)
+    async def handler(ctx: inngest.Context) -> Any:
+        data = dict(ctx.event.data)
+        return await Async(THEIRS, ctx.step, data, emit, handler, ctx.events, ctx.group).act()
+
+    @client.create_function(fn_id="sync", trigger=trigger, on_failure=sync_failed)
     def sync_handler(ctx: inngest.ContextSync) -> Any:
-        return Sync(THEIRS, ctx.step, dict(ctx.event.data), emit, sync_handler).act()
+        data = dict(ctx.event.data)
+        return Sync(THEIRS, ctx.step, data, emit, sync_handler, ctx.events, ctx.group).act()
 
     return [handler, sync_handler]
 

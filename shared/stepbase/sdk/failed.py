@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from stepbase.sdk import typed
-from stepbase.sdk.event import Event, from_payload
+from stepbase.sdk.event import Event
 from stepbase.sdk.fault import CodedError
+from stepbase.sdk.incoming import read_event
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -40,7 +40,7 @@ class FunctionFailed(Generic[T_co]):
         events: All of them, for batches.
         run_id: The run that failed.
         function_id: Its function, `<app_id>-<id>`.
-        raw: The payload as it came.
+        raw: The payload as it came, without what servers add for themselves.
     """
 
     error: FailedError
@@ -80,14 +80,11 @@ class FailureReader:
 
     def _event(self, given: Any) -> Event[Any]:
         raw = _object(given)
-        data = raw.get("data") or {}
         model = model_of(self.models, str(raw.get("name") or ""))
-        if model is not None:
-            try:
-                data = typed.decode(data, model, "event")
-            except CodedError:
-                pass  # the run may have failed for just this
-        return from_payload(raw, data)
+        try:
+            return read_event(raw, model)
+        except CodedError:
+            return read_event(raw, None)  # the run may have failed for just this
 
 
 def _object(value: Any) -> Mapping[str, Any]:

@@ -37,6 +37,7 @@ function work(data) {
 
 const ACTIONS = {
   return: ({ data }) => VALUES[data.value],
+  events: ({ events }) => events.map((each) => [each.name, each.id, each.data]),
   raise: ({ data }) => fail(data.fail),
   run: ({ data, step }) => step.run("a", () => work(data)),
   async twice({ data, step }) {
@@ -93,14 +94,46 @@ const ACTIONS = {
       headers: { "x-extra": "1" },
     }),
   nested: ({ data, step }) => step.run("a", () => step.run("inner", () => work(data))),
+  parallel: ({ data, step }) =>
+    Promise.all([
+      step.run("a", () => work(data)),
+      step.sleepUntil("b", UNTIL),
+      step.run("c", () => work(data)),
+    ]),
+  branches({ data, step }) {
+    const branch = async (name) => {
+      const first = await step.run(`${name}1`, () => work(data));
+      return [first, await step.run(`${name}2`, () => work(data))];
+    };
+    return Promise.all([branch("a"), branch("b")]);
+  },
+  groups: ({ data, step }) =>
+    Promise.all([
+      Promise.all([step.run("a", () => work(data)), step.run("b", () => work(data))]),
+      step.run("c", () => work(data)),
+    ]),
+  async after({ data, step }) {
+    await step.run("a", () => work(data));
+    const both = [step.run("b", () => work(data)), step.run("b", () => work(data))];
+    return [await Promise.all(both), await step.run("c", () => work(data))];
+  },
+  race: ({ data, step, group }) =>
+    group.parallel({ mode: "race" }, () =>
+      Promise.race([step.run("a", () => work(data)), step.run("b", () => work(data))]),
+    ),
 };
 
-const act = (id) => ({ event, step, group }) =>
-  ACTIONS[event.data.k]({ data: event.data, id, step, group });
+const act = (id) => ({ event, events, step, group }) =>
+  ACTIONS[event.data.k]({ data: event.data, events, id, step, group });
+
+function onFailure({ event, error, step }) {
+  const started = event.data.event;
+  return step.run("a", () => [error.message, started.name, started.data]);
+}
 
 export function casesApp(options) {
   const client = new Inngest(options);
   const triggers = [{ event: "case/start" }];
-  const functions = ["async", "sync"].map((id) => client.createFunction({ id, triggers }, act(id)));
+  const functions = ["async", "sync"].map((id) => client.createFunction({ id, triggers, onFailure }, act(id)));
   return { client, functions };
 }
