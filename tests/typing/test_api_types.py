@@ -6,6 +6,7 @@ from typing import Any, assert_type
 from pydantic import BaseModel
 
 from stepbase import App, Event, EventData, Function, RpcCall, Step, SyncStep
+from stepbase.sdk.chat import ChatCompletion
 from stepbase.sdk.fetched import FetchResponse
 from stepbase.sdk.verbs_wait import Signal
 
@@ -79,6 +80,7 @@ async def handler(event: Event[Paid], step: Step) -> Receipt:
     assert_type(answer.json(Receipt), Receipt)
     assert_type(answer.json(), Any)
     said = await step.ai.openai("a", model="m", messages=[{"role": "user", "content": "hi"}])
+    assert_type(said, ChatCompletion)
     assert_type(said["choices"][0]["message"]["content"], str | None)
     url = "https://a.example"
     raw = await step.ai.infer("a", format="gemini", url=url, auth_key="k", body={})
