@@ -15,6 +15,7 @@ from stepbase.sdk import typed
 from stepbase.sdk.event import Event, from_payload
 from stepbase.sdk.function import Function
 from stepbase.testing.fakes import RpcRecord
+from stepbase.testing.opened import Opener
 from stepbase.testing.server import Server
 from stepbase.testing.state import RunState, StepState
 from stepbase.testing.store import MAIN
@@ -54,6 +55,7 @@ class Run(Generic[R_co]):
         self._notes = notes
         self._function = function
         self._state = state
+        self._opener = Opener(function)
 
     @property
     def id(self) -> str:
@@ -68,7 +70,7 @@ class Run(Generic[R_co]):
     @property
     def event(self) -> Event[Any]:
         """The event that started it, its data as a dict."""
-        raw = self._state.event.parsed
+        raw = self._opener.event(self._state.event.parsed)
         return from_payload(raw, raw.get("data"))
 
     @property
@@ -97,7 +99,9 @@ class Run(Generic[R_co]):
     @property
     def output(self) -> Any:
         """What the function returned, as plain JSON; None until then."""
-        return None if self._state.output is None else json.loads(self._state.output)
+        if self._state.output is None:
+            return None
+        return self._opener.memo({"data": json.loads(self._state.output)})["data"]
 
     @property
     def result(self) -> R_co:
@@ -153,7 +157,8 @@ class Run(Generic[R_co]):
     @property
     def events_sent(self) -> Sequence[Event[Any]]:
         """The events it sent, in order, their data as dicts."""
-        return list(self._notes.events.get(self.id, {}).values())
+        sent = (self._opener.event(raw) for raw in self._notes.events.get(self.id, {}).values())
+        return [from_payload(raw, raw["data"]) for raw in sent]
 
     @property
     def invoked(self) -> "Sequence[Run[Any]]":
@@ -180,7 +185,7 @@ class Run(Generic[R_co]):
                 yield _key(step), step.due
 
     def _value(self, step: StepState) -> Any:
-        memo = decode_memo(json.loads(step.memo))
+        memo = decode_memo(self._opener.memo(json.loads(step.memo)))
         if memo.kind is MemoKind.ERROR:
             return _error(memo.value)
         if step.op == Opcode.WAIT_FOR_EVENT and isinstance(memo.value, dict):
@@ -212,7 +217,7 @@ class Run(Generic[R_co]):
 
     def _shown_step(self, step: StepState) -> str:
         if not step.is_open:
-            return f"{step.status} {_short(json.loads(step.memo))}"
+            return f"{step.status} {_short(self._opener.memo(json.loads(step.memo)))}"
         what = f" for {step.awaits}" if step.awaits else ""
         return f"{step.status}{what}" + (f" until {step.due}" if step.due else "")
 

@@ -21,6 +21,7 @@ from stepbase.testing import expressions, replays, serverside
 from stepbase.testing.directory import Directory, decoded
 from stepbase.testing.fakes import Fakes
 from stepbase.testing.given import event_for, real_now, received, stamped
+from stepbase.testing.opened import Opener
 from stepbase.testing.run import Run
 from stepbase.testing.server import Server
 from stepbase.testing.state import Leased, QueueItem, RunState
@@ -266,7 +267,8 @@ class Story:
         if is_watched and not isinstance(reply, ProtocolError):
             again = yield from self._probe(leased, item, memos)
             done = [run.steps[hashed].name for hashed, _ in memos]
-            replays.check_again(run.slug, done, reply, again)
+            see = Opener(self._directory[run.slug]).reply
+            replays.check_again(run.slug, done, see(reply), see(again))
         reply = serverside.with_fakes(self._fakes, self._world, leased, reply)
         self._server.settle(leased, reply)
         self._raise_problem()

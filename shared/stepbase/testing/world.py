@@ -13,7 +13,6 @@ from stepbase.config import InngestConfig
 from stepbase.errors import NonRetriableError
 from stepbase.protocol.event import decode_event, payload
 from stepbase.protocol.jsontext import dumps_bytes
-from stepbase.sdk.event import Event, from_payload
 from stepbase.sdk.http import Answer, Exchange
 from stepbase.sdk.replay import NewStep
 from stepbase.supabase.call import PreparedCall
@@ -48,7 +47,7 @@ class Notes:
     """What calls did, by run id ("" for what the test itself did), and what went wrong in the lab."""
 
     rpc_calls: dict[str, list[RpcRecord]] = field(default_factory=lambda: defaultdict(list))
-    events: dict[str, dict[str, Event[Any]]] = field(default_factory=lambda: defaultdict(dict))
+    events: dict[str, dict[str, dict[str, Any]]] = field(default_factory=lambda: defaultdict(dict))
     steps: dict[tuple[str, str], StepNote] = field(default_factory=dict)
     problem: AssertionError | None = None
 
@@ -144,7 +143,7 @@ class World:
         now_ms = round(self.now().timestamp() * 1000)
         for event, internal_id in zip(events, ids, strict=True):
             seen = payload(event, internal_id, now_ms)
-            self.notes.events[self.run_id][str(seen["id"])] = from_payload(seen, seen["data"])
+            self.notes.events[self.run_id][str(seen["id"])] = seen
         self.server.accept(events, ids)
         return ids
 
