@@ -1,10 +1,15 @@
 """The app "currency" against the database it works on: awards, delays, refunds, repetitions."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from typing import Any
 
 import asyncpg
 import pytest
-from tests.functions.conftest import Deliver, Drive
+from tests.functions.conftest import Deliver
+
+from rewards.award import Awarded
+from stepbase import Event
+from stepbase.testing import Lab
 
 _ANN = "6f62ac6b-3ea5-4774-bfa3-ab7aa08b6eca"
 
@@ -22,7 +27,7 @@ async def merchants(shop: asyncpg.Connection) -> None:
 
 async def buy(
     shop: asyncpg.Connection, deliver: Deliver, *, merchant: str = "now", cents: int = 1234
-) -> dict[str, object]:
+) -> Event[Any]:
     """Record a paid purchase; return its event."""
     await shop.execute(
         """
@@ -37,7 +42,7 @@ async def buy(
     return event
 
 
-async def refund(shop: asyncpg.Connection, deliver: Deliver) -> dict[str, object]:
+async def refund(shop: asyncpg.Connection, deliver: Deliver) -> Event[Any]:
     """Refund the purchase; return its event."""
     await shop.execute("update public.purchases set status = 'refunded'")
     [event] = await deliver()
@@ -51,119 +56,128 @@ async def book(shop: asyncpg.Connection) -> tuple[list[tuple[str, int]], int | N
     return [(row["kind"], row["amount"]) for row in rows], balance
 
 
-async def test_a_purchase_is_awarded(
-    shop: asyncpg.Connection, deliver: Deliver, drive: Drive
-) -> None:
-    run = await drive("currency-award", await buy(shop, deliver))
+async def test_a_purchase_is_awarded(shop: asyncpg.Connection, deliver: Deliver, lab: Lab) -> None:
+    [run] = await lab.send(await buy(shop, deliver))
 
-    assert run.output == {"success": True, "amount": 30}
-    assert run.shown == [
-        "StepRun calc_currency_for_source",
-        "StepRun get_merchant_config",
-        "StepRun post_wallet_transaction",
-    ]
+    assert run.result == Awarded(success=True, amount=30)
+    assert list(run.steps) == [
+        "calc_currency_for_source", "get_merchant_config", "post_wallet_transaction",
+    ]  # fmt: skip
     assert await book(shop) == ([("award", 30)], 30)
 
 
 async def test_an_award_waits_as_long_as_its_merchant_says(
-    shop: asyncpg.Connection, deliver: Deliver, drive: Drive
+    shop: asyncpg.Connection, deliver: Deliver, lab: Lab
 ) -> None:
-    event = await buy(shop, deliver, merchant="later")
+    [run] = await lab.send(await buy(shop, deliver, merchant="later"))
 
-    run = await drive("currency-award", event)
-
-    ts = event["ts"]
-    assert isinstance(ts, int)
-    [wake] = run.sleeps
-    due = datetime.fromtimestamp(ts / 1000, UTC) + timedelta(hours=2)
-    assert datetime.fromisoformat(wake) == due
+    assert run.sleeps == {"delay-award": run.event.ts + timedelta(hours=2)}
+    assert await book(shop) == ([], None)
+    await lab.advance("2h")
+    assert run.result == Awarded(success=True, amount=30)
     assert await book(shop) == ([("award", 30)], 30)
 
 
 async def test_an_award_of_nothing_completes_without_a_transaction(
-    shop: asyncpg.Connection, deliver: Deliver, drive: Drive
+    shop: asyncpg.Connection, deliver: Deliver, lab: Lab
 ) -> None:
-    run = await drive("currency-award", await buy(shop, deliver, cents=39))
+    [run] = await lab.send(await buy(shop, deliver, cents=39))
 
-    assert run.output == {"success": True, "amount": 0}
+    assert run.result == Awarded(success=True, amount=0)
     assert await book(shop) == ([], None)
 
 
 async def test_the_same_purchase_in_two_runs_is_awarded_once(
-    shop: asyncpg.Connection, deliver: Deliver, drive: Drive
+    shop: asyncpg.Connection, deliver: Deliver, lab: Lab
 ) -> None:
     event = await buy(shop, deliver)
 
-    for run_id in ("01M84KVXAAXFDZB1D48JGNR1MF", "01M84KVXAAXFDZB1D48JGNR1MG"):
-        run = await drive("currency-award", event, run_id=run_id)
-        assert run.output == {"success": True, "amount": 30}
+    for _ in range(2):
+        run = await lab.start("award", event)
+        assert run.result == Awarded(success=True, amount=30)
 
     assert await book(shop) == ([("award", 30)], 30)
 
 
-async def test_a_refund_after_the_award_takes_it_back_once(
-    shop: asyncpg.Connection, deliver: Deliver, drive: Drive
+async def test_the_same_event_twice_starts_one_run(
+    shop: asyncpg.Connection, deliver: Deliver, lab: Lab
 ) -> None:
-    await drive("currency-award", await buy(shop, deliver))
+    event = await buy(shop, deliver)
+
+    assert [len(await lab.send(event)) for _ in range(2)] == [1, 0]
+
+
+async def test_a_refund_after_the_award_takes_it_back_once(
+    shop: asyncpg.Connection, deliver: Deliver, lab: Lab
+) -> None:
+    await lab.send(await buy(shop, deliver))
     event = await refund(shop, deliver)
 
-    for run_id in ("01M84KVXAAXFDZB1D48JGNR1MF", "01M84KVXAAXFDZB1D48JGNR1MG"):
-        run = await drive("currency-reverse", event, run_id=run_id)
-        assert (run.output["outcome"], run.output["balance"]) == ("posted", 0)
+    for _ in range(2):
+        run = await lab.start("reverse", event)
+        assert (run.result.outcome, run.result.balance) == ("posted", 0)
 
     assert await book(shop) == ([("award", 30), ("reversal", -30)], 0)
 
 
+async def test_a_refund_during_the_sleep_cancels_the_award(
+    shop: asyncpg.Connection, deliver: Deliver, lab: Lab
+) -> None:
+    [run] = await lab.send(await buy(shop, deliver, merchant="later"))
+
+    [reversal] = await lab.send(await refund(shop, deliver))
+    await lab.advance("1d")
+
+    assert (run.status, reversal.result.outcome) == ("cancelled", "skipped")
+    assert await book(shop) == ([], None)
+
+
 @pytest.mark.parametrize("first", ["reverse", "award"])
 async def test_a_refund_before_the_award_means_there_is_none(
-    shop: asyncpg.Connection, deliver: Deliver, drive: Drive, first: str
+    shop: asyncpg.Connection, deliver: Deliver, lab: Lab, first: str
 ) -> None:
     """Also when the refund's event is delivered before the purchase's."""
     events = {"award": await buy(shop, deliver), "reverse": await refund(shop, deliver)}
 
     runs = {}
     for name in sorted(events, key=lambda each: each != first):
-        runs[name] = await drive(f"currency-{name}", events[name])
+        runs[name] = await lab.start(name, events[name])
 
-    assert runs["award"].output == {"success": False, "amount": 0}
-    assert runs["reverse"].output["outcome"] == "skipped"
+    assert runs["award"].result == Awarded(success=False, amount=0)
+    assert runs["reverse"].result.outcome == "skipped"
     assert await book(shop) == ([], None)
 
 
 async def test_a_refund_during_the_award_means_there_is_none(
-    shop: asyncpg.Connection, deliver: Deliver, drive: Drive
+    shop: asyncpg.Connection, deliver: Deliver, lab: Lab
 ) -> None:
     """Between the calculation and the posting, and its event comes too late to cancel the run."""
-    event = await buy(shop, deliver)
-    first = await drive("currency-award", event)
-    half = dict(list(first.memos.items())[:2])
-    await shop.execute("truncate public.wallets, public.wallet_transactions, stepbase.ledger")
+    lab.fail_rpc("post_wallet_transaction", ConnectionError("no answer"))
+    [run] = await lab.send(await buy(shop, deliver))
+    assert list(run.steps) == ["calc_currency_for_source", "get_merchant_config"]
     refunded = await refund(shop, deliver)
 
-    run = await drive("currency-award", event, memos=half)
-    await drive("currency-reverse", refunded)
+    await lab.finish(run)
+    await lab.send(refunded)
 
-    assert run.shown == ["StepRun post_wallet_transaction"]
-    assert run.output == {"success": False, "amount": 0}
+    assert run.result == Awarded(success=False, amount=0)
     assert await book(shop) == ([], None)
 
 
-async def test_an_event_that_is_not_one_ends_the_run_naming_the_field(drive: Drive) -> None:
-    event = {"name": "currency/award.requested", "data": {"user_id": _ANN}, "id": "x", "ts": 1}
+async def test_an_event_that_is_not_one_ends_the_run_naming_the_field(lab: Lab) -> None:
+    [run] = await lab.send({"name": "currency/award.requested", "data": {"user_id": _ANN}})
 
-    run = await drive("currency-award", event)
-
-    assert len(run.replies) == 1
-    assert "source_id" in run.error["message"]
+    assert run.error is not None and "source_id" in run.error.message
+    assert run.rpc_calls == []
 
 
 async def test_a_purchase_that_is_not_there_ends_the_run(
-    shop: asyncpg.Connection, deliver: Deliver, drive: Drive
+    shop: asyncpg.Connection, deliver: Deliver, lab: Lab
 ) -> None:
     event = await buy(shop, deliver)
     await shop.execute("delete from public.purchases")
 
-    run = await drive("currency-award", event)
+    [run] = await lab.send(event)
 
-    assert run.error["message"] == "there is no purchase p"
-    assert len(run.replies) == 2
+    assert run.error is not None and run.error.message == "there is no purchase p"
+    assert [each.step for each in run.attempts] == ["calc_currency_for_source", None]
