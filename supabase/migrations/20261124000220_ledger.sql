@@ -94,7 +94,7 @@ begin
         coalesce(array_agg(coalesce(u.name, '')) filter (where u.is_in), '{}') as names,
         array_agg(u.name) filter (where u.mode in ('o', 'b', 't')) as out_names,
         string_agg(format('%I := a.%1$I', u.name), ', ') filter (where u.is_given) as given,
-        string_agg(format('%I %s', u.name, format_type(u.type, null)), ', ')
+        string_agg(format('%I %s', u.name, format_type(u.type, -1)), ', ')
           filter (where u.is_given) as columns
       from (
         select u.name, u.type, u.mode, i.is_in, i.is_in and p_args ? u.name as is_given
