@@ -73,7 +73,7 @@ def uvicorn_host(module: str, engine_url: str, path: str = "/api/inngest") -> It
     """Serve `module:attribute` with uvicorn in dev mode; yields its serve URL."""
     port = free_port()
     command = (sys.executable, "-m", "uvicorn", module, "--port", str(port))
-    env = {"INNGEST_DEV": engine_url, "PYTHONPATH": str(ROOT)}
+    env = {"INNGEST_DEV": engine_url, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'shared'}"}
     with child(*command, "--log-level", "warning", "--no-access-log", env=env):
         url = f"http://127.0.0.1:{port}{path}"
         wait_for(url)

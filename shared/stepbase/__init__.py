@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from stepbase.hosts.functions_framework import serve
     from stepbase.hosts.wsgi import wsgi
     from stepbase.sdk.app import App
+    from stepbase.sdk.checkpointing import Checkpointing
     from stepbase.sdk.context import Context
     from stepbase.sdk.event import Event
     from stepbase.sdk.event_data import EventData
@@ -54,6 +55,7 @@ _HOMES = {
     "App": "sdk.app",
     "Batch": "sdk.options",
     "CancelOn": "sdk.options",
+    "Checkpointing": "sdk.checkpointing",
     "Concurrency": "sdk.options",
     "Context": "sdk.context",
     "Cron": "sdk.trigger",
@@ -90,6 +92,7 @@ __all__ = [
     "App",
     "Batch",
     "CancelOn",
+    "Checkpointing",
     "Concurrency",
     "Context",
     "Cron",

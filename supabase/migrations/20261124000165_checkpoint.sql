@@ -10,6 +10,7 @@ create or replace function stepbase.checkpoint(
 ) returns table (call integer, outcome text)
 language plpgsql security invoker set search_path = ''
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_now timestamptz := stepbase.now();

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+FN_ID = "6f5b201f-ce08-56ec-9be7-dc8bb78243ae"
 RUN_ID = "01M84KVXAAXFDZB1D48JGNR1MF"
 EVENT = {
     "data": {},
@@ -38,8 +39,9 @@ def call_object(
     max_attempts: int | None = 4,
     is_planning: bool = False,
     run_id: str = RUN_ID,
+    may_checkpoint: bool = False,
 ) -> dict[str, Any]:
-    """Return the JSON object of a call."""
+    """Return the JSON object of a call; without the function's id it ends after a step."""
     shown = dict(first or EVENT)
     memos = dict(steps or {})
     order = list(memos if stack is None else stack)
@@ -48,7 +50,7 @@ def call_object(
             "attempt": attempt,
             "disable_immediate_execution": is_planning,
             "env": "",
-            "fn_id": "6f5b201f-ce08-56ec-9be7-dc8bb78243ae",
+            **({"fn_id": FN_ID} if may_checkpoint else {}),
             "generation_id": 1,
             "job_id": "d9bdcxu2vhk8",
             "max_attempts": max_attempts,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     # Loaded when an option is used: an app's start is a promise (bench/sdk.py).
     from stepbase.sdk import options as opt
     from stepbase.sdk.api import Api, ApiSync
+    from stepbase.sdk.checkpointing import Checkpointing
     from stepbase.sdk.middleware import Factory
 
 R = TypeVar("R")
@@ -43,6 +44,8 @@ class App:
         app_id: Letters, digits, ``-``, ``_`` and ``.``; functions are ``<app_id>-<id>`` on the wire.
         logger: Where `ctx.logger` writes; ``logging.getLogger("stepbase.app.<app_id>")`` if not given.
         middleware: `Middleware` classes around every call and every sending of events, outermost first.
+        checkpointing: Whether handlers go on after a step in the same call, its result saved on the way;
+            `Checkpointing` says how.
 
     Raises:
         DefinitionError: If the id has another form.
@@ -54,8 +57,10 @@ class App:
         *,
         logger: logging.Logger | None = None,
         middleware: "Sequence[Factory]" = (),
+        checkpointing: "bool | Checkpointing" = True,
     ) -> None:
         self.id = check_id(app_id, "App(id)")
+        self._checkpointing = _checkpointing(checkpointing)
         self.logger = logger or logging.getLogger(f"stepbase.app.{app_id}")
         self.middleware = _middleware(middleware, f'app "{app_id}"')
         self._functions: dict[str, Function] = {}
@@ -93,6 +98,7 @@ class App:
         name: str | None = None,
         engine: "opt.EngineOptions | None" = None,
         middleware: "Sequence[Factory]" = (),
+        checkpointing: "bool | Checkpointing | None" = None,
     ) -> Decorate:
         """Make a durable function of the handler below.
 
@@ -110,6 +116,7 @@ class App:
             on_failure: Handler that runs once when a run has failed for good.
             name: Title for people; the id if not given.
             middleware: `Middleware` classes around the calls of this function, inside the app's.
+            checkpointing: True, False or `Checkpointing`, instead of what the app says.
 
         Raises:
             DefinitionError: If an option is wrong; the message says what is allowed.
@@ -127,6 +134,9 @@ class App:
             cancel_on=_several(cancel_on, "CancelOn", "cancel_on"),
             timeouts=_one(timeouts, "Timeouts", "timeouts"),
             engine=_one(engine, "EngineOptions", "engine"),
+            checkpointing=self._checkpointing
+            if checkpointing is None
+            else _checkpointing(checkpointing),
         )
         around = (*self.middleware, *_middleware(middleware, f'function "{function_id}"'))
 
@@ -199,6 +209,18 @@ def _one(value: Any, kind: str, name: str) -> Any:
 
     if not isinstance(value, getattr(options, kind)):
         raise DefinitionError(f"{name}=…: expected {kind}(…), got {value!r:.80}")
+    return value
+
+
+def _checkpointing(value: object) -> "bool | Checkpointing":
+    if isinstance(value, bool):
+        return value
+    from stepbase.sdk.checkpointing import Checkpointing
+
+    if not isinstance(value, Checkpointing):
+        raise DefinitionError(
+            f"checkpointing=…: expected True, False or Checkpointing(…), got {value!r:.80}"
+        )
     return value
 
 

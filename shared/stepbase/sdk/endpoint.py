@@ -6,10 +6,11 @@ An answer a server may retry carries no `x-inngest-no-retry`: deploys overlap, k
 run may fail for it.
 """
 
+import dataclasses
 import json
 import logging
 from collections.abc import AsyncGenerator, Generator, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import parse_qsl
 
 from stepbase import clock, config
@@ -25,6 +26,9 @@ from stepbase.sdk.function import Function
 from stepbase.sdk.http import Exchange, asend, send
 from stepbase.sdk.message import Request, Response, Stream
 from stepbase.sdk.site import Site
+
+if TYPE_CHECKING:
+    from stepbase.sdk.checkpoints import Checkpoints
 
 logger = logging.getLogger("stepbase.sdk.endpoint")
 
@@ -181,18 +185,19 @@ class Endpoint:
                 code="function_not_found",
             )
         call = decode_call(_json(request.body))
-        call = _with_step_id(call, query.get("stepId"))
+        call = _as_addressed(call, request, query.get("stepId"))
         if call.use_api:
             call = yield from registration.fetch_state(site, call)
+        checkpoints = _checkpoints(function, call, site.settings)
         if function.middleware:
-            response: Response = yield _hooked(self.app, function, call, request)
+            response: Response = yield _hooked(self.app, function, call, request, checkpoints)
             return response
         try:
-            execution = prepare(self.app, function, call)
+            execution = prepare(self.app, function, call, checkpoints)
         except Exception as error:
             return replies.raised(function_fault(error))
         outcome: Outcome = yield execution
-        return replies.reply(outcome)
+        return replies.reply(execution.complete(outcome))
 
 
 def _verify(request: Request, settings: InngestConfig) -> str | None:
@@ -219,19 +224,37 @@ def _json(body: bytes) -> object:
         ) from error
 
 
-def _with_step_id(call: Call, step_id: str | None) -> Call:
-    """Trust the URL's step id over the body's, as the official SDKs do."""
-    if step_id is None or step_id == call.step_id:
-        return call
-    import dataclasses
+def _as_addressed(call: Call, request: Request, step_id: str | None) -> Call:
+    """Trust the URL's step id and the headers' fence over the body's, as the official SDKs do."""
+    headers = request.headers
+    fence = headers.get(names.GENERATION_ID, "")
+    return dataclasses.replace(
+        call,
+        step_id=step_id or call.step_id,
+        generation_id=int(fence) if fence.isdecimal() else call.generation_id,
+        request_id=headers.get(names.REQUEST_ID) or call.request_id,
+    )
 
-    return dataclasses.replace(call, step_id=step_id)
+
+def _checkpoints(function: Function, call: Call, settings: InngestConfig) -> "Checkpoints | None":
+    option = function.options.checkpointing
+    if option is False or call.is_targeted or call.is_planning:
+        return None
+    from stepbase.sdk.checkpoints import open_for
+
+    return open_for(call, option, settings)
 
 
-def _hooked(app: App, function: Function, call: Call, request: Request) -> Runnable:
+def _hooked(
+    app: App,
+    function: Function,
+    call: Call,
+    request: Request,
+    checkpoints: "Checkpoints | None",
+) -> Runnable:
     from stepbase.sdk.hooked import HookedCall  # loaded with the first call that has middleware
 
-    return HookedCall(app, function, call, request)
+    return HookedCall(app, function, call, request, checkpoints)
 
 
 def _next(script: Script, result: Any = None) -> Asked:

@@ -7,11 +7,12 @@ loop. When the call is over it is left by CancelledError.
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
 from stepbase.errors import StepbaseError, Suspend
 from stepbase.protocol.call import Call
+from stepbase.protocol.op import Opcode
 from stepbase.sdk import typed
 from stepbase.sdk.app import App
 from stepbase.sdk.context import Context, ReplayLogger
@@ -19,9 +20,15 @@ from stepbase.sdk.event import Event
 from stepbase.sdk.fault import Fault, function_fault
 from stepbase.sdk.function import Function
 from stepbase.sdk.incoming import read_event
+from stepbase.sdk.ops import run_complete
 from stepbase.sdk.replay import Place, Replay, StepOp
 from stepbase.sdk.step import Step
 from stepbase.sdk.sync_step import SyncStep
+from stepbase.sdk.sync_turns import SyncTurns
+
+if TYPE_CHECKING:
+    from stepbase.sdk.checkpoints import Checkpoints
+    from stepbase.sdk.turns import Turns
 
 logger = logging.getLogger("stepbase.sdk.execution")
 
@@ -60,9 +67,42 @@ class Execution:
     function: Function
     replay: Replay
     arguments: dict[str, Any]
+    turns: "Turns | SyncTurns"
+    checkpoints: "Checkpoints | None"
 
     def run(self) -> Outcome:
-        """Run a sync handler in this thread."""
+        """Run a plain handler in this thread."""
+        outcome = self._run()
+        if self.checkpoints is not None and _leaves_no_room(outcome):
+            self.checkpoints.save()
+        return outcome
+
+    async def arun(self) -> Outcome:
+        """Run an async handler in the running task."""
+        outcome = await self._arun(cast("Turns", self.turns))
+        if self.checkpoints is not None and _leaves_no_room(outcome):
+            await self.checkpoints.asave()
+        return outcome
+
+    def complete(self, outcome: Outcome) -> Outcome:
+        """Add the results that are not saved yet to what came of the call."""
+        checkpoints = self.checkpoints
+        if checkpoints is None or not checkpoints.is_used:
+            return outcome
+        if checkpoints.is_stale:
+            from stepbase.sdk.checkpoints import stale
+
+            return Raised(function_fault(stale()))
+        unsaved = checkpoints.unsaved
+        if isinstance(outcome, Returned) and not checkpoints.has_failed:
+            return Reported((*unsaved, run_complete(outcome.text)), False, None)
+        if not unsaved:
+            return outcome
+        if isinstance(outcome, Reported) and not _leaves_no_room(outcome):
+            return replace(outcome, ops=(*unsaved, *outcome.ops))
+        return Reported(unsaved, False, None)  # they could not be saved; what follows comes again
+
+    def _run(self) -> Outcome:
         try:
             value = self.function.handler(**self.arguments)
         except Suspend:
@@ -71,16 +111,9 @@ class Execution:
             return self._raised(error)
         return self._returned(value)
 
-    async def arun(self) -> Outcome:
-        """Run an async handler in the running task."""
+    async def _arun(self, turns: "Turns") -> Outcome:
         import asyncio
 
-        from stepbase.sdk.turns import Turns
-
-        turns = Turns(self.replay)
-        step = self.arguments.get("step")
-        if step is not None:
-            step.bind(turns)
         try:
             value = await turns.drive(self.function.handler(**self.arguments))
         except asyncio.CancelledError as error:
@@ -134,6 +167,13 @@ class Execution:
         return Raised(function_fault(error))
 
 
+def _leaves_no_room(outcome: Outcome) -> bool:
+    """Say whether unsaved results cannot travel along: only results stand beside results."""
+    if isinstance(outcome, Reported):
+        return any(op.op is not Opcode.STEP_RUN for op in outcome.ops)
+    return isinstance(outcome, Raised)
+
+
 def _unexpected(place: Place | None) -> Exception:
     name = place.step_id if place else "?"
     return StepUnexpectedError(
@@ -148,8 +188,13 @@ class StepUnexpectedError(StepbaseError):
     code = "step_unexpected"
 
 
-def prepare(app: App, function: Function, call: Call) -> Execution:
+def prepare(
+    app: App, function: Function, call: Call, checkpoints: "Checkpoints | None" = None
+) -> Execution:
     """Check the call's events and build the handler's arguments.
+
+    Args:
+        checkpoints: Where results are saved on the way; None if the call is to end with its first step.
 
     Raises:
         CodedError: Final; if a payload does not fit its event class. The message names the field.
@@ -161,13 +206,22 @@ def prepare(app: App, function: Function, call: Call) -> Execution:
         arguments["event"] = _event(function, call.event)
     if "events" in wants:
         arguments["events"] = [_event(function, each) for each in call.events]
+    turns: Turns | SyncTurns
+    if function.is_async:
+        from stepbase.sdk import turns as async_turns
+
+        turns = async_turns.Turns(replay, checkpoints)
+        step: Step | SyncStep = Step(app, replay, turns)
+    else:
+        turns = SyncTurns(replay, checkpoints)
+        step = SyncStep(app, replay, turns)
     if "step" in wants:
-        arguments["step"] = (Step if function.is_async else SyncStep)(app, replay)
+        arguments["step"] = step
     if "ctx" in wants:
         arguments["ctx"] = _context(app, function, call, replay)
     if "event" not in wants and "events" not in wants and function.models:
         _event(function, call.event)
-    return Execution(function, replay, arguments)
+    return Execution(function, replay, arguments, turns, checkpoints)
 
 
 def _context(app: App, function: Function, call: Call, replay: Replay) -> Context:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from stepbase.sdk import options as opt
+    from stepbase.sdk.checkpointing import Checkpointing
     from stepbase.sdk.middleware import Factory
 
     R = TypeVar("R", default=Any)
@@ -61,6 +62,7 @@ class Options:
     cancel_on: "tuple[opt.CancelOn, ...]" = ()
     timeouts: "opt.Timeouts | None" = None
     engine: "opt.EngineOptions | None" = None
+    checkpointing: "bool | Checkpointing" = True
 
     def wire(self) -> dict[str, Any]:
         """Return the fields that register these options, spelled as the official SDK does."""

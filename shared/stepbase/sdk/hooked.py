@@ -21,11 +21,15 @@ from stepbase.sdk.replay import NewStep, Replay
 from stepbase.sdk.script import Script, adrive, drive
 from stepbase.sdk.step import Step
 from stepbase.sdk.sync_step import SyncStep
+from stepbase.sdk.sync_turns import SyncTurns
 from stepbase.sdk.verbs import Verb
 from stepbase.sdk.work import acall_work, call_work
 
 if TYPE_CHECKING:
     import asyncio
+
+    from stepbase.sdk.checkpoints import Checkpoints
+    from stepbase.sdk.turns import Turns
 
 T = TypeVar("T")
 
@@ -33,8 +37,17 @@ T = TypeVar("T")
 class HookedCall:
     """One call of one function, ready to run between its hooks."""
 
-    def __init__(self, app: App, function: Function, call: Call, request: Request) -> None:
+    def __init__(
+        self,
+        app: App,
+        function: Function,
+        call: Call,
+        request: Request,
+        checkpoints: "Checkpoints | None" = None,
+    ) -> None:
         self.app = app
+        self._checkpoints = checkpoints
+        self._inner: Execution | None = None
         self.function = function
         self._call = call
         self._request = request
@@ -70,9 +83,10 @@ class HookedCall:
             if hooks.failure is not None:
                 outcome = failed(hooks.failure)
         try:
-            return (yield from hooks.outcome(outcome))
+            outcome = yield from hooks.outcome(outcome)
         except Exception as error:
-            return failed(error)
+            outcome = failed(error)
+        return outcome if self._inner is None else self._inner.complete(outcome)
 
     def _prepare(self, hooks: Hooks) -> Script[Execution]:
         call = self._call
@@ -82,11 +96,16 @@ class HookedCall:
         call = dataclasses.replace(
             call, event=input.events[0], events=input.events, steps=input.steps
         )
-        execution = prepare(self.app, self.function, call)
-        arguments, replay = execution.arguments, execution.replay
+        execution = self._inner = prepare(self.app, self.function, call, self._checkpoints)
+        arguments, replay, turns = execution.arguments, execution.replay, execution.turns
+        if isinstance(turns, SyncTurns):
+            turns.on_output = lambda op: drive(hooks.step_output(op))
+            step: Step | SyncStep = HookedSyncStep(hooks, replay, turns)
+        else:
+            turns.on_output = lambda op: adrive(hooks.step_output(op))
+            step = HookedStep(hooks, replay, turns)
         if "step" in arguments:
-            made = HookedStep if self.function.is_async else HookedSyncStep
-            arguments["step"] = made(hooks, replay)
+            arguments["step"] = step
         if "ctx" in arguments:
             arguments["ctx"].extra.update(input.extra)
         yield from hooks.before_memoization()
@@ -100,8 +119,8 @@ class HookedStep(Step):
 
     __slots__ = ("_begun", "_hooks")
 
-    def __init__(self, hooks: Hooks, replay: Replay) -> None:
-        super().__init__(hooks, replay)
+    def __init__(self, hooks: Hooks, replay: Replay, turns: "Turns") -> None:
+        super().__init__(hooks, replay, turns)
         self._hooks = hooks
         self._begun: asyncio.Future[None] | None = None
 
@@ -144,8 +163,8 @@ class HookedSyncStep(SyncStep):
 
     __slots__ = ("_hooks",)
 
-    def __init__(self, hooks: Hooks, replay: Replay) -> None:
-        super().__init__(hooks, replay)
+    def __init__(self, hooks: Hooks, replay: Replay, turns: SyncTurns) -> None:
+        super().__init__(hooks, replay, turns)
         self._hooks = hooks
 
     def _do(self, verb: Verb[T]) -> T:

@@ -3,13 +3,12 @@
 from stepbase.config import InngestConfig
 from stepbase.errors import ProtocolError
 from stepbase.protocol import names
-from stepbase.protocol.jsontext import dumps, dumps_bytes
-from stepbase.protocol.op import Op
+from stepbase.protocol.jsontext import dumps_bytes
 from stepbase.sdk.ask import origin_headers
 from stepbase.sdk.execution import Outcome, Reported, Returned
 from stepbase.sdk.fault import Fault
 from stepbase.sdk.message import Response
-from stepbase.sdk.replay import StepOp
+from stepbase.sdk.ops import ops_text
 
 
 def server_kind(settings: InngestConfig) -> str:
@@ -34,7 +33,7 @@ def reply(outcome: Outcome) -> Response:
     if isinstance(outcome, Returned):
         return Response(200, outcome.text.encode())
     if isinstance(outcome, Reported):
-        body = "[" + ",".join(_op_text(op) for op in outcome.ops) + "]"
+        body = ops_text(outcome.ops)
         headers = _retry_headers(outcome)
         if outcome.is_outage:
             headers[names.OUTAGE] = "true"
@@ -61,18 +60,3 @@ def _retry_headers(outcome: Reported | Fault) -> dict[str, str]:
     if retry_after is not None:
         headers[names.RETRY_AFTER] = retry_after
     return headers
-
-
-def _op_text(op: StepOp) -> str:
-    shape = Op(
-        op=op.op,
-        id=op.place.hashed,
-        name=op.name,
-        display_name=op.place.step_id,
-        opts=op.opts,
-        error=op.error,
-        userland_id=op.place.step_id,
-        userland_index=op.place.index or None,
-    ).encode()
-    del shape["data"]
-    return f'{dumps(shape)[:-1]},"data":{op.data}}}'

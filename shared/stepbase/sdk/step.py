@@ -38,12 +38,8 @@ class Step(ServerSteps):
 
     __slots__ = ("_turns",)
 
-    def __init__(self, sender: Sender, replay: Replay) -> None:
+    def __init__(self, sender: Sender, replay: Replay, turns: "Turns") -> None:
         super().__init__(sender, replay)
-        self._turns: Turns | None = None
-
-    def bind(self, turns: "Turns") -> None:
-        """Say who gives the steps their turns."""
         self._turns = turns
 
     @overload
@@ -296,15 +292,10 @@ class Step(ServerSteps):
         return await self._settle(verb, new)
 
     async def _settle(self, verb: Verb[T], new: NewStep) -> T:
-        if self._turns is None:
-            raise RuntimeError("a step is awaited in the handler that it was given to")
         if _racing.get():
             new.is_racing = True
             new.opts = {**(new.opts or {}), **RACE}
-        op = await self._turns.settle(new)
-        if op is not None:
-            self._turns.leave(op)
-        value = self._replay.memo(new.place)
+        value = await self._turns.settle(new)
         try:
             verb.send(value)
         except StopIteration as done:

@@ -27,9 +27,9 @@ class SyncStep(SyncServerSteps):
 
     __slots__ = ("_turns",)
 
-    def __init__(self, sender: Sender, replay: Replay) -> None:
+    def __init__(self, sender: Sender, replay: Replay, turns: SyncTurns) -> None:
         super().__init__(sender, replay)
-        self._turns = SyncTurns(replay)
+        self._turns = turns
 
     @overload
     def run(
@@ -234,4 +234,10 @@ class SyncStep(SyncServerSteps):
         except StopIteration as done:
             value: T = done.value
             return value
-        self._turns.leave(self._turns.settle(new))
+        value = self._turns.settle(new)
+        try:
+            verb.send(value)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        raise AssertionError("a step is one NewStep")

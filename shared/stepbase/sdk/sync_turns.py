@@ -4,13 +4,17 @@ Branches of `step.parallel` and `step.race` run one after the other, each up to 
 result; then all that wait is decided about (`Replay.decide`). At each call every branch runs again.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Never, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Never, TypeVar
 
 from stepbase.errors import Suspend
 from stepbase.sdk.replay import RACE, Decision, NewStep, Replay, StepOp, planned
 from stepbase.sdk.work import perform
+
+if TYPE_CHECKING:
+    from stepbase.sdk.checkpoints import Checkpoints
 
 T = TypeVar("T")
 
@@ -35,17 +39,26 @@ class _Ended(Generic[T]):
 
 
 class SyncTurns:
-    """The steps of one call of a plain handler."""
+    """The steps of one call of a plain handler.
 
-    __slots__ = ("_is_racing", "_replay", "_waiting")
+    Args:
+        checkpoints: Where results are saved while the handler goes on; None if the call ends with a step.
 
-    def __init__(self, replay: Replay) -> None:
+    Attributes:
+        on_output: Called with the op of a step that ran before it is saved, and may change it; or None.
+    """
+
+    __slots__ = ("_checkpoints", "_is_racing", "_replay", "_waiting", "on_output")
+
+    def __init__(self, replay: Replay, checkpoints: "Checkpoints | None" = None) -> None:
         self._replay = replay
+        self._checkpoints = checkpoints
+        self.on_output: Callable[[StepOp], None] | None = None
         self._waiting: list[NewStep] | None = None
         self._is_racing = False
 
-    def settle(self, step: NewStep) -> StepOp:
-        """Run a step without a result, and return the op that tells what came of it.
+    def settle(self, step: NewStep) -> Any:
+        """Run a step without a result, and return what came of it.
 
         Raises:
             Suspend: If it does not run here, or not yet.
@@ -60,15 +73,23 @@ class SyncTurns:
             raise Suspend
         decision, _ = self._replay.decide([step])
         if decision is Decision.RUN:
-            return perform(self._replay, step)
+            return self._run(step)
         self._end(decision, [step])
 
-    def leave(self, *ops: StepOp) -> Never:
-        """End the call with these ops.
+    def _run(self, step: NewStep) -> Any:
+        checkpoints = self._checkpoints
+        if checkpoints is not None and checkpoints.is_due and not checkpoints.save():
+            self._leave()
+        op = perform(self._replay, step)
+        data = op.data
+        if checkpoints is not None and self.on_output is not None:
+            self.on_output(op)
+        if checkpoints is None or not checkpoints.keep(op):
+            self._leave(op)
+        return json.loads(data)
 
-        Raises:
-            Suspend: Always.
-        """
+    def _leave(self, *ops: StepOp) -> Never:
+        """End the call with these ops."""
         self._replay.report(*ops)
         raise Suspend
 
@@ -136,8 +157,8 @@ class SyncTurns:
             raise Suspend
         decision, chosen = self._replay.decide(waiting)
         if decision is Decision.RUN and chosen is not None:
-            self.leave(perform(self._replay, chosen))
+            self._leave(perform(self._replay, chosen))
         self._end(decision, waiting if chosen is None else [chosen])
 
     def _end(self, decision: Decision, steps: Sequence[NewStep]) -> Never:
-        self.leave(*(map(planned, steps) if decision is Decision.REPORT else ()))
+        self._leave(*(map(planned, steps) if decision is Decision.REPORT else ()))

@@ -12,16 +12,20 @@ decision: what comes after it is found in a later call. Handlers without tasks p
 
 import asyncio
 import heapq
+import json
 import logging
 import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import ContextVar
-from typing import Any, Final, Never
+from typing import TYPE_CHECKING, Any, Final, Never
 
 from stepbase.sdk.fault import CodedError
 from stepbase.sdk.replay import Decision, NewStep, Replay, StepOp, planned
 from stepbase.sdk.tasks import is_in_wait_for, waits_on_tasks
 from stepbase.sdk.work import is_inside_step, perform_async
+
+if TYPE_CHECKING:
+    from stepbase.sdk.checkpoints import Checkpoints
 
 logger = logging.getLogger("stepbase.sdk.turns")
 
@@ -50,12 +54,20 @@ class _Parked:
 
 
 class Turns:
-    """The steps of one call of an async handler; made in the task that runs it."""
+    """The steps of one call of an async handler.
 
-    def __init__(self, replay: Replay) -> None:
+    Args:
+        checkpoints: Where results are saved while the handler goes on; None if the call ends with a step.
+
+    Attributes:
+        on_output: Called with the op of a step that ran before it is saved, and may change it; or None.
+    """
+
+    def __init__(self, replay: Replay, checkpoints: "Checkpoints | None" = None) -> None:
         self._replay = replay
-        self._loop = asyncio.get_running_loop()
-        self._main = asyncio.current_task()
+        self._checkpoints = checkpoints
+        self.on_output: Callable[[StepOp], Awaitable[None]] | None = None
+        self._main: asyncio.Task[Any] | None = None
         self._coroutine: Coroutine[Any, Any, Any] | None = None
         self._cancels = 0
         self._waits_for: Any = None
@@ -70,27 +82,6 @@ class Turns:
         self._is_ticking = False
         self._running: NewStep | None = None
         self._timer: asyncio.TimerHandle | None = None
-
-    async def drive(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run the handler's coroutine and return what it returns.
-
-        Raises:
-            CancelledError: If the call has ended at a step, or the host itself is stopping.
-        """
-        _watch(self._loop)
-        self._coroutine = coroutine
-        self._cancels = self._main.cancelling() if self._main is not None else 0
-        token = _turns.set(self)
-        try:
-            return await self._forward(coroutine)
-        finally:
-            _turns.reset(token)
-            self._is_closed = True
-            if self._timer is not None:
-                self._timer.cancel()
-            if self._tasks:
-                await self._end_tasks()
-            self._forget_cancels()
 
     @types.coroutine
     def _forward(self, coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
@@ -112,13 +103,34 @@ class Turns:
                 self._must_leave = False
                 resume, argument = coroutine.throw, _left()
 
-    async def settle(self, step: NewStep) -> StepOp | None:
-        """Wait for the turn of a step without a result at hand.
-
-        Returns:
-            None if its memo may be taken now, or the op that tells what came of running it here.
+    async def drive(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run the handler's coroutine and return what it returns.
 
         Raises:
+            CancelledError: If the call has ended at a step, or the host itself is stopping.
+        """
+        self._loop = asyncio.get_running_loop()
+        _watch(self._loop)
+        self._coroutine = coroutine
+        self._main = asyncio.current_task()
+        self._cancels = self._main.cancelling() if self._main is not None else 0
+        token = _turns.set(self)
+        try:
+            return await self._forward(coroutine)
+        finally:
+            _turns.reset(token)
+            self._is_closed = True
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._tasks:
+                await self._end_tasks()
+            self._forget_cancels()
+
+    async def settle(self, step: NewStep) -> Any:
+        """Wait for the turn of a step without a result at hand; return its result.
+
+        Raises:
+            StepError: If it has failed for good.
             CancelledError: If the call is over; also if it has just ended with this step.
             CodedError: If it stands in `wait_for`.
         """
@@ -141,14 +153,10 @@ class Turns:
             raise _left()
         if await self._park(task, step) is Decision.RUN:
             return await self._run(step)
-        return None
+        return self._replay.memo(step.place)
 
-    def leave(self, *ops: StepOp) -> Never:
-        """End the call with these ops.
-
-        Raises:
-            CancelledError: Always.
-        """
+    def _leave(self, *ops: StepOp) -> Never:
+        """End the call with these ops."""
         self._replay.report(*ops)
         self._interrupt()
         raise _left()
@@ -166,13 +174,22 @@ class Turns:
         self._replay.is_parallel = bool(self._tasks)
         self._moved()
 
-    async def _run(self, step: NewStep) -> StepOp:
+    async def _run(self, step: NewStep) -> Any:
+        checkpoints = self._checkpoints
         self._running = step
         try:
-            return await perform_async(self._replay, step)
+            if checkpoints is not None and checkpoints.is_due and not await checkpoints.asave():
+                self._leave()
+            op = await perform_async(self._replay, step)
         finally:
             self._running = None
             self._moved()
+        data = op.data
+        if checkpoints is not None and self.on_output is not None:
+            await self.on_output(op)
+        if checkpoints is None or not checkpoints.keep(op):
+            self._leave(op)
+        return json.loads(data)
 
     async def _park(self, task: object, step: NewStep) -> Decision | None:
         replay = self._replay

@@ -1,0 +1,172 @@
+"""Checkpoints: results of steps go to the server while the handler goes on in the same call.
+
+A step's result is kept back until the next step is about to run, and sent then: so no step runs while
+more results than `buffered_steps` are unsaved, and the last one travels with the run's output. If they
+cannot be saved, the call ends with them as an ordinary reply: nothing is lost, only slower.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Generator
+from typing import Final
+
+from stepbase import clock
+from stepbase.config import InngestConfig
+from stepbase.errors import NonRetriableError
+from stepbase.protocol.call import Call
+from stepbase.protocol.jsontext import dumps
+from stepbase.protocol.op import Opcode
+from stepbase.sdk.ask import ask
+from stepbase.sdk.checkpointing import Checkpointing
+from stepbase.sdk.http import Answer, Exchange
+from stepbase.sdk.ops import ops_text
+from stepbase.sdk.replay import StepOp
+
+TRIES: Final = 5
+FIRST_PAUSE_SECONDS: Final = 0.1
+MAX_BUFFERED_BYTES: Final = 1024 * 1024
+"""Past this, results are sent whatever `buffered_steps` says: a reply holds 8 MiB at most."""
+
+
+class StaleCallError(NonRetriableError):
+    """The server has given this call up: the run has ended, or another call goes on with it."""
+
+    code = "call_stale"
+
+
+class Checkpoints:
+    """The unsaved results of one call.
+
+    Attributes:
+        is_used: True once the handler has gone on after a step: the run may end by RunComplete.
+        is_stale: True once the server has said that the call is given up.
+        has_failed: True once results could not be saved.
+    """
+
+    def __init__(self, limits: Checkpointing, settings: InngestConfig, call: Call) -> None:
+        self._limits = limits
+        self._settings = settings
+        self._call = call
+        self._began = clock.monotonic()
+        self._began_ms = clock.now_ms()
+        self._lock = threading.Lock()
+        self._unsaved: list[StepOp] = []
+        self._bytes = 0
+        self._timer: threading.Timer | None = None
+        self.is_used = False
+        self.is_stale = False
+        self.has_failed = False
+
+    @property
+    def unsaved(self) -> tuple[StepOp, ...]:
+        """The results that the server does not have yet."""
+        return tuple(self._unsaved)
+
+    @property
+    def is_due(self) -> bool:
+        """True if results must be saved before the next step runs."""
+        return (
+            len(self._unsaved) >= self._limits.buffered_steps or self._bytes >= MAX_BUFFERED_BYTES
+        )
+
+    def keep(self, op: StepOp) -> bool:
+        """Keep a step's result, if the handler may go on after it in this call."""
+        is_late = clock.monotonic() - self._began >= self._limits.runtime_seconds
+        if op.op is not Opcode.STEP_RUN or is_late or self.is_stale or self.has_failed:
+            return False
+        with self._lock:
+            self._unsaved.append(op)
+            self._bytes += len(op.data)
+            self.is_used = True
+            if self._timer is None and self._limits.interval_seconds is not None:
+                self._timer = threading.Timer(self._limits.interval_seconds, self.save)
+                self._timer.daemon = True
+                self._timer.start()
+        return True
+
+    async def asave(self) -> bool:
+        """Save all results without holding up the event loop; see `save`."""
+        return not self._unsaved or await asyncio.to_thread(self.save)
+
+    def save(self) -> bool:
+        """Save all results; returns False if the call must end with them instead."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            if self._unsaved and not (self.is_stale or self.has_failed):
+                self._save()
+        return not (self.is_stale or self.has_failed)
+
+    def _save(self) -> None:
+        from stepbase.sdk.post import post
+
+        pause = FIRST_PAUSE_SECONDS
+        for number in range(TRIES):
+            answer = _carried(self._request(), post)
+            if 200 <= answer.status < 300:
+                self._unsaved = []
+                self._bytes = 0
+                return
+            self.is_stale = answer.status == 409
+            if self.is_stale or not _may_try_again(answer) or number == TRIES - 1:
+                break
+            time.sleep(pause)
+            pause *= 2
+        self.has_failed = True
+
+    def _request(self) -> Generator[Exchange, Answer, Answer]:
+        call = self._call
+        head = dumps(
+            {
+                "run_id": call.run_id,
+                "fn_id": call.fn_id,
+                "qi_id": call.qi_id,
+                "request_id": call.request_id,
+                "generation_id": call.generation_id,
+                "request_started_at": self._began_ms,
+                "ts": clock.now_ms(),
+            }
+        )
+        body = f'{head[:-1]},"steps":{ops_text(self._unsaved)}}}'.encode()
+        url = f"{self._settings.api_origin}/v1/checkpoint/{call.run_id}/async"
+        return ask("POST", url, self._settings, {"content-type": "application/json"}, body)
+
+
+def _carried(
+    request: Generator[Exchange, Answer, Answer], post: Callable[[Exchange], Answer]
+) -> Answer:
+    exchange = next(request)
+    while True:
+        try:
+            exchange = request.send(post(exchange))
+        except StopIteration as done:
+            answer: Answer = done.value
+            return answer
+
+
+def _may_try_again(answer: Answer) -> bool:
+    return answer.status == 0 or answer.status >= 500 or answer.status in (408, 425, 429)
+
+
+def stale() -> StaleCallError:
+    """Return the error that ends a call which the server has given up."""
+    return StaleCallError(
+        "the server has given this call up: the run has ended, or another call goes on with it"
+    )
+
+
+def open_for(
+    call: Call, option: bool | Checkpointing, settings: InngestConfig
+) -> Checkpoints | None:
+    """Return the checkpoints of a call, or None if it must end with its first step.
+
+    Only calls for the next step qualify that have not failed before: a further attempt counts for one
+    step, and the server has to be told which (protocol reference, checkpointing).
+    """
+    if option is False or call.is_targeted or call.is_planning or call.attempt > 0:
+        return None
+    if not (call.fn_id and call.qi_id):
+        return None
+    return Checkpoints(Checkpointing() if option is True else option, settings, call)
