@@ -15,7 +15,8 @@ NAMES = {
     # declaring
     "App", "Function", "EventData", "Event", "Cron",
     # options
-    "Batch", "CancelOn", "Checkpointing", "Concurrency", "Debounce", "EngineOptions", "Priority", "RateLimit", "Singleton",
+    "Batch", "CancelOn", "Checkpointing", "Concurrency", "Debounce", "EngineOptions", "Priority",
+    "RateLimit", "Singleton",
     "Throttle", "Timeouts",
     # inside a handler
     "Context", "FunctionFailed", "Middleware", "Step", "SyncStep", "RpcCall",
