@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from stepbase.errors import StepError
+from stepbase.errors import StepError, Suspend
 from stepbase.protocol.call import Call
 from stepbase.sdk import replies
 from stepbase.sdk.app import App
@@ -126,11 +126,18 @@ class HookedStep(Step):
 
     async def _do(self, verb: Verb[T]) -> T:
         try:
-            value = await super()._do(_watched(verb, self._around))
-        except StepError:
+            try:
+                value = await super()._do(_watched(verb, self._around))
+            except StepError:
+                await self._memo_taken()
+                raise
             await self._memo_taken()
-            raise
-        await self._memo_taken()
+        except Exception as error:
+            if self._hooks.failure is None:
+                raise
+            import asyncio
+
+            raise asyncio.CancelledError("a hook failed; the call is over") from error
         return value
 
     async def _memo_taken(self) -> None:
@@ -169,11 +176,16 @@ class HookedSyncStep(SyncStep):
 
     def _do(self, verb: Verb[T]) -> T:
         try:
-            value = super()._do(_watched(verb, self._around))
-        except StepError:
+            try:
+                value = super()._do(_watched(verb, self._around))
+            except StepError:
+                self._memo_taken()
+                raise
             self._memo_taken()
-            raise
-        self._memo_taken()
+        except Exception as error:
+            if self._hooks.failure is None:
+                raise
+            raise Suspend from error  # nothing in the handler may go on
         return value
 
     def _memo_taken(self) -> None:

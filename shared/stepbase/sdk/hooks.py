@@ -121,6 +121,13 @@ class Hooks:
         if op.place.hashed in self._transformed:
             return
         self._transformed.add(op.place.hashed)
+        try:
+            yield from self._transform_step(op)
+        except Exception as error:
+            self.failure = error
+            raise
+
+    def _transform_step(self, op: StepOp) -> Script[None]:
         hooks = self._of("transform_output", is_reversed=True)
         if not hooks:
             return

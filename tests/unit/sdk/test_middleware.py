@@ -188,7 +188,10 @@ async def test_a_hook_that_raises_fails_the_call(kind: str, hook: str) -> None:
     assert "x-inngest-no-retry" not in reply.headers
 
 
-async def test_a_handler_cannot_go_on_without_a_hook_that_failed() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_handler_cannot_go_on_without_a_hook_that_failed(kind: str) -> None:
+    went_on: list[str] = []
+
     class Failing(Middleware):
         def before_execution(self) -> None:
             raise LookupError("no connection")
@@ -196,16 +199,23 @@ async def test_a_handler_cannot_go_on_without_a_hook_that_failed() -> None:
     app = App("case", middleware=[Failing])
 
     @app.function("async", on=Asked)
-    async def run(step: Step) -> str:
+    async def run(step: Step) -> None:
         try:
             await step.run("one", lambda: 1)
         except Exception:
-            pass
-        return "went on"
+            went_on.append("async")
 
-    reply = await call(app, steps=DONE)
+    @app.function("sync", on=Asked)
+    def run_sync(step: SyncStep) -> None:
+        try:
+            step.run("one", lambda: 1)
+        except Exception:
+            went_on.append("sync")
+
+    reply = await call(app, kind, steps=DONE)
 
     assert (reply.status, reply.body["message"]) == (500, "no connection")
+    assert not went_on
 
 
 @pytest.mark.parametrize("kind", KINDS)
