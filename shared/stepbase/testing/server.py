@@ -28,7 +28,7 @@ from stepbase.protocol.call import encode_call
 from stepbase.protocol.event import EventIn, payload
 from stepbase.protocol.ids import ulid
 from stepbase.protocol.jsontext import dumps
-from stepbase.protocol.op import Opcode
+from stepbase.protocol.op import Op
 from stepbase.protocol.reply import Ops, Reply
 from stepbase.testing.matching import Holds
 from stepbase.testing.state import Leased, Pause, QueueItem, RunState
@@ -47,6 +47,7 @@ class Server:
         check: Raises ProtocolError for an expression that cannot be evaluated.
         chance: Uniform in [0, 1): spreads the pauses between attempts.
         retry_interval: Fixed seconds between attempts, or None for the schedule.
+        checkpointing: Let calls report finished steps while they go on (`save`).
 
     Attributes:
         events: Every event, those of the server's own included, in order.
@@ -61,6 +62,7 @@ class Server:
         check: Callable[[str], object],
         chance: Callable[[], float] = lambda: 0.0,
         retry_interval: float | None = None,
+        checkpointing: bool = False,
     ) -> None:
         self._functions = Functions(functions)
         self._store = Store(now)
@@ -68,6 +70,7 @@ class Server:
         self._check = check
         self._chance = chance
         self._retry_interval = retry_interval
+        self._checkpointing = checkpointing
         self.events: list[Event] = []
         self._started: dict[tuple[str, str], datetime] = {}
         self._numbers = itertools.count(1)
@@ -195,7 +198,8 @@ class Server:
             events=[run.event.payload],
             memos=memos,
             run_id=run.id,
-            fn_id="",  # so that nobody reports steps while the call goes on
+            # Without it nobody reports steps while a call goes on.
+            fn_id=str(run.function.function_id) if self._checkpointing else "",
             step_id=item.step or names.STEP,
             attempt=item.attempt,
             max_attempts=run.function.config.retries + 1,
@@ -214,7 +218,8 @@ class Server:
         item.is_held = False
         run = self.runs[leased.run_id]
         effects = decide(self._state(run, item, leased), reply)
-        self._store.give_way(_taken_over(reply))
+        if isinstance(reply, Ops):
+            self._store.give_way(reply.ops)
         self._store.settle(run, item, effects)
         self._relay()
         return effects
@@ -243,6 +248,18 @@ class Server:
             holds=self._holds,
         )
 
+    def save(self, run_id: str, job: str, gen: int, ops: Sequence[Op]) -> bool:
+        """Store finished steps of a call that goes on; False if the call counts for nothing any more.
+
+        Args:
+            gen: The call's; 0 for whichever is under way.
+        """
+        item = self._store.items.get((run_id, job))
+        if item is None or not item.is_held or gen not in (0, item.gen):
+            return False
+        self._store.save(self.runs[run_id], item, ops)
+        return True
+
     def cancel(self, run_id: str, message: str) -> None:
         """End a run; one that has ended stays as it is."""
         self._store.cancel(self.runs[run_id], message)
@@ -250,12 +267,7 @@ class Server:
 
     def signal(self, name: str, data: object) -> str | None:
         """Give a signal to the run that waits for it; returns the run's id, or None if nobody does."""
-        for pause in self._store.pauses.values():
-            if pause.kind == "signal" and pause.event_name == name and pause.expires > self.now:
-                memo = dumps({"data": {"signal": name, "data": data}})
-                self._store.close(self.runs[pause.run_id], pause.hash, "done", memo)
-                return pause.run_id
-        return None
+        return self._store.signal(name, data)
 
     def next_due(self) -> datetime | None:
         """Return the earliest moment after now at which something is due, or None."""
@@ -276,13 +288,6 @@ class Server:
             if self.items.get((item.run_id, item.job)) is item and not item.is_call:
                 self._store.time_is_over(self.runs[item.run_id], item)
         self._relay()
-
-
-def _taken_over(reply: Reply | ProtocolError) -> list[str]:
-    """Return the signals that a reply wants, whoever else waits for them."""
-    ops = reply.ops if isinstance(reply, Ops) else ()
-    opts = [each.opts or {} for each in ops if each.op is Opcode.WAIT_FOR_SIGNAL]
-    return [str(each.get("signal")) for each in opts if each.get("conflict") == "replace"]
 
 
 class _One(Functions):

@@ -8,11 +8,14 @@ import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
+from stepbase.engine import opening
 from stepbase.engine.effects import NewEvent, NewItem, NewPause, Settlement, StepRow, Verdict
 from stepbase.engine.starts import Event
 from stepbase.protocol import names
 from stepbase.protocol.event import EventIn, decode_event
 from stepbase.protocol.jsontext import dumps
+from stepbase.protocol.memo import error_memo
+from stepbase.protocol.op import Op, Opcode
 from stepbase.testing.matching import Holds, fits
 from stepbase.testing.state import Pause, QueueItem, RunState, StepState
 
@@ -92,6 +95,17 @@ class Store:
         if run.ended_at is None:
             self._give(run, item, effects)
 
+    def save(self, run: RunState, item: QueueItem, ops: Sequence[Op]) -> None:
+        """Store finished steps while their call goes on, as `stepbase.checkpoint` does."""
+        if run.started_at is None:
+            self._note_start(run)
+        item.attempt = 0
+        for op in ops:
+            is_failed = op.error is not None
+            memo = dumps(error_memo(op.error or {}) if is_failed else {"data": op.data})
+            status = "failed" if is_failed else "done"
+            self._store(run, StepRow(op.id, opening.title(op), op.op.value, status, memo))
+
     def _note_start(self, run: RunState) -> None:
         finish = run.function.config.finish_timeout
         run.started_at = self.now
@@ -131,8 +145,19 @@ class Store:
         )
         run.steps[new.hash].awaits = new.event_name
 
-    def give_way(self, signals: Sequence[str]) -> None:
-        """Let nobody wait for these signals any more; the waits end when their time is over."""
+    def signal(self, name: str, data: object) -> str | None:
+        """Give a signal to the run that waits for it; returns its id, or None if nobody does."""
+        for pause in self.pauses.values():
+            if pause.kind == "signal" and pause.event_name == name and pause.expires > self.now:
+                memo = dumps({"data": {"signal": name, "data": data}})
+                self.close(self.runs[pause.run_id], pause.hash, "done", memo)
+                return pause.run_id
+        return None
+
+    def give_way(self, ops: Sequence[Op]) -> None:
+        """Let nobody else wait for signals that are taken over; such waits end when their time is over."""
+        wanted = [op.opts or {} for op in ops if op.op is Opcode.WAIT_FOR_SIGNAL]
+        signals = [each.get("signal") for each in wanted if each.get("conflict") == "replace"]
         for key, pause in list(self.pauses.items()):
             if pause.kind == "signal" and pause.event_name in signals:
                 del self.pauses[key]

@@ -57,6 +57,8 @@ class Story:
             see that it goes the same way.
         order: A seed: of calls that could be made at the same time, any is made first. Without one,
             those that became ready first.
+        checkpointing: Let handlers go on in one call while results are saved on the way, as their
+            functions' option says; each call ends with its step if not given, and in `always_replay`.
         retry_interval: Seconds between attempts; the server's schedule without jitter (15 s, 30 s,
             1 m, …) if not given.
     """
@@ -68,6 +70,7 @@ class Story:
         real_rpc: bool = False,
         always_replay: bool = False,
         order: int | None = None,
+        checkpointing: bool = False,
         retry_interval: float | None = None,
     ) -> None:
         self._directory = Directory(apps)
@@ -79,6 +82,7 @@ class Story:
             holds=expressions.holds,
             check=expressions.check,
             retry_interval=retry_interval,
+            checkpointing=checkpointing and not always_replay,
         )
         self._fakes = Fakes()
         self._notes = Notes()

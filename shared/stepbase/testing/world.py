@@ -13,6 +13,7 @@ from stepbase.config import InngestConfig
 from stepbase.errors import NonRetriableError
 from stepbase.protocol.event import decode_event, payload
 from stepbase.protocol.jsontext import dumps_bytes
+from stepbase.protocol.op import decode_op
 from stepbase.sdk.http import Answer, Exchange
 from stepbase.sdk.replay import NewStep
 from stepbase.supabase.call import PreparedCall
@@ -121,7 +122,7 @@ class World:
         return NonRetriableError(message)
 
     def carry(self, exchange: Exchange) -> Answer:
-        """Answer what an app asks its server: events and signals."""
+        """Answer what an app asks its server."""
         path = urlsplit(exchange.url).path
         body = json.loads(exchange.body or b"null")
         if path.startswith("/e/"):
@@ -133,6 +134,10 @@ class World:
             return _answer(200 if run_id else 404, found)
         if path.startswith("/v0/runs/"):
             return self._state(path)
+        if path.startswith("/v1/checkpoint/"):
+            ops = [decode_op(raw, "of a checkpoint") for raw in body["steps"]]
+            is_kept = self.server.save(self.run_id, body["qi_id"], body["generation_id"], ops)
+            return _answer(200 if is_kept else 409, {})
         return _answer(404, {"error": f"the lab's server does not answer {exchange.method} {path}"})
 
     def _take_events(self, raw: list[Any]) -> list[str]:

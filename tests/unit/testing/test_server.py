@@ -379,6 +379,26 @@ def test_starting_one_function_asks_no_trigger() -> None:
         server.start("h", EventIn("f", {}))
 
 
+def test_steps_are_saved_while_their_call_goes_on() -> None:
+    server = Server(
+        [function("f")], NOW, holds=expr.holds, check=expr.compile_expression, checkpointing=True
+    )
+    [run] = send(server, "f")
+    gone, call = peek(server), lease(server)
+    assert json.loads(call.body)["ctx"]["fn_id"]
+
+    failed = op(Opcode.STEP_FAILED, "b", error=error())
+    assert not server.save(run.id, "main", gone.gen, [done("a", 0)])
+    assert server.save(run.id, "main", call.gen, [done("a", 1), failed])
+    assert server.save(run.id, "main", 0, [done("a", 2), done("c", 3)])
+    server.settle(call, Ops((done("c", 4), done("d", 5)), False, None, 2))
+
+    assert steps_of(peek(server)) == {
+        "a": {"data": 1}, "b": {"error": error()}, "c": {"data": 3}, "d": {"data": 5},
+    }  # fmt: skip
+    assert not server.save(run.id, "main", 0, [done("e")])
+
+
 def test_time_does_not_go_back() -> None:
     with pytest.raises(ValueError, match="time does not go back"):
         serve().advance(NOW - HOUR)
