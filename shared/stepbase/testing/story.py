@@ -87,12 +87,14 @@ class Story:
         self._fakes = Fakes()
         self._notes = Notes()
         self._world = World(self._server, self._fakes, self._notes)
+        self._outside: standin.StandIn | None = None
         self._is_real_rpc = real_rpc
         self._always_replay = always_replay
         self._random = None if order is None else random.Random(order)
 
     def __enter__(self) -> Self:
         """Let the block around see the lab's time, and send its events to the lab."""
+        self._outside = standin.current.get()
         standin.current.set(self._world)
         return self
 
@@ -103,7 +105,7 @@ class Story:
         trace: TracebackType | None,
     ) -> None:
         """Give the block around its own time back."""
-        standin.current.set(None)
+        standin.current.set(self._outside)
 
     @property
     def now(self) -> datetime:
