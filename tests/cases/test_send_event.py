@@ -17,7 +17,7 @@ class Paid(EventData, name="order/paid"):
     order_id: int
 
 
-def events() -> list[object]:
+def events() -> list[Paid | Event[Any]]:
     return [Paid(order_id=1), Event("order/seen", {"n": 2}, id="mine", user={"id": "u"}, v="1")]
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.interop.differences import document, unexplained
 from tests.support import vector_app
 from tests.support.fake_api import FakeApi, Received, fake_api
-from tests.support.sdk_calls import Reply
+from tests.support.sdk_calls import Reply, call_body
 from tests.support.sdk_hosts import Ask, ask_asgi
 
 from stepbase import asgi
@@ -249,3 +249,22 @@ async def test_introspection_is_as_recorded(monkeypatch: pytest.MonkeyPatch) -> 
     recorded = theirs(load("26-introspection-GET-sdk"))
     name = "26-introspection-GET-sdk"
     assert unexplained(name, document(reply), document(recorded)) == []
+
+
+async def test_requests_the_server_makes_are_asked_for_as_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("INNGEST_DEV", "1")
+    ask = ask_asgi(asgi(vector_app.build_requests()))
+
+    for behaviour, output in vector_app.REQUESTED.items():
+        first, *_, last = load("stub-sdk-odd-replies")[behaviour]["calls"]
+        query = f"fnId=stub-{behaviour}&stepId=step"
+        reply = await ask("POST", query=query, body=call_body())
+        done = await ask("POST", query=query, body=call_body(steps=last["steps_in_request"]))
+
+        # The recorded op is a hand-written SDK's, without the fields that only people read.
+        (op,) = json.loads(first["reply"]["body"])
+        assert {name: reply.op[name] for name in op} | {"opts": None} == {**op, "opts": None}
+        assert op["opts"].items() <= reply.op["opts"].items()
+        assert (done.status, done.body) == (200, output)

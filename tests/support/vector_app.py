@@ -24,6 +24,7 @@ from stepbase import (
     Singleton,
     Step,
     StepError,
+    SyncStep,
     Throttle,
     Timeouts,
 )
@@ -49,6 +50,54 @@ def build(app_id: str) -> App:
     _options(app)
     _waits_and_invokes(app)
     _declarations(app)
+    return app
+
+
+REQUESTED = {
+    "gateway": [200, "1", {"target": True}],
+    "aigateway": ["hello", 3],
+    "aigateway-500": ["AIGatewayError", "Error making AI request: unsuccessful status code: 500"],
+}
+"""What the functions of `build_requests` return."""
+
+
+def build_requests() -> App:
+    """Return the functions of `stub-sdk-odd-replies.json` that let the server make requests."""
+    app = App("stub")
+    origin = "http://127.0.0.1:19200"
+
+    @app.function("gateway")
+    async def gateway(step: Step) -> Any:
+        answer = await step.fetch(
+            "g", f"{origin}/target", method="POST", headers={"X-A": "b"}, body='{"q":1}'
+        )
+        return [answer.status, answer.headers["x-t"], answer.json()]
+
+    @app.function("aigateway")
+    async def aigateway(step: Step) -> Any:
+        answer = await step.ai.openai(
+            "ai",
+            model="gpt-test",
+            messages=[{"role": "user", "content": "hi"}],
+            auth_key="sk-test",
+            base_url=f"{origin}/v1",
+            headers={"x-extra": "1"},
+        )
+        return [answer["choices"][0]["message"]["content"], answer["usage"]["total_tokens"]]
+
+    @app.function("aigateway-500")
+    def failing(step: SyncStep) -> Any:
+        try:
+            return step.ai.infer(
+                "ai",
+                format="openai-chat",
+                url=f"{origin}/fail",
+                auth_key="",
+                body={"model": "gpt-test"},
+            )
+        except StepError as error:
+            return [error.name, error.message]
+
     return app
 
 

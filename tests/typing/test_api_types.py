@@ -63,6 +63,8 @@ async def handler(event: Event[Paid], step: Step) -> Receipt:
     assert_type(await wanted.upsert(Receipt(number=1), on_conflict="number"), list[Receipt])
     await step.table("t", "receipts", returns=None).delete(number__in=[1, 2])
     assert_type(await step.send_event("e", Paid(order_id=1)), list[str])
+    await step.send_event("e", [Paid(order_id=1), Event("a", {"n": 1}), {"name": "a", "data": {}}])
+    await step.send_event("e", 7)  # type: ignore[arg-type]  # no event
     assert_type(step.idempotency_key("k"), str)
     assert_type(await step.wait_for_event("w", Paid, timeout="1h"), Event[Paid] | None)
     named = await step.wait_for_event("w", "a/b", if_="async.data.n > 1", timeout="1h")

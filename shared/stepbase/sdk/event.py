@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from stepbase import clock
 from stepbase.errors import DefinitionError
@@ -81,8 +81,14 @@ def from_payload(raw: Mapping[str, Any], data: Any) -> Event[Any]:
     return event
 
 
-Sendable = Any
-"""An `EventData` instance, an `Event`, or a dict with at least a name."""
+if TYPE_CHECKING:
+    # Loads pydantic, which the first event class pays for.
+    from stepbase.sdk.event_data import EventData
+
+    Sendable: TypeAlias = EventData | Event[Any] | Mapping[str, Any]
+    """What may be sent: an `EventData` instance, an `Event`, or a dict with at least a name."""
+else:
+    Sendable = Any
 
 
 def to_events(given: Sendable | Sequence[Sendable]) -> list[Event[Any]]:
@@ -91,11 +97,11 @@ def to_events(given: Sendable | Sequence[Sendable]) -> list[Event[Any]]:
     Raises:
         DefinitionError: If something is no event; the message says what is.
     """
-    items = given if isinstance(given, list | tuple) else [given]
+    items: Sequence[object] = given if isinstance(given, list | tuple) else [given]
     return [_to_event(item) for item in items]
 
 
-def _to_event(item: Sendable) -> Event[Any]:
+def _to_event(item: object) -> Event[Any]:
     if isinstance(item, Event):
         return item
     if event_name_of(type(item)) is not None:

@@ -32,7 +32,7 @@ def stamped(event: Event[Any], began: datetime, now: datetime) -> Event[Any]:
     return event
 
 
-def event_for(function: Function[Any], given: Sendable) -> Event[Any]:
+def event_for(function: Function[Any], given: Sendable | None) -> Event[Any]:
     """Return the event to start a function with: what is given, or one with that data."""
     if given is None or (isinstance(given, Mapping) and "name" not in given):
         return Event(_name_for(function), dict(given or {}))

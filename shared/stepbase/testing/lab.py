@@ -47,10 +47,10 @@ class Lab(Story):
         return await self._drive(self._send(events))
 
     @overload
-    async def start(self, function: Function[R], event: Sendable = None) -> Run[R]: ...
+    async def start(self, function: Function[R], event: Sendable | None = None) -> Run[R]: ...
     @overload
-    async def start(self, function: str, event: Sendable = None) -> Run[Any]: ...
-    async def start(self, function: Function[Any] | str, event: Sendable = None) -> Run[Any]:
+    async def start(self, function: str, event: Sendable | None = None) -> Run[Any]: ...
+    async def start(self, function: Function[Any] | str, event: Sendable | None = None) -> Run[Any]:
         """Start one function, whatever its triggers are: with an event, or with data for one."""
         return await self._drive(self._start(function, event))
 
@@ -94,10 +94,10 @@ class SyncLab(Story):
         return self._drive(self._send(events))
 
     @overload
-    def start(self, function: Function[R], event: Sendable = None) -> Run[R]: ...
+    def start(self, function: Function[R], event: Sendable | None = None) -> Run[R]: ...
     @overload
-    def start(self, function: str, event: Sendable = None) -> Run[Any]: ...
-    def start(self, function: Function[Any] | str, event: Sendable = None) -> Run[Any]:
+    def start(self, function: str, event: Sendable | None = None) -> Run[Any]: ...
+    def start(self, function: Function[Any] | str, event: Sendable | None = None) -> Run[Any]:
         """See `Lab.start`."""
         return self._drive(self._start(function, event))
 

@@ -216,7 +216,7 @@ class Story:
         yield from self._settle()
         return [self._look(each) for each in direct]
 
-    def _start(self, function: Function[Any] | str, given: Sendable) -> Script[Run[Any]]:
+    def _start(self, function: Function[Any] | str, given: Sendable | None) -> Script[Run[Any]]:
         slug = self._directory.slug_of(function)
         with self.within(self._world):
             event = event_for(self._directory[slug], given)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from tests.support.fake_api import FakeApi, Received, fake_api
@@ -21,7 +22,7 @@ async def api(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeApi]:
         http.close()
 
 
-async def send(kind: str, event: object) -> list[str]:
+async def send(kind: str, event: Any) -> list[str]:
     if kind == "async":
         return await app.send(event)
     return await asyncio.to_thread(app.send_sync, event)

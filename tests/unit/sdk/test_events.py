@@ -1,6 +1,7 @@
 """Events as values."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from pydantic import Field
@@ -63,7 +64,7 @@ def test_what_can_be_sent() -> None:
         ({"name": "a", "dta": {}}, "an event has no field dta"),
     ],
 )
-def test_what_cannot_be_sent(given: object, says: str) -> None:
+def test_what_cannot_be_sent(given: Any, says: str) -> None:
     with pytest.raises(DefinitionError, match=says):
         to_events(given)
 
