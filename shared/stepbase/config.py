@@ -52,6 +52,7 @@ class InngestConfig:
         platform: Where this process runs, if it says so: ``"cloud-run"``, ``"vercel"``, …
         streaming: Whether calls are answered by keep-alive streams.
         in_band: Whether a server may have the functions in the answer to its own request.
+        unsigned_sync: Whether anyone may ask the app to register itself.
     """
 
     is_dev: bool
@@ -66,6 +67,7 @@ class InngestConfig:
     platform: str | None = None
     streaming: bool = False
     in_band: bool = True
+    unsigned_sync: bool = True
 
 
 def inngest() -> InngestConfig:
@@ -98,8 +100,9 @@ def inngest() -> InngestConfig:
         signing_key=_env("INNGEST_SIGNING_KEY"),
         signing_key_fallback=_env("INNGEST_SIGNING_KEY_FALLBACK"),
         platform=_platform(),
-        streaming=_word("INNGEST_STREAMING") in ("force", "allow"),
+        streaming=_word("INNGEST_STREAMING") in _TRUE | {"force", "allow"},
         in_band=_word("INNGEST_ALLOW_IN_BAND_SYNC", "true") not in _FALSE,
+        unsigned_sync=_word("INNGEST_ENABLE_UNAUTHED_SYNC", "true") not in _FALSE,
     )
 
 

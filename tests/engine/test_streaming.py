@@ -218,6 +218,7 @@ async def test_a_host_that_is_cancelled_takes_the_call_with_it() -> None:
     [
         ("force", None, 201),
         ("allow", None, 201),
+        ("true", None, 201),
         ("false", None, 200),
         ("", None, 200),
         ("", True, 201),

@@ -35,6 +35,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "batches": ("events of a batch",),
     "failure handlers": ("failure handler*",),
     "step within step": ("nested step",),
+    "streaming": ("streamed *", "stream of *", "signature of a stream", "refusal of a stream"),
     "results that are no JSON": ("unserialisable *",),
     "bodies that are no call": ("body is not JSON", "call without ctx", "unknown function"),
     "trust probe": ("probe",),

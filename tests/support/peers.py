@@ -21,6 +21,7 @@ from stepbase import asgi
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it still writes pydantic as before version 2
     import inngest.fast_api
+    from inngest._internal.const import Streaming
     from inngest.experimental.ai import openai
 
 APP = "app"
@@ -370,6 +371,7 @@ def build(
     origin: str | None = None,
     app: stepbase.App | None = None,
     functions: Any = None,
+    streaming: bool = False,
 ) -> Peers:
     """Serve both; the environment for ours must be set already."""
     client = inngest.Inngest(
@@ -381,5 +383,10 @@ def build(
         event_api_base_url=origin,
     )
     site = fastapi.FastAPI()
-    inngest.fast_api.serve(site, client, (functions or their_functions)(client))
-    return Peers(ask_asgi(asgi(app or our_app())), ask_asgi(site), client)
+    inngest.fast_api.serve(
+        site,
+        client,
+        (functions or their_functions)(client),
+        streaming=Streaming.FORCE if streaming else Streaming.DISABLE,
+    )
+    return Peers(ask_asgi(asgi(app or our_app(), streaming=streaming)), ask_asgi(site), client)

@@ -85,7 +85,7 @@ def ask_asgi(application: Callable[[Any, Any, Any], Awaitable[None]]) -> Ask:
         given = {"host": "testserver", **(headers or {})}
         scope = {
             "type": "http",
-            "asgi": {"version": "3.0"},
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
             "http_version": "1.1",
             "method": method,
             "scheme": "http",

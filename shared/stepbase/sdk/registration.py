@@ -74,7 +74,7 @@ def sync(
     """Register the app's functions with the server and relay its answer.
 
     In-band (the server asks for the functions in the reply) needs a signed request; out-of-band does
-    not, because the registration itself carries the key.
+    not, because the registration itself carries the key (`INNGEST_ENABLE_UNAUTHED_SYNC=false` asks for it).
 
     Raises:
         ProtocolError: If the serve URL is not known, the server is of the other mode, or it refuses.
@@ -92,8 +92,9 @@ def sync(
         and settings.in_band
         and not settings.is_dev
     )
-    if is_in_band and key is None:
-        raise problem or ProtocolError("an in-band sync must be signed", status=401)
+    must_be_signed = is_in_band or not (settings.unsigned_sync or settings.is_dev)
+    if must_be_signed and key is None:
+        raise problem or ProtocolError("this sync must be signed", status=401)
     url = serve_url(site, request, is_trusted=key is not None)
     functions = [each for function in site.app.functions.values() for each in function.wire(url)]
     if not functions:

@@ -15,7 +15,6 @@ from typing import Any
 from stepbase.protocol.jsontext import dumps_bytes
 from stepbase.sdk.message import Response
 
-STATUS = 201
 PAUSE_SECONDS = 3.0
 
 

@@ -1,6 +1,7 @@
 // Serves the apps below on a free loopback port, for tests/support/typescript.py: it prints the port, and
 // ends when its standard input is closed. The header x-app says which app a request is for.
 import http from "node:http";
+import { serve as serveStreams } from "inngest/cloudflare";
 import { serve } from "inngest/edge";
 import { casesApp } from "./cases.mjs";
 import { optionsApp } from "./options.mjs";
@@ -18,9 +19,16 @@ const cloud = {
 
 const quiet = { info() {}, warn() {}, error() {}, debug() {} };
 const plain = { checkpointing: false, logger: quiet, internalLogger: quiet };
+function streaming(app) {
+  const stream = serveStreams({ ...app, streaming: true });
+  return (request) => stream(request, {}); // the second is Cloudflare's environment
+}
+
 const handlers = {
   dev: serve(casesApp({ ...dev, ...plain })),
   cloud: serve(casesApp({ ...cloud, ...plain })),
+  "dev, streaming": streaming(casesApp({ ...dev, ...plain })),
+  "cloud, streaming": streaming(casesApp({ ...cloud, ...plain })),
   checkpointing: serve(casesApp({ ...dev, ...plain, checkpointing: true })),
   options: serve(optionsApp({ ...dev, ...plain })),
 };

@@ -171,3 +171,18 @@ async def test_in_band_syncs_can_be_turned_off(
 
     assert (reply.status, reply.headers["x-inngest-sync-kind"]) == (200, "out_of_band")
     assert [each.path for each in api.received] == ["/fn/register"] * 2
+
+
+@pytest.mark.parametrize(("allowed", "status"), [("false", 401), ("", 200)])
+async def test_unsigned_syncs_can_be_refused(
+    api: FakeApi, allowed: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INNGEST_ENABLE_UNAUTHED_SYNC", allowed)
+
+    unsigned = await ask_asgi(asgi(app))("PUT", body=TOLD)
+    asked = len(api.received)
+    good = await ask_asgi(asgi(app))("PUT", body=TOLD, headers=signed(TOLD))
+    await http.aclose()
+
+    assert (unsigned.status, asked > 0) == (status, status == 200)
+    assert good.status == 200
