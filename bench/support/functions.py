@@ -3,7 +3,9 @@
 from stepbase import App, CancelOn, Step
 from stepbase.hosts.asgi import asgi
 
-app = App("bench")
+app = App(
+    "bench", checkpointing=False
+)  # the same calls as the floor; bench/checkpoint.py has the rest
 
 
 @app.function("three", on="bench/three")

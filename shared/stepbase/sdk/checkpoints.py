@@ -6,10 +6,12 @@ cannot be saved, the call ends with them as an ordinary reply: nothing is lost, 
 """
 
 import asyncio
+import inspect
 import threading
 import time
 from collections.abc import Callable, Generator
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from stepbase import clock
 from stepbase.config import InngestConfig
@@ -21,7 +23,8 @@ from stepbase.sdk.ask import ask
 from stepbase.sdk.checkpointing import Checkpointing
 from stepbase.sdk.http import Answer, Exchange
 from stepbase.sdk.ops import ops_text
-from stepbase.sdk.replay import StepOp
+from stepbase.sdk.replay import NewStep, StepOp
+from stepbase.sdk.work import NotSaved
 
 TRIES: Final = 5
 FIRST_PAUSE_SECONDS: Final = 0.1
@@ -84,6 +87,25 @@ class Checkpoints:
                 self._timer.daemon = True
                 self._timer.start()
         return True
+
+    async def save_before(self, step: NewStep) -> None:
+        """Save what is due before a step; where its work runs in a thread, in that thread.
+
+        Raises:
+            NotSaved: If that failed; also from the work of the step, before it does anything.
+        """
+        if not self.is_due:
+            return
+        work = step.work
+        if work is not None and not inspect.iscoroutinefunction(work):
+            step.work = partial(self._save_and_call, work)
+        elif not await self.asave():
+            raise NotSaved
+
+    def _save_and_call(self, work: Callable[[], Any]) -> Any:
+        if not self.save():
+            raise NotSaved
+        return work()
 
     async def asave(self) -> bool:
         """Save all results without holding up the event loop; see `save`."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Never
 from stepbase.sdk.fault import CodedError
 from stepbase.sdk.replay import Decision, NewStep, Replay, StepOp, planned
 from stepbase.sdk.tasks import is_in_wait_for, waits_on_tasks
-from stepbase.sdk.work import is_inside_step, perform_async
+from stepbase.sdk.work import NotSaved, is_inside_step, perform_async
 
 if TYPE_CHECKING:
     from stepbase.sdk.checkpoints import Checkpoints
@@ -178,9 +178,11 @@ class Turns:
         checkpoints = self._checkpoints
         self._running = step
         try:
-            if checkpoints is not None and checkpoints.is_due and not await checkpoints.asave():
-                self._leave()
+            if checkpoints is not None:
+                await checkpoints.save_before(step)
             op = await perform_async(self._replay, step)
+        except NotSaved:
+            self._leave()
         finally:
             self._running = None
             self._moved()

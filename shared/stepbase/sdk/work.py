@@ -19,6 +19,10 @@ T = TypeVar("T")
 _inside: ContextVar[str | None] = ContextVar("stepbase_inside_step", default=None)
 
 
+class NotSaved(BaseException):
+    """Raised before a step's work when what comes before it could not be saved; no error of the step."""
+
+
 class Sender(Protocol):
     """Sends events; an `App` does."""
 
