@@ -57,7 +57,7 @@ def turn(server: Server, chance: random.Random, under_way: list[tuple[Leased, Re
         assert server.settle(leased, reply) is None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 4))
 def test_every_program_ends_with_each_of_its_results(seed: int, count: int) -> None:
     chance = random.Random(seed)

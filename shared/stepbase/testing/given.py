@@ -1,8 +1,8 @@
 """Events as tests give them: with the lab's time, and in the form in which a server takes them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from stepbase import clock, standin
 from stepbase.protocol import names
@@ -12,6 +12,9 @@ from stepbase.sdk import typed
 from stepbase.sdk.event import Event, Sendable, to_events
 from stepbase.sdk.function import Function
 from stepbase.sdk.trigger import EventTrigger
+
+Given: TypeAlias = "Sendable | Sequence[Sendable] | None"
+"""What starts a function: an event, its data, a batch of events, or nothing."""
 
 _SCHEDULED: Final = "inngest/scheduled.timer"
 
@@ -32,12 +35,11 @@ def stamped(event: Event[Any], began: datetime, now: datetime) -> Event[Any]:
     return event
 
 
-def event_for(function: Function[Any], given: Sendable | None) -> Event[Any]:
-    """Return the event to start a function with: what is given, or one with that data."""
+def events_for(function: Function[Any], given: Given) -> list[Event[Any]]:
+    """Return the events to start a function with: those given, or one with that data."""
     if given is None or (isinstance(given, Mapping) and "name" not in given):
-        return Event(_name_for(function), dict(given or {}))
-    [event] = to_events(given)
-    return event
+        return [Event(_name_for(function), dict(given or {}))]
+    return to_events(given)
 
 
 def _name_for(function: Function[Any]) -> str:

@@ -9,6 +9,7 @@ from stepbase.protocol.duration import to_timedelta
 from stepbase.sdk.event import Sendable
 from stepbase.sdk.function import Function
 from stepbase.testing.directory import request
+from stepbase.testing.given import Given
 from stepbase.testing.run import Run
 from stepbase.testing.story import Script, Story
 
@@ -47,11 +48,11 @@ class Lab(Story):
         return await self._drive(self._send(events))
 
     @overload
-    async def start(self, function: Function[R], event: Sendable | None = None) -> Run[R]: ...
+    async def start(self, function: Function[R], event: Given = None) -> Run[R]: ...
     @overload
-    async def start(self, function: str, event: Sendable | None = None) -> Run[Any]: ...
-    async def start(self, function: Function[Any] | str, event: Sendable | None = None) -> Run[Any]:
-        """Start one function, whatever its triggers are: with an event, or with data for one."""
+    async def start(self, function: str, event: Given = None) -> Run[Any]: ...
+    async def start(self, function: Function[Any] | str, event: Given = None) -> Run[Any]:
+        """Start one function, whatever its triggers are: with an event, its data, or a batch of events."""
         return await self._drive(self._start(function, event))
 
     async def advance(self, duration: timedelta | str) -> None:
@@ -94,10 +95,10 @@ class SyncLab(Story):
         return self._drive(self._send(events))
 
     @overload
-    def start(self, function: Function[R], event: Sendable | None = None) -> Run[R]: ...
+    def start(self, function: Function[R], event: Given = None) -> Run[R]: ...
     @overload
-    def start(self, function: str, event: Sendable | None = None) -> Run[Any]: ...
-    def start(self, function: Function[Any] | str, event: Sendable | None = None) -> Run[Any]:
+    def start(self, function: str, event: Given = None) -> Run[Any]: ...
+    def start(self, function: Function[Any] | str, event: Given = None) -> Run[Any]:
         """See `Lab.start`."""
         return self._drive(self._start(function, event))
 

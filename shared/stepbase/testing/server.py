@@ -16,12 +16,14 @@ Not there: concurrency, throttling and the other flow control, schedules, batche
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 
 from stepbase.engine.decide import decide
 from stepbase.engine.effects import Settlement
 from stepbase.engine.opening import State
-from stepbase.engine.starts import Event, Function, Functions, Start, event_time, plan_starts
+from stepbase.engine.starts import Event, Function, Functions, event_time, plan_starts
 from stepbase.errors import ProtocolError
 from stepbase.protocol import names
 from stepbase.protocol.call import encode_call
@@ -31,7 +33,7 @@ from stepbase.protocol.jsontext import dumps
 from stepbase.protocol.op import Op
 from stepbase.protocol.reply import Ops, Reply
 from stepbase.testing.matching import Holds
-from stepbase.testing.state import Leased, Pause, QueueItem, RunState
+from stepbase.testing.state import Leased, QueueItem, RunState
 from stepbase.testing.store import MAIN, Store
 
 _DEDUPE = timedelta(hours=24)
@@ -104,17 +106,19 @@ class Server:
         self._relay()
         return started
 
-    def start(self, slug: str, event: EventIn) -> str:
-        """Start one function with an event, whatever its triggers are; returns the run's id.
+    def start(self, slug: str, event: EventIn, *more: EventIn) -> str:
+        """Start one function, whatever its triggers are, with an event or a batch; returns the run's id.
 
         Raises:
             KeyError: If there is no such function.
         """
-        arrived = self._event(event, self.new_id())
+        arrived, *others = (self._event(each, self.new_id()) for each in (event, *more))
         one = _One(self._functions.by_slug[slug])
         [planned] = plan_starts([arrived], one, self._holds, self.new_id, self.now)
-        self.events.append(arrived)
-        return self._begin(planned, arrived)
+        self.events += [arrived, *others]
+        run_id = self._store.begin(planned, arrived)
+        self.runs[run_id].more = tuple(others)
+        return run_id
 
     def _event(self, event: EventIn, internal_id: str) -> Event:
         seen = payload(event, internal_id, self._now_ms())
@@ -137,29 +141,11 @@ class Server:
             until = self._started.get(mark)
             if until is None or until <= self.now:
                 self._started[mark] = self.now + _DEDUPE
-                started.append(self._begin(start, events[start.event - 1]))
+                started.append(self._store.begin(start, events[start.event - 1]))
         return started
 
-    def _begin(self, start: Start, event: Event) -> str:
-        store = self._store
-        run = RunState(start.run_id, start.function, event, self.now, start.parent)
-        store.runs[run.id] = run
-        store.put(run, MAIN, "edge", start.due or self.now)
-        if start.deadline is not None:
-            store.put(run, "deadline:start", "deadline", store.after(start.deadline), "start")
-        for pause in start.pauses:
-            store.pauses[run.id, pause.hash] = Pause(
-                run.id,
-                pause.hash,
-                "cancel",
-                pause.event_name,
-                pause.wait,
-                store.after(pause.expires),
-            )
-        return run.id
-
     def ready(self) -> list[QueueItem]:
-        """Return the items whose calls can be made now, those of older runs first."""
+        """Return the items whose calls can be made now, in the order in which they were added."""
         return [
             item
             for item in self.items.values()
@@ -171,17 +157,18 @@ class Server:
         item.gen += 1
         item.is_held = True
         run = self.runs[item.run_id]
-        return Leased(
+        leased = Leased(
             run_id=run.id,
             job=item.job,
             gen=item.gen,
             slug=run.slug,
             step_id=item.step or names.STEP,
             attempt=item.attempt,
-            body=self.body(item, run.memos, is_planning=bool(item.step and run.planning)),
-            known=frozenset(run.stack),
+            memos=tuple(run.memos),
             open=frozenset(hashed for hashed, step in run.steps.items() if step.is_open),
         )
+        is_planning = bool(item.step and run.planning)
+        return replace(leased, body=self.body(leased, leased.memos, is_planning=is_planning))
 
     def lose(self, leased: Leased) -> None:
         """Let a call's reply be lost: the call can be made again."""
@@ -189,26 +176,27 @@ class Server:
         if item is not None and item.gen == leased.gen:
             item.is_held = False
 
-    def body(
-        self, item: QueueItem, memos: Sequence[tuple[str, str]], *, is_planning: bool
-    ) -> bytes:
-        """Write the body of a call with these memos."""
-        run = self.runs[item.run_id]
-        return encode_call(
-            events=[run.event.payload],
+    def body(self, leased: Leased, memos: Sequence[tuple[str, str]], *, is_planning: bool) -> bytes:
+        """Write a call's body, with other memos perhaps; what is too large must be fetched."""
+        run = self.runs[leased.run_id]
+        write = partial(
+            encode_call,
+            events=[each.payload for each in run.events],
             memos=memos,
             run_id=run.id,
             # Without it nobody reports steps while a call goes on.
             fn_id=str(run.function.function_id) if self._checkpointing else "",
-            step_id=item.step or names.STEP,
-            attempt=item.attempt,
+            step_id=leased.step_id,
+            attempt=leased.attempt,
             max_attempts=run.function.config.retries + 1,
             is_planning=is_planning,
             version=run.version,
-            generation_id=item.gen,
-            job_id=item.job,
+            generation_id=leased.gen,
+            job_id=leased.job,
             request_id="",
         )
+        body = write()
+        return body if len(body) <= names.MAX_CALL_BYTES else write(use_api=True)
 
     def settle(self, leased: Leased, reply: Reply | ProtocolError) -> Settlement | None:
         """Apply what a reply asks for; None if the call counts for nothing any more."""

@@ -45,6 +45,8 @@ class RunState:
     """A run.
 
     Attributes:
+        event: The first of its events.
+        more: The others, of a batch.
         status: The wire's word: Scheduled, Running, Completed, Failed or Cancelled.
         steps: By hashed id, in the order they were first heard of.
         stack: Hashed ids in the order their outcomes were stored.
@@ -59,6 +61,7 @@ class RunState:
     event: Event
     created_at: datetime
     parent: str | None = None
+    more: tuple[Event, ...] = ()
     status: str = "Scheduled"
     steps: dict[str, StepState] = field(default_factory=dict)
     stack: list[str] = field(default_factory=list)
@@ -74,6 +77,11 @@ class RunState:
     def slug(self) -> str:
         """The function's name on the wire."""
         return self.function.config.slug
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """All its events."""
+        return (self.event, *self.more)
 
     @property
     def has_open_step(self) -> bool:
@@ -134,8 +142,9 @@ class Leased:
 
     Attributes:
         step_id: "step", or the hashed id of the planned step it is for.
+        memos: The run's stored outcomes at this moment, in stack order.
+        open: Hashed ids of the steps that the server waits for at this moment.
         body: What is posted.
-        known, open: Hashed ids of the run's closed and open steps at this moment.
     """
 
     run_id: str
@@ -144,6 +153,11 @@ class Leased:
     slug: str
     step_id: str
     attempt: int
-    body: bytes = field(repr=False)
-    known: frozenset[str] = field(repr=False)
+    memos: tuple[tuple[str, str], ...] = field(repr=False)
     open: frozenset[str] = field(repr=False)
+    body: bytes = field(repr=False, default=b"")
+
+    @property
+    def known(self) -> frozenset[str]:
+        """Hashed ids of the steps that are done."""
+        return frozenset(hashed for hashed, _ in self.memos)

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from stepbase.engine import opening
 from stepbase.engine.effects import NewEvent, NewItem, NewPause, Settlement, StepRow, Verdict
-from stepbase.engine.starts import Event
+from stepbase.engine.starts import Event, Start
 from stepbase.protocol import names
 from stepbase.protocol.event import EventIn, decode_event
 from stepbase.protocol.jsontext import dumps
@@ -55,6 +55,19 @@ class Store:
     ) -> None:
         """Add a queue item, if the run has none of that name."""
         self.items.setdefault((run.id, job), QueueItem(run.id, job, kind, due, step))
+
+    def begin(self, start: Start, event: Event) -> str:
+        """Start a run: its first call, its deadline, and what cancels it; returns its id."""
+        run = RunState(start.run_id, start.function, event, self.now, start.parent)
+        self.runs[run.id] = run
+        self.put(run, MAIN, "edge", start.due or self.now)
+        if start.deadline is not None:
+            self.put(run, "deadline:start", "deadline", self.after(start.deadline), "start")
+        for each in start.pauses:
+            expires = self.after(each.expires)
+            pause = Pause(run.id, each.hash, "cancel", each.event_name, each.wait, expires)
+            self.pauses[run.id, each.hash] = pause
+        return run.id
 
     def match(self, event: Event, holds: Holds) -> None:
         """Let an event end the waits and the runs that it fits."""
@@ -253,7 +266,7 @@ def _told(run: RunState) -> Iterator[EventIn]:
         "function_id": run.slug,
         "run_id": run.id,
         "event": dict(run.event.parsed),
-        "events": [dict(run.event.parsed)],
+        "events": [dict(each.parsed) for each in run.events],
         "result": json.loads(run.output) if run.output else error,
         "error": error,
         "correlation_id": run.parent,

@@ -10,6 +10,7 @@ from typing import Any, Final, Self, TypeVar
 
 from stepbase import standin
 from stepbase.errors import ProtocolError
+from stepbase.protocol import names
 from stepbase.protocol.reply import Reply
 from stepbase.sdk import sender
 from stepbase.sdk.app import App
@@ -20,11 +21,11 @@ from stepbase.sdk.message import Response
 from stepbase.testing import expressions, replays, serverside
 from stepbase.testing.directory import Directory, decoded
 from stepbase.testing.fakes import Fakes
-from stepbase.testing.given import event_for, real_now, received, stamped
+from stepbase.testing.given import Given, events_for, real_now, received, stamped
 from stepbase.testing.opened import Opener
 from stepbase.testing.run import Run
 from stepbase.testing.server import Server
-from stepbase.testing.state import Leased, QueueItem, RunState
+from stepbase.testing.state import Leased, RunState
 from stepbase.testing.world import SETTINGS, Notes, World
 
 T = TypeVar("T")
@@ -55,8 +56,8 @@ class Story:
         real_rpc: SQL functions without a fake are called in the database that SUPABASE_URL names.
         always_replay: Call each handler once more after every step, and again after the run's end, to
             see that it goes the same way.
-        order: A seed: of calls that could be made at the same time, any is made first. Without one,
-            those that became ready first.
+        order: A seed: calls that could be made at the same time overlap, and end in any order. Without
+            one they are made one after another, as they became possible.
         checkpointing: Let handlers go on in one call while results are saved on the way, as their
             functions' option says; each call ends with its step if not given, and in `always_replay`.
         retry_interval: Seconds between attempts; the server's schedule without jitter (15 s, 30 s,
@@ -216,12 +217,12 @@ class Story:
         yield from self._settle()
         return [self._look(each) for each in direct]
 
-    def _start(self, function: Function[Any] | str, given: Sendable | None) -> Script[Run[Any]]:
+    def _start(self, function: Function[Any] | str, given: Given) -> Script[Run[Any]]:
         slug = self._directory.slug_of(function)
         with self.within(self._world):
-            event = event_for(self._directory[slug], given)
-            arrived = received(stamped(event, self._began, self.now))
-        run_id = self._server.start(slug, arrived)
+            events = events_for(self._directory[slug], given)
+            arrived = [received(stamped(each, self._began, self.now)) for each in events]
+        run_id = self._server.start(slug, *arrived)
         yield from self._settle()
         return self._look(self._server.runs[run_id])
 
@@ -260,38 +261,37 @@ class Story:
             ready = self._server.ready()
             if not ready:
                 return
-            item = ready[0] if self._random is None else self._random.choice(ready)
-            yield from self._call(item)
+            chosen = ready[:1]
+            if self._random is not None:
+                chosen = self._random.sample(ready, self._random.randint(1, len(ready)))
+            for leased in [self._server.lease(item) for item in chosen]:
+                yield from self._call(leased)
         raise AssertionError(f"{MOST_CALLS} calls and no end: {self.runs[-1]!r}")
 
-    def _call(self, item: QueueItem) -> Script[None]:
-        run = self._server.runs[item.run_id]
-        memos = run.memos
-        leased = self._server.lease(item)
+    def _call(self, leased: Leased) -> Script[None]:
+        run = self._server.runs[leased.run_id]
         reply = decoded((yield Call(leased, leased.body)))
-        is_watched = self._always_replay and item.step is None
+        is_watched = self._always_replay and leased.step_id == names.STEP
         if is_watched and not isinstance(reply, ProtocolError):
-            again = yield from self._probe(leased, item, memos)
-            done = [run.steps[hashed].name for hashed, _ in memos]
+            again = yield from self._probe(leased, leased.memos)
+            done = [run.steps[hashed].name for hashed, _ in leased.memos]
             see = Opener(self._directory[run.slug]).reply
             replays.check_again(run.slug, done, see(reply), see(again))
         reply = serverside.with_fakes(self._fakes, self._world, leased, reply)
         self._server.settle(leased, reply)
         self._raise_problem()
         if is_watched and run.status in ("Completed", "Failed"):
-            yield from self._replay_all(leased, item, run)
+            yield from self._replay_all(leased, run)
 
-    def _replay_all(self, leased: Leased, item: QueueItem, run: RunState) -> Script[None]:
+    def _replay_all(self, leased: Leased, run: RunState) -> Script[None]:
         memos, seen = run.memos, set[str]()
         named = [run.steps[hashed].name for hashed, _ in memos]
         for i, (hashed, _) in enumerate(memos):
-            reply = yield from self._probe(leased, item, memos[:i])
+            reply = yield from self._probe(leased, memos[:i])
             replays.check_next(run.slug, named[:i], (hashed, named[i]), seen, reply)
 
-    def _probe(
-        self, leased: Leased, item: QueueItem, memos: Sequence[tuple[str, str]]
-    ) -> Script[Reply]:
-        body = self._server.body(item, memos, is_planning=True)
+    def _probe(self, leased: Leased, memos: Sequence[tuple[str, str]]) -> Script[Reply]:
+        body = self._server.body(leased, memos, is_planning=True)
         reply = decoded((yield Call(leased, body, is_probe=True)))
         if isinstance(reply, ProtocolError):
             raise reply

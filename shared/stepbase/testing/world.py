@@ -157,7 +157,7 @@ class World:
         run_id, _, what = path.removeprefix("/v0/runs/").partition("/")
         run = self.server.runs[run_id]
         if what == "batch":
-            return _answer(200, [dict(run.event.parsed)])
+            return _answer(200, [dict(each.parsed) for each in run.events])
         return _answer(200, {hashed: json.loads(memo) for hashed, memo in run.memos})
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from stepbase import (
     App,
+    Batch,
     CancelOn,
     Context,
     Cron,
@@ -324,6 +325,33 @@ async def test_a_fake_may_be_async_and_may_raise_what_it_returns() -> None:
         lab.fake_step("charge", NonRetriableError("no"))
         run = await lab.start("buy-sync", {"cents": 1})
         assert str(run.error) == "NonRetriableError: no"
+
+
+async def test_a_batch_is_started_with_a_list_of_events() -> None:
+    batch = App("batch")
+
+    @batch.function("f", on=Paid, batch=Batch(max_size=10, timeout="5s"))
+    async def f(events: list[Event[Paid]]) -> int:
+        return sum(event.data.cents for event in events)
+
+    async with Lab(batch) as lab:
+        run = await lab.start(f, [Paid(cents=1), Paid(cents=2)])
+
+    assert run.result == 3
+
+
+async def test_state_that_is_too_large_for_a_call_is_fetched() -> None:
+    large = App("large")
+
+    @large.function("f")
+    async def f(event: Event[dict[str, str]], step: Step) -> list[int]:
+        parts = [await step.run("part", lambda: "x" * 2_000_000) for _ in range(3)]
+        return [len(event.data["text"]), *map(len, parts)]
+
+    async with Lab(large) as lab:
+        run = await lab.start(f, {"text": "abc"})
+
+    assert run.result == [3, 2_000_000, 2_000_000, 2_000_000]
 
 
 async def test_later_uses_of_an_id_have_fakes_and_results_of_their_own() -> None:
