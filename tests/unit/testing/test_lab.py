@@ -354,6 +354,40 @@ async def test_state_that_is_too_large_for_a_call_is_fetched() -> None:
     assert run.result == [3, 2_000_000, 2_000_000, 2_000_000]
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("kind", ["async", "sync"])
+async def test_handlers_go_on_in_one_call_if_they_may(kind: str, checkpointing: bool) -> None:
+    counted = App("counted")
+    begun: list[str] = []
+
+    @counted.function("async", retries=1)
+    async def handler(step: Step) -> int:
+        begun.append("async")
+        first = await step.run("first", lambda: 1)
+        second = await step.rpc("second", {"p_n": first}, returns=int)
+        await step.sleep("nap", "1h")
+        return await step.run("third", lambda: second + 1)
+
+    @counted.function("sync", retries=1)
+    def sync_handler(step: SyncStep) -> int:
+        begun.append("sync")
+        first = step.run("first", lambda: 1)
+        second = step.rpc("second", {"p_n": first}, returns=int)
+        step.sleep("nap", "1h")
+        return step.run("third", lambda: second + 1)
+
+    async with Lab(counted, checkpointing=checkpointing) as lab:
+        lab.fake_rpc("second", lambda p_n: p_n + 1)
+        lab.fail_rpc("second", ConnectionError("no"))
+        run = await lab.start(kind)
+        assert (run.status, list(run.steps)) == ("retrying", ["first"])
+        await lab.finish(run)
+
+    assert run.result == 3
+    assert list(run.steps) == ["first", "second", "nap", "third"]
+    assert begun == [kind] * (4 if checkpointing else 6)
+
+
 async def test_later_uses_of_an_id_have_fakes_and_results_of_their_own() -> None:
     loop = App("loop")
 
