@@ -46,9 +46,9 @@ from stepbase.local.stack import Plan, Stack
 ROOT = Path(__file__).resolve().parent.parent
 # The chance that one pass through the failpoint is the last.
 CHANCES = {
-    "engine.before_call": 0.002,
-    "engine.after_reply": 0.002,
-    "engine.in_settle": 0.004,
+    "engine.before_call": 0.004,
+    "engine.after_reply": 0.004,
+    "engine.in_settle": 0.008,
     "relay.after_take": 0.06,
     "rpc.after_commit": 0.004,
 }
