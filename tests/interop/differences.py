@@ -231,6 +231,11 @@ _OF_PYTHON = (
     ),
 )  # fmt: skip
 
+_CHECKPOINTED = (
+    "checkpoint one step", "checkpoint two steps", "checkpoint after a memo",
+    "checkpoint a step, then a group", "checkpoint not saved",
+)  # fmt: skip
+
 _OF_TYPESCRIPT = (
     Difference(
         "expected server kind", "$.headers.x-inngest-expected-server-kind",
@@ -276,12 +281,13 @@ _OF_TYPESCRIPT = (
         ("error of function", "error with a cause", "retry after in function", "error in step",
          "error in step, with a cause", "error in step, attempt 2", "retry after in step",
          "unexpected step", "call without ctx", "parallel, targeted, fails",
-         "streamed error of function", "streamed error in step"),
+         "streamed error of function", "streamed error in step", "checkpoint a failure",
+         "checkpoint a step that fails"),
     ),
     Difference(
         "status of a final error", "$.status", "a 500 with no-retry, as Python; TypeScript says 400", _TS,
         ("nonretriable in function", "run, error memo", "invoke, failed", "infer, failed",
-         "fetch, failed", "parallel, one failed", "race, one failed"),
+         "fetch, failed", "parallel, one failed", "race, one failed", "checkpoint given up"),
     ),
     Difference(
         "last attempt of a step", "$.headers.x-inngest-no-retry",
@@ -291,7 +297,8 @@ _OF_TYPESCRIPT = (
     Difference(
         "last attempt of a step", "$.body[*].data",
         "the error stands in `error`, as in Python; TypeScript repeats it in `data`", _TS,
-        ("error in step, last attempt", "nonretriable in step"),
+        ("error in step, last attempt", "nonretriable in step",
+         "checkpoint a step that fails for good"),
     ),
     Difference(
         "a call without max_attempts", "*",
@@ -379,6 +386,35 @@ _OF_TYPESCRIPT = (
         "the hash alone, as Python; TypeScript keeps the key's prefix before it", _TS,
         ("registration",),
     ),
+    *(
+        Difference(
+            "private fields of a checkpointed op", f"$.body[*].{field}",
+            "not sent; they are TypeScript's own, and servers ignore them", _TS, _CHECKPOINTED,
+        )
+        for field in (
+            "fulfilled", "handled", "hasStepState", "hashedId", "memoizationDeferred", "middleware",
+            "mode", "promise", "rawArgs", "transformedResultPromise",
+        )
+    ),
+    *(
+        Difference(
+            "fields of RunComplete", f"$.body[*].{field}", "all that ops have; TypeScript sends id and data",
+            _TS, ("checkpoint one step", "checkpoint two steps", "checkpoint after a memo"),
+        )
+        for field in ("name", "displayName", "userland")
+    ),
+    *(
+        Difference(
+            "a checkpointed run without steps", path,
+            "a 200 with the result, as without checkpointing; TypeScript sends RunComplete", _TS,
+            ("checkpoint no step",),
+        )
+        for path in ("$.status", "$.body")
+    ),
+    Difference(
+        "words of a refusal", "$.body.message", "says what has happened", _TS, ("checkpoint given up",)
+    ),
+    Difference("words of a refusal", "$.body.name", "the class of ours", _TS, ("checkpoint given up",)),
     Difference(
         "concurrency", "$.function.concurrency",
         "always a list, as Python; TypeScript sends what was written", _TS,

@@ -34,6 +34,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "race": ("race", "race, *"),
     "batches": ("events of a batch",),
     "failure handlers": ("failure handler*",),
+    "checkpointing": ("checkpoint *",),
     "step within step": ("nested step",),
     "streaming": ("streamed *", "stream of *", "signature of a stream", "refusal of a stream"),
     "results that are no JSON": ("unserialisable *",),
@@ -55,6 +56,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
 """By feature, the shapes that show it; the first pattern that fits counts."""
 
 ABSENT: dict[tuple[Sdk, str], str] = {
+    ("python", "checkpointing"): "TypeScript alone has it",
     ("python", "step.wait_for_signal"): "TypeScript alone has it",
     ("python", "step.send_signal"): "TypeScript alone has it",
     ("python", "step.fetch"): "TypeScript alone has it",
