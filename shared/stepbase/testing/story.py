@@ -208,14 +208,12 @@ class Story:
             raise problem
 
     def _send(self, given: Sendable | Sequence[Sendable]) -> Script[list[Run[Any]]]:
-        before = len(self._server.runs)
         with self.within(self._world):
             events = [stamped(each, self._began, self.now) for each in to_events(given)]
-            sender.send(events, SETTINGS)
-        started = list(self._server.runs.values())[before:]
-        direct = [each for each in started if each.parent is None]
+            ids = sender.send(events, SETTINGS)
+        started = [each for each in self._server.runs.values() if each.event.id in ids]
         yield from self._settle()
-        return [self._look(each) for each in direct]
+        return [self._look(each) for each in started]
 
     def _start(self, function: Function[Any] | str, given: Given) -> Script[Run[Any]]:
         slug = self._directory.slug_of(function)

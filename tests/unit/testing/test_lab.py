@@ -238,8 +238,10 @@ async def test_events_start_functions_of_all_apps_of_the_lab() -> None:
 async def test_a_failure_handler_runs_when_its_function_has_failed() -> None:
     async with Lab(app) as lab:
         [run] = await lab.send({"name": "shop/broken"})
+        handled = lab.runs[-1]
+        again = await lab.send([{"name": "shop/broken"}, {"name": "shop/late"}])
+        assert [each.function for each in again] == ["shop-broken", "shop-late"]
 
-    handled = lab.runs[-1]
     assert lab.runs_of(broken)[0].id == run.id
     assert (run.status, handled.function) == ("failed", "shop-broken-failure")
     assert handled.result == "sorry for the mess"
