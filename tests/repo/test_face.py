@@ -1,11 +1,13 @@
 """The public face: which names there are, that each is explained, and what importing it costs."""
 
+import ast
 import inspect
 import json
 import subprocess
 import sys
 
 import pytest
+from tests.repo.pages import blocks, pages
 
 import stepbase
 
@@ -21,7 +23,7 @@ NAMES = {
     # inside a handler
     "Context", "FunctionFailed", "Middleware", "Step", "SyncStep", "RpcCall",
     # errors
-    "ApiError", "DefinitionError", "NonRetriableError", "ProtocolError", "RetryAfterError", "SendError",
+    "ApiError", "DefinitionError", "NonRetriableError", "RetryAfterError", "SendError",
     "StepError", "StepbaseError", "Suspend",
     # serving
     "asgi", "serve", "wsgi",
@@ -91,3 +93,17 @@ def test_a_typed_app_loads_pydantic_and_nothing_else() -> None:
     )
 
     assert loaded & set(HEAVY) <= {"pydantic"}
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_each_name_is_used_in_an_example_that_runs(name: str) -> None:
+    # tests/repo/test_docs_examples.py runs every one of these blocks.
+    examples = [b for page in pages() for b in blocks(page) if b.language == "python"]
+    used = [
+        block
+        for block in examples
+        for node in ast.walk(ast.parse(block.text))
+        if isinstance(node, ast.Name) and node.id == name
+    ]
+
+    assert used, f"{name} occurs in no Python block of the docs"
