@@ -37,7 +37,15 @@ async def _first(branches: Iterable[Awaitable[T]]) -> "asyncio.Future[T]":
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         return next(task for task in tasks if task in done)
     finally:
+        for task in tasks:
+            task.add_done_callback(_forget)
         await _cancel([task for task in tasks if not task.done()])
+
+
+def _forget(task: "asyncio.Future[T]") -> None:
+    """Ask for a branch's error: nobody is to be told of what losers raise."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _cancel(tasks: "list[asyncio.Future[T]]") -> None:

@@ -74,9 +74,10 @@ class Turns:
         self._must_leave = False
         self._is_closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._failed: list[asyncio.Task[Any]] = []
         self._refused: set[object] = set()
         self._parked: dict[object, _Parked] = {}
-        self._memos: list[tuple[int, int, object]] = []
+        self._memos: list[tuple[int, int, _Parked]] = []
         self._reached = 0
         self._quiet = 0
         self._is_ticking = False
@@ -124,7 +125,7 @@ class Turns:
                 self._timer.cancel()
             if self._tasks:
                 await self._end_tasks()
-            self._forget_cancels()
+            self._forget()
 
     async def settle(self, step: NewStep) -> Any:
         """Wait for the turn of a step without a result at hand; return its result.
@@ -171,6 +172,8 @@ class Turns:
     def _task_ended(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
         self._refused.discard(task)
+        if getattr(task, "_log_traceback", False):
+            self._failed.append(task)
         self._replay.is_parallel = bool(self._tasks)
         self._moved()
 
@@ -198,7 +201,7 @@ class Turns:
         parked = self._parked[task] = _Parked(step, self._loop.create_future())
         if replay.has_memo(step.place):
             self._reached += 1
-            heapq.heappush(self._memos, (replay.position(step.place), self._reached, task))
+            heapq.heappush(self._memos, (replay.position(step.place), self._reached, parked))
         self._moved()
         try:
             return await parked.future
@@ -231,8 +234,8 @@ class Turns:
     def _take_turn(self) -> None:
         """Let one step go on, or decide about all that wait."""
         while self._memos:
-            parked = self._parked.get(heapq.heappop(self._memos)[2])
-            if parked is not None and not parked.future.done():
+            parked = heapq.heappop(self._memos)[2]
+            if not parked.future.done():
                 parked.future.set_result(None)
                 self._moved()
                 return
@@ -279,10 +282,15 @@ class Turns:
         for parked in list(self._parked.values()):
             parked.future.cancel()
 
-    def _forget_cancels(self) -> None:
-        """Take back what task groups have asked of the host's task and never took back (Python 3.11)."""
-        while self._replay.is_over and self._main and self._main.cancelling() > self._cancels:
-            self._main.uncancel()
+    def _forget(self) -> None:
+        """Take back what the handler had no time for, if the call was left at a step."""
+        if not self._replay.is_over:
+            return
+        for task in self._failed:
+            if not task.cancelled():
+                task.exception()  # whether the handler would have asked, a later call shows
+        while self._main and self._main.cancelling() > self._cancels:
+            self._main.uncancel()  # task groups have cancelled the host's task (Python 3.11)
 
     async def _end_tasks(self) -> None:
         tasks = [task for task in self._tasks if not task.done()]
