@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from tests.engine.conftest import StartEngine
-from tests.support.programs import Interpreter, expected, made_up
+from tests.support.programs import Interpreter, child, expected, made_up
 from tests.support.stub_host import Answer, StubHost, ops
 
 
@@ -24,11 +24,13 @@ async def test_every_program_ends_with_each_of_its_steps_once(
         return Answer(200, {"memos": call["steps"], "stack": call["ctx"]["stack"]["stack"]})
 
     host.handlers["app-f"] = handler
+    host.handlers["app-child"] = lambda call: Answer(200, child(call))
     async with (
         start_engine(max_calls=max_calls, retry_interval=0.01) as (client, _),
         start_engine(max_calls=max_calls, retry_interval=0.01) as (other, _),
     ):
-        await client.register(host.registration(host.function("app-f", retries=1)))
+        functions = host.function("app-f", retries=1), host.function("app-child", triggers=[])
+        await client.register(host.registration(*functions))
         ids = []
         for i in range(0, len(programs), 10):
             sender = (client, other)[i // 10 % 2]

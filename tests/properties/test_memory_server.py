@@ -6,11 +6,11 @@ call was made again.
 
 import json
 import random
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.programs import Interpreter, Program, expected, made_up
+from tests.support.programs import CHILD, Interpreter, Program, child, expected, made_up
 from tests.unit.testing.test_server import function
 
 from stepbase.engine import expr
@@ -25,7 +25,7 @@ MOST_TURNS = 2_000
 
 def serve(programs: list[Program]) -> Server:
     server = Server(
-        [function("f")],
+        [function("f"), function(CHILD, triggers=[])],
         datetime(2030, 1, 1, tzinfo=UTC),
         holds=expr.holds,
         check=expr.compile_expression,
@@ -37,6 +37,8 @@ def serve(programs: list[Program]) -> Server:
 
 def reply_to(interpreter: Interpreter, leased: Leased) -> Reply:
     call = json.loads(leased.body)
+    if leased.slug == CHILD:
+        return Output(json.dumps(child(call)), 2)
     found = interpreter.answer(call, leased.step_id)
     if found is None:
         return Output(json.dumps(call["steps"]), 2)
@@ -72,6 +74,8 @@ def test_every_program_ends_with_each_of_its_results(seed: int, count: int) -> N
             leased = server.lease(item)
             under_way.append((leased, reply_to(interpreter, leased)))
         due = server.next_due()
+        if due is not None and due - server.now > timedelta(days=1):
+            due = None  # an invoke that would be given up: what it waits for is on its way
         if under_way and (not due or chance.random() < 0.8):
             turn(server, chance, under_way)
         elif due is not None and not ready:
@@ -79,7 +83,8 @@ def test_every_program_ends_with_each_of_its_results(seed: int, count: int) -> N
         if all(run.ended_at for run in server.runs.values()):
             break
 
-    for run, program in zip(server.runs.values(), programs, strict=True):
+    own = [run for run in server.runs.values() if run.slug == "f"]
+    for run, program in zip(own, programs, strict=True):
         assert run.status == "Completed", (run, program)
         memos = json.loads(run.output or "null")
         assert memos == expected(program)

@@ -13,13 +13,16 @@ Step = dict[str, Any]
 Program = list[list[list[Step]]]
 Op = dict[str, Any]
 
+CHILD = "app-child"
+"""The function that steps of the kind invoke call; its result is their data's word in capitals."""
+
 ERROR = {"name": "E", "message": "on purpose"}
 
 
 def made_up(chance: random.Random) -> Program:
     """Return a program of up to a dozen steps."""
     ids = (f"s{i}" for i in range(100))
-    kinds = ["run"] * 5 + ["flaky", "fails", "sleep", "sleep", "wait"]
+    kinds = ["run"] * 5 + ["flaky", "fails", "sleep", "sleep", "wait", "invoke"]
 
     def branch() -> list[Step]:
         return [
@@ -50,7 +53,7 @@ class Interpreter:
     ran: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def answer(self, call: dict[str, Any], target: str) -> list[Op] | None:
-        """Return the ops that answer a call for a target, or None if the program is done."""
+        """Return the ops that answer a call of the program, or None if it is done."""
         program: Program = call["event"]["data"]["program"]
         memos = call["steps"]
         if target != "step":
@@ -66,7 +69,7 @@ class Interpreter:
         return None
 
     def _outcome(self, step: Step, call: dict[str, Any]) -> Op:
-        if step["kind"] in ("sleep", "wait"):
+        if step["kind"] in ("sleep", "wait", "invoke"):
             return _reported(step)
         attempt = call["ctx"]["attempt"]
         named = {"id": step["id"], "displayName": step["id"]}
@@ -83,4 +86,13 @@ def _reported(step: Step) -> Op:
         return {**named, "op": "Sleep", "name": "5ms"}
     if step["kind"] == "wait":
         return {**named, "op": "WaitForEvent", "name": "app/never", "opts": {"timeout": "5ms"}}
+    if step["kind"] == "invoke":
+        opts = {"function_id": CHILD, "payload": {"data": {"word": step["id"]}}}
+        return {**named, "op": "InvokeFunction", "opts": opts}
     return {**named, "op": "StepPlanned"}
+
+
+def child(call: dict[str, Any]) -> str:
+    """Return the result of a call of the invoked function."""
+    word: str = call["event"]["data"]["word"]
+    return word.upper()
