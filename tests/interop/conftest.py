@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.interop.differences import SDKS, Sdk
-from tests.interop.features import table
+from tests.interop.features import stale, table
 from tests.support import peers, typescript
 from tests.support.fake_api import FakeApi, fake_api
 from tests.support.peers_parallel import UNTIL
@@ -37,6 +37,12 @@ def sdk(request: pytest.FixtureRequest) -> Sdk:
     """The SDK that judges."""
     found: Sdk = request.param
     return found
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a session that asked everything and left an entry of the list without use."""
+    if session.exitstatus == pytest.ExitCode.OK and stale():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-from tests.interop.differences import DIFFERENCES, SDKS, Sdk, compare, document
+from tests.interop.comparing import compare, document
+from tests.interop.differences import DIFFERENCES, SDKS, Difference, Sdk
 from tests.support.sdk_calls import Reply
 
 FEATURES: dict[str, tuple[str, ...]] = {
@@ -22,11 +23,12 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "targeted calls": ("run, targeted*", "unexpected step", "sleep until, targeted"),
     "step.sleep": ("sleep", "sleep, memo"),
     "step.sleep_until": ("sleep until",),
-    "step.send_event": ("send", "send, memo"),
+    "step.send_event": ("send", "send, memo", "request of send"),
     "step.wait_for_event": ("wait", "wait, *"),
     "step.invoke": ("invoke*",),
     "step.wait_for_signal": ("signal wait*",),
-    "step.send_signal": ("signal sent*",),
+    "step.send_signal": ("signal sent*", "request of signal"),
+    "state that is fetched": ("request of big state",),
     "step.fetch": ("fetch*",),
     "step.ai": ("infer*",),
     "parallel steps": ("parallel", "parallel, *", "parallel after *", "parallel before *"),
@@ -69,7 +71,21 @@ UNASKED: dict[tuple[Sdk, str], str] = {
 }
 """Requests an SDK never answers, with the name of the difference."""
 
+NOT_HERE: dict[str, tuple[Sdk, ...]] = {
+    "Connect": SDKS,
+    "realtime": SDKS,
+    "defer": ("typescript",),
+    "durable endpoints": ("typescript",),
+    "group.experiment": ("typescript",),
+    "scores": ("typescript",),
+    "sessions": ("typescript",),
+    "step.ai.wrap": ("typescript",),
+}
+"""Features that stepbase does not have, with the SDKs that do."""
+
+_NOT_ASKED = "not asked in this session"
 _seen: dict[tuple[str, Sdk], set[str]] = defaultdict(set)
+_used: set[Difference] = set()
 
 
 def feature_of(shape: str) -> str:
@@ -91,6 +107,7 @@ def differing_documents(
     """Compare two documents; see `differing`."""
     comparison = compare(sdk, shape, ours, theirs)
     _seen[feature_of(shape), sdk] |= comparison.names
+    _used.update(comparison.used)
     return comparison.unexplained
 
 
@@ -111,10 +128,19 @@ def table() -> Iterator[str]:
     for feature in FEATURES:
         for sdk in SDKS:
             yield f"{feature:{width}}  {sdk:10}  {_cell(feature, sdk)}"
-    unseen = {each.name for each in DIFFERENCES} - {
-        name for each in _seen.values() for name in each
-    }
-    yield f"listed and not seen: {', '.join(sorted(unseen)) or 'none'}"
+    for feature, sdks in NOT_HERE.items():
+        for sdk in SDKS:
+            cell = "not in stepbase" if sdk in sdks else "not in that SDK"
+            yield f"{feature:{width}}  {sdk:10}  {cell}"
+    for each in stale():
+        yield f"listed for nothing: {each.name}, {each.path}"
+
+
+def stale() -> list[Difference]:
+    """Return the entries of the list that explained nothing, if every feature was asked."""
+    if any(_cell(feature, sdk) == _NOT_ASKED for feature in FEATURES for sdk in SDKS):
+        return []
+    return [each for each in DIFFERENCES if each not in _used]
 
 
 def _cell(feature: str, sdk: Sdk) -> str:
@@ -122,5 +148,5 @@ def _cell(feature: str, sdk: Sdk) -> str:
         return f"not in that SDK: {ABSENT[sdk, feature]}"
     names = _seen.get((feature, sdk))
     if names is None:
-        return "not asked in this session"
+        return _NOT_ASKED
     return f"differs on purpose: {', '.join(sorted(names))}" if names else "same"

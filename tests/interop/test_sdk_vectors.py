@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.interop.differences import document, unexplained
+from tests.interop.comparing import document, unexplained
 from tests.support import vector_app
 from tests.support.fake_api import FakeApi, Received, fake_api
 from tests.support.sdk_calls import Reply, call_body
