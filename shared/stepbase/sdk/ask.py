@@ -72,14 +72,19 @@ def tried(ask_once: Callable[[], Asking], tries: int = TRIES) -> Script[Answer]:
     answer = Answer(0, {}, b"")
     for attempt in range(tries):
         answer = yield from ask_once()
-        if answer.status and (answer.status < 500 or answer.status == 501):
+        if not _may_pass(answer):
             break
         if attempt < tries - 1:
             yield Pause(FIRST_PAUSE_SECONDS * (2**attempt + random.random()))
     return answer
 
 
-def drive(script: Script[R]) -> R:
+def _may_pass(answer: Answer) -> bool:
+    status = answer.status
+    return status == 0 or status in (408, 425, 429) or (status >= 500 and status != 501)
+
+
+def drive(script: Script[R], carry: Callable[[Exchange], Answer] = http.send) -> R:
     """Carry out a script, blocking."""
     answer: Answer | None = None
     while True:
@@ -90,7 +95,7 @@ def drive(script: Script[R]) -> R:
             return result
         answer = None
         if isinstance(asked, Exchange):
-            answer = http.send(asked)
+            answer = carry(asked)
         else:
             time.sleep(asked.seconds)
 

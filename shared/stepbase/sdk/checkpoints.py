@@ -8,8 +8,7 @@ cannot be saved, the call ends with them as an ordinary reply: nothing is lost, 
 import asyncio
 import inspect
 import threading
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -19,15 +18,12 @@ from stepbase.errors import NonRetriableError
 from stepbase.protocol.call import Call
 from stepbase.protocol.jsontext import dumps
 from stepbase.protocol.op import Opcode
-from stepbase.sdk.ask import ask
+from stepbase.sdk.ask import Asking, ask, drive, tried
 from stepbase.sdk.checkpointing import Checkpointing
-from stepbase.sdk.http import Answer, Exchange
 from stepbase.sdk.ops import ops_text
 from stepbase.sdk.replay import NewStep, StepOp
 from stepbase.sdk.work import NotSaved
 
-TRIES: Final = 5
-FIRST_PAUSE_SECONDS: Final = 0.1
 MAX_BUFFERED_BYTES: Final = 1024 * 1024
 """Past this, results are sent whatever `buffered_steps` says: a reply holds 8 MiB at most."""
 
@@ -124,21 +120,15 @@ class Checkpoints:
     def _save(self) -> None:
         from stepbase.sdk.post import post
 
-        pause = FIRST_PAUSE_SECONDS
-        for number in range(TRIES):
-            answer = _carried(self._request(), post)
-            if 200 <= answer.status < 300:
-                self._unsaved = []
-                self._bytes = 0
-                return
-            self.is_stale = answer.status == 409
-            if self.is_stale or not _may_try_again(answer) or number == TRIES - 1:
-                break
-            time.sleep(pause)
-            pause *= 2
+        answer = drive(tried(self._request), post)
+        if 200 <= answer.status < 300:
+            self._unsaved = []
+            self._bytes = 0
+            return
+        self.is_stale = answer.status == 409
         self.has_failed = True
 
-    def _request(self) -> Generator[Exchange, Answer, Answer]:
+    def _request(self) -> Asking:
         call = self._call
         head = dumps(
             {
@@ -154,22 +144,6 @@ class Checkpoints:
         body = f'{head[:-1]},"steps":{ops_text(self._unsaved)}}}'.encode()
         url = f"{self._settings.api_origin}/v1/checkpoint/{call.run_id}/async"
         return ask("POST", url, self._settings, {"content-type": "application/json"}, body)
-
-
-def _carried(
-    request: Generator[Exchange, Answer, Answer], post: Callable[[Exchange], Answer]
-) -> Answer:
-    exchange = next(request)
-    while True:
-        try:
-            exchange = request.send(post(exchange))
-        except StopIteration as done:
-            answer: Answer = done.value
-            return answer
-
-
-def _may_try_again(answer: Answer) -> bool:
-    return answer.status == 0 or answer.status >= 500 or answer.status in (408, 425, 429)
 
 
 def stale() -> StaleCallError:

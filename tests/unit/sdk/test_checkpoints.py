@@ -13,7 +13,7 @@ from tests.support.sdk_hosts import ask_asgi
 from stepbase import App, Checkpointing, DefinitionError, Middleware, Step, SyncStep, asgi, clock
 from stepbase.protocol.jsontext import dumps_bytes
 from stepbase.protocol.signing import hash_key, sign
-from stepbase.sdk import checkpoints, post
+from stepbase.sdk import ask, post
 from stepbase.sdk.middleware import Output
 
 app = App("saved")
@@ -154,7 +154,7 @@ KINDS = pytest.mark.parametrize("kind", ["async", "sync"])
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(checkpoints, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(ask, "FIRST_PAUSE_SECONDS", 0.001)
     ready.clear()
     yield
     post.close()
