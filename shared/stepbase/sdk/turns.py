@@ -76,6 +76,7 @@ class Turns:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failed: list[asyncio.Task[Any]] = []
         self._refused: set[object] = set()
+        self._stepped: set[object] = set()
         self._parked: dict[object, _Parked] = {}
         self._memos: list[tuple[int, int, _Parked]] = []
         self._reached = 0
@@ -172,6 +173,7 @@ class Turns:
     def _task_ended(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
         self._refused.discard(task)
+        self._stepped.discard(task)
         if getattr(task, "_log_traceback", False):
             self._failed.append(task)
         self._replay.is_parallel = bool(self._tasks)
@@ -184,20 +186,21 @@ class Turns:
             if checkpoints is not None:
                 await checkpoints.save_before(step)
             op = await perform_async(self._replay, step)
+            data = op.data
+            if checkpoints is not None and self.on_output is not None:
+                await self.on_output(op)
         except NotSaved:
             self._leave()
         finally:
             self._running = None
             self._moved()
-        data = op.data
-        if checkpoints is not None and self.on_output is not None:
-            await self.on_output(op)
         if checkpoints is None or not checkpoints.keep(op):
             self._leave(op)
         return json.loads(data)
 
     async def _park(self, task: object, step: NewStep) -> Decision | None:
         replay = self._replay
+        self._stepped.add(task)
         parked = self._parked[task] = _Parked(step, self._loop.create_future())
         if replay.has_memo(step.place):
             self._reached += 1
@@ -293,7 +296,15 @@ class Turns:
             self._main.uncancel()  # task groups have cancelled the host's task (Python 3.11)
 
     async def _end_tasks(self) -> None:
-        tasks = [task for task in self._tasks if not task.done()]
+        """End what lives on after the handler, but for tasks that never had to do with steps.
+
+        Those are a library's, of a connection opened in the handler say, and others may use them.
+        """
+        tasks = [
+            task
+            for task in self._tasks
+            if not task.done() and (task in self._stepped or waits_on_tasks(task.get_coro()))
+        ]
         for task in tasks:
             task.cancel()
         if not tasks:

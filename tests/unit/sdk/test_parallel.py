@@ -137,6 +137,15 @@ async def many(step: Step) -> int:
     return len(await asyncio.gather(*(step.run("x", int) for _ in range(500))))
 
 
+background: list[Any] = []
+
+
+@app.function("library")
+async def library(step: Step) -> Any:
+    background.pop()()
+    return await one(step, "a")
+
+
 @app.function("changed")
 async def changed(step: Step) -> Any:
     return list(await asyncio.gather(one(step, "new"), one(step, "kept")))
@@ -239,6 +248,21 @@ async def test_a_planned_step_that_is_not_there_any_more_is_an_error() -> None:
     reply = await call("gather", target=hashed("gone"))
 
     assert (reply.status, reply.body["code"]) == (500, "step_unexpected")
+
+
+async def test_tasks_of_a_library_live_on_after_the_call() -> None:
+    made: list[asyncio.Task[Any]] = []
+
+    async def keep_alive() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    background.append(lambda: made.append(asyncio.create_task(keep_alive())))
+
+    reply = await call("library")
+
+    assert shown(reply) == ["StepRun a"]
+    assert not made[0].done()
+    made[0].cancel()
 
 
 async def test_five_hundred_steps_are_found_in_one_call() -> None:
