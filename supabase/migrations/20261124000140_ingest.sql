@@ -10,13 +10,15 @@
 --      for the item to be leased to p_owner at once; s_parent "<run>.<hash>" of the step that invoked it.
 -- w_*: the pauses of those runs (cancel_on); w_start is the place in s_*, from 1; w_value is a JSON
 --      literal.
+-- r_*: the rules of those starts: r_rule 'once' (idempotency) or 'rate', r_key what shares the rule,
+--      r_period in microseconds. Starts that a rule drops are noted in not_started.
 --
 -- Sending the same batch again is harmless: same ids, nothing new. An event that is stored already
 -- starts and cancels nothing, also when it comes again in another batch (a client repeats a request
 -- whose answer it did not see): what it was to do was done in the transaction that stored it.
 -- Returns, per start that has a run: its place, whether it is leased to p_owner, and its gen.
 -- Raises SB101 when the functions have changed since p_epoch. Locks: outbox rows, then as the order
--- says (the runs of _match before dedupe).
+-- says (the runs of _match before dedupe, then gates by key).
 create or replace function stepbase.ingest(
   p_epoch bigint, p_owner text, p_lease interval,
   e_id text[], e_event_id text[], e_name text[], e_payload text[], e_ts timestamptz[],
@@ -24,7 +26,8 @@ create or replace function stepbase.ingest(
   s_event integer[], s_run text[], s_function uuid[], s_version integer[], s_key text[],
   s_due timestamptz[], s_deadline double precision[], s_direct boolean[], s_parent text[],
   w_start integer[], w_hash text[], w_event text[], w_path text[], w_value text[],
-  w_residual text[], w_expires double precision[]
+  w_residual text[], w_expires double precision[],
+  r_start integer[], r_rule text[], r_key text[], r_limit integer[], r_period bigint[], r_ends bigint[]
 ) returns table (start integer, run_id text, is_leased boolean, gen integer)
 language plpgsql security invoker set search_path = ''
 -- The joins below are between arrays, up to some ten thousand entries each: hashed, never nested. The
@@ -38,6 +41,9 @@ declare
   v_new text[];
   v_again text[] := '{}';
   v_started integer[];
+  v_twice integer[];
+  v_out integer[];
+  v_reasons text[];
   v_born text[];
 begin
   perform 1 from stepbase.epoch e where e.n = p_epoch;
@@ -97,10 +103,34 @@ begin
         where d.until <= v_now or d.run_id = excluded.run_id
       returning d.run_id
   )
-  select array_agg(w.i order by w.i) into v_started
+  select array_agg(w.i order by w.i) filter (where w.key is null or fresh.run_id is not null),
+         array_agg(w.i order by w.i) filter (where w.key is not null and fresh.run_id is null)
+    into v_started, v_twice
     from wanted w
-    left join fresh on fresh.run_id = w.run_id
-    where w.key is null or fresh.run_id is not null;
+    left join fresh on fresh.run_id = w.run_id;
+  if v_twice is not null then
+    perform stepbase._note(
+      v_twice, array_fill('duplicate'::text, array[cardinality(v_twice)]), e_id, s_event, s_function,
+      s_parent, v_now
+    );
+  end if;
+  if cardinality(r_start) > 0 and v_started is not null then
+    select array_agg(l.place), array_agg(l.reason) into v_out, v_reasons
+      from stepbase._limit(
+        -- Those of an earlier sending are runs already.
+        array(
+          select t.i from unnest(v_started) as t (i) where not (s_run[t.i] = any (v_again)) order by t.i
+        ),
+        r_start, r_rule, r_key, r_limit, r_period, v_now
+      ) l;
+    if v_out is not null then
+      perform stepbase._note(v_out, v_reasons, e_id, s_event, s_function, s_parent, v_now);
+      select array_agg(t.i order by t.i) into v_started
+        from unnest(v_started) as t (i)
+        left join unnest(v_out) as o (i) on o.i = t.i
+        where o.i is null;
+    end if;
+  end if;
   if v_started is null then
     return;
   end if;

@@ -1,7 +1,7 @@
 -- Old rows go, a bounded number at a time, so that no sweep holds locks for long.
 
--- Deletes finished runs (with their steps and attempts), events that no run needs, and expired
--- de-duplication rows: at most p_limit of each. Failed runs may be kept longer. Returns how many runs
+-- Deletes finished runs (with their steps and attempts), events that no run needs (with why they started
+-- none), and expired rows of dedupe and gates: at most p_limit of each. Failed runs may be kept longer. Returns how many runs
 -- and events went; call again while that equals p_limit. Locks: the deleted rows, skipping locked ones.
 create or replace function stepbase.sweep(
   p_runs_older interval, p_failed_older interval, p_events_older interval, p_limit integer
@@ -31,13 +31,20 @@ begin
         and not exists (select from stepbase.runs r where r.event_id = e.id)
       limit p_limit for update skip locked
   ), gone as (
-    delete from stepbase.events e using old where e.id = old.id returning 1
+    delete from stepbase.events e using old where e.id = old.id returning e.id
+  ), reasons as (
+    delete from stepbase.not_started n using gone where n.event_id = gone.id
   )
   select count(*)::int into v_events from gone;
   delete from stepbase.dedupe d
     where (d.function_id, d.key) in (
       select x.function_id, x.key from stepbase.dedupe x
         where x.until < v_now order by x.until limit p_limit for update skip locked
+    );
+  delete from stepbase.gates g
+    where g.key in (
+      select x.key from stepbase.gates x
+        where x.tat < v_now order by x.tat limit p_limit for update skip locked
     );
   return query select coalesce(cardinality(v_runs), 0), v_events;
 end

@@ -53,6 +53,17 @@ async def refund(hands: Hands, runs: list[Start], chance: random.Random) -> None
     await hands.take_in(events, starts)
 
 
+async def limited(hands: Hands, runs: list[Start], chance: random.Random) -> None:
+    """Send events whose runs share rates and keys, named in any order, and that cancel some runs."""
+    keys = [chance.randrange(6) for _ in range(8)]
+    events = [sql.event("app/stop", {"id": chance.randrange(RUNS)}) for _ in keys]
+    starts = [
+        sql.start(i, rules=(sql.rate(50, 0.5, f"{key}"), sql.once(f"{chance.random():.2f}")))
+        for i, key in enumerate(keys, 1)
+    ]
+    await hands.take_in(events, starts)
+
+
 async def wake(hands: Hands, runs: list[Start], chance: random.Random) -> None:
     """Send events and signals that end waits of some runs."""
     chosen = chance.sample(runs, RUNS // 2)
@@ -80,7 +91,7 @@ async def sweep(hands: Hands, runs: list[Start], chance: random.Random) -> None:
 
 
 OPERATIONS: dict[str, Operation] = {
-    each.__name__: each for each in (settle, cancel, refund, wake, lease, extend, sweep)
+    each.__name__: each for each in (settle, cancel, refund, limited, wake, lease, extend, sweep)
 }
 
 
@@ -134,7 +145,7 @@ async def _emptied(connect: Connect) -> None:
     connection = await connect()
     await connection.execute(
         "truncate stepbase.events, stepbase.runs, stepbase.steps, stepbase.attempts, stepbase.queue,"
-        " stepbase.pauses, stepbase.dedupe, stepbase.outbox"
+        " stepbase.pauses, stepbase.dedupe, stepbase.outbox, stepbase.gates, stepbase.not_started"
     )
 
 

@@ -15,7 +15,7 @@ from stepbase.engine.starts import Start
 from stepbase.engine.store import Checkpoint
 
 RUNS = 50_000
-BIG = ("events", "runs", "steps", "attempts", "queue", "pauses", "dedupe")
+BIG = ("events", "runs", "steps", "attempts", "queue", "pauses", "dedupe", "gates", "not_started")
 
 # Sleeping runs, each with two pauses of its own: 100,000 of one event name. Every tenth has ended.
 _FILL = f"""
@@ -38,6 +38,10 @@ insert into stepbase.pauses
   select 'R' || n, 'h' || p.path, 'cancel', 'app/stop', p.path, stepbase.canon(to_jsonb('v' || n)),
          array['E' || n], timestamptz '{sql.NOON}' + interval '1 year'
     from generate_series(1, {RUNS}) n, (values ('data.id'), ('data.ref')) as p (path);
+insert into stepbase.gates (key, tat)
+  select 'k' || n, timestamptz '{sql.NOON}' + interval '1 day' from generate_series(1, {RUNS}) n;
+insert into stepbase.not_started (event_id, function_id, reason, at)
+  select 'E' || n, '{sql.FUNCTION_ID}', 'rate_limited', '{sql.NOON}' from generate_series(1, {RUNS}) n;
 insert into stepbase.dedupe (function_id, key, run_id, until)
   select '{sql.FUNCTION_ID}', 'u' || n, 'R' || n, timestamptz '{sql.NOON}' + interval '1 day'
     from generate_series(1, {RUNS}) n;
@@ -88,6 +92,14 @@ async def cycle(hands: Hands) -> Start:
     await hands.cancel([other.run_id], "{}")
     await hands.tick(None)
     return run
+
+
+async def limit(hands: Hands) -> None:
+    """Starts with rules, let in and dropped."""
+    for _ in range(2):
+        rules = (sql.rate(10, 60, sql.new_id()), sql.once(sql.new_id()))
+        starts = [sql.start(i, rules=rules, is_direct=True) for i in (1, 2, 3)]
+        await hands.take_in([sql.event() for _ in starts], starts)
 
 
 async def ask(hands: Hands) -> None:
@@ -149,16 +161,19 @@ async def test_a_refund_among_many_sleeping_runs_and_all_hot_functions_are_look_
     for _ in range(7):
         await cycle(hands)
         await group(hands)
+        await limit(hands)
         await ask(hands)
         await sweep(hands)
     await other.execute(_FILL)
 
     run_cycle = await reads(hands, cycle)
     run_group = await reads(hands, group)
+    limited = await reads(hands, limit)
     question = await reads(hands, ask)
     idle_sweep = await reads(hands, sweep)
     assert run_cycle.seq_scans == run_group.seq_scans == {}
-    assert question.seq_scans == idle_sweep.seq_scans == {}
+    assert question.seq_scans == idle_sweep.seq_scans == limited.seq_scans == {}
+    assert limited.rows < 100
     assert run_cycle.rows < 200, "a run reads its own rows, whatever else is stored"
     assert run_group.rows < 400
     assert question.rows < 100

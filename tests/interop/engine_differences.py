@@ -115,14 +115,6 @@ DIFFERENCES = (
     ),
     Difference("scenario-batch.json", "*", "batches are not honoured yet: a run for each event"),
     Difference("scenario-debounce.json", "*", "debounce is not honoured yet: a run for each event"),
-    Difference(
-        "scenario-ratelimit.json", "*", "rate limits are not honoured yet: a run for each event"
-    ),
-    Difference(
-        "scenario-idempotency-concurrency-config.json",
-        "*",
-        "idempotency by expression is not honoured yet: a run for each event",
-    ),
     # Replies that no SDK should give.
     Difference(_STUB + "200-no-sdk-header", "$.runs[0].output", _WORDS),
     Difference(_STUB + "206-no-sdk-header", "$.runs[0].output", _WORDS),

@@ -159,7 +159,11 @@ def reader(tmp_path: Path) -> Reader:
     (tmp_path / ".venv").symlink_to(sys.prefix)
     for name in ("functions", "supabase"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    kept = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "TMPDIR")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in ("HOME", "LANG", "PYTHONPATH", "TMPDIR")
+    }
     path = f"{sys.prefix}/bin:{os.environ['PATH']}"
     return Reader(tmp_path, {**kept, "PATH": path})
 

@@ -70,6 +70,7 @@ _TABLES = {
         "stepbase.ledger": {"SELECT", "INSERT", "UPDATE"},
         "stepbase.outbox": {"SELECT", "INSERT", "UPDATE", "DELETE"},
         "stepbase.outbox_health": _LOOK,
+        "stepbase.not_started": _LOOK,
         "stepbase.pauses": _LOOK,
         "stepbase.queue": _LOOK,
         "stepbase.relay_idle_until": {"USAGE", "UPDATE"},

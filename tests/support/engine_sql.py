@@ -10,10 +10,12 @@ import asyncpg
 
 from stepbase.engine.effects import FailedAttempt, Settlement, StepRow, Verdict
 from stepbase.engine.match import Wait
+from stepbase.engine.rules import Rule, rules_for
 from stepbase.engine.starts import Event, Function, Ingest, Pause, Start
 from stepbase.engine.store import Settled, Settling, Store
 from stepbase.protocol.ids import hash_step_id, ulid
 from stepbase.protocol.jsontext import dumps
+from stepbase.protocol.start_rules import RateLimit, StartRules
 from stepbase.protocol.sync import FunctionConfig
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -83,6 +85,22 @@ def start(place: int = 1, **changes: Any) -> Start:
         **changes,
     }
     return Start(**values)
+
+
+def rate(limit: int, seconds: float, key: str = "k") -> Rule:
+    """Return a rate limit as the engine works it out."""
+    [rule] = rules_for(FUNCTION_ID, StartRules(rate=RateLimit(limit, seconds, key)), {}, _as_is)
+    return rule
+
+
+def once(key: str) -> Rule:
+    """Return an idempotency rule with this key."""
+    [rule] = rules_for(FUNCTION_ID, StartRules(once=key), {}, _as_is)
+    return rule
+
+
+def _as_is(expression: str, _: object) -> object:
+    return expression
 
 
 def step(hashed: str, memo: object = None, status: str = "done") -> StepRow:

@@ -27,6 +27,11 @@ _log = logging.getLogger("stepbase.engine.executor")
 MAX_LOSSES = 20
 MAX_HOPS = 10
 
+_REFUSED = {
+    "idempotent": "its idempotency key was seen within 24 hours",
+    "rate_limited": "its rate limit is used up",
+}
+
 Settle = Callable[[Settling], Awaitable[Settled]]
 
 
@@ -240,10 +245,17 @@ def _matched(item: Item) -> Settlement:
 
 
 def _given_up(item: Item) -> Settlement:
-    """The time of a wait is over: it gives null, an invoke fails."""
+    """The time of a wait is over: it gives null, an invoke fails. So does one that was refused."""
     assert item.step is not None  # such items belong to a step
     step = _closed(item.step, "done", "null")
-    if item.kind == "invoke":
+    if item.job.startswith("refused:"):
+        reason = item.job.split(":")[1]
+        error = {
+            "name": "InvokeRefused",
+            "message": f"the invoked function did not start: {_REFUSED[reason]}",
+        }
+        step = _closed(item.step, "failed", dumps({"error": error}))
+    elif item.kind == "invoke":
         error = {
             "name": "InngestInvokeTimeoutError",
             "message": "Timed out waiting for invoked function to complete",

@@ -30,23 +30,31 @@ class Expression:
     program: cel.Program
     paths: tuple[tuple[str, tuple[PathKey, ...], Use], ...]
 
+    def value(self, roots: Mapping[str, object]) -> object:
+        """Evaluate over e.g. `{"event": …, "async": …}`; None if that fails, with a log line."""
+        is_there, result = self._evaluate(roots, "null")
+        return result if is_there else None
+
     def is_true(self, roots: Mapping[str, object]) -> bool:
-        """Evaluate over e.g. `{"event": …, "async": …}`; True only for the boolean true."""
-        values = {name: _value(celtext.lookup(roots, keys), use) for name, keys, use in self.paths}
-        try:
-            result = self.program.execute(values)
-        except Exception as error:  # TypeError, ValueError, RuntimeError, KeyError: no common root
-            _log.warning(
-                "expression could not be evaluated and counts as false",
-                extra={"expression": self.source, "reason": str(error)[:200]},
-            )
-            return False
-        if not isinstance(result, bool):
+        """Evaluate; True only for the boolean true."""
+        is_there, result = self._evaluate(roots, "false")
+        if is_there and not isinstance(result, bool):
             _log.warning(
                 "expression must give true or false and counts as false",
                 extra={"expression": self.source, "type": type(result).__name__},
             )
         return result is True
+
+    def _evaluate(self, roots: Mapping[str, object], counts_as: str) -> tuple[bool, object]:
+        values = {name: _value(celtext.lookup(roots, keys), use) for name, keys, use in self.paths}
+        try:
+            return True, self.program.execute(values)
+        except Exception as error:  # TypeError, ValueError, RuntimeError, KeyError: no common root
+            _log.warning(
+                f"expression could not be evaluated and counts as {counts_as}",
+                extra={"expression": self.source, "reason": str(error)[:200]},
+            )
+            return False, None
 
 
 def _value(value: object, use: Use) -> object:
@@ -95,3 +103,13 @@ def holds(source: str, roots: Mapping[str, object]) -> bool:
         _log.error("stored expression counts as false", extra={"reason": str(error)})
         return False
     return compiled.is_true(roots)
+
+
+def value_of(source: str, roots: Mapping[str, object]) -> object:
+    """As `holds`, for an expression that gives any value; what does not compile is None."""
+    try:
+        compiled = compile_expression(source)
+    except ProtocolError as error:
+        _log.error("stored expression counts as null", extra={"reason": str(error)})
+        return None
+    return compiled.value(roots)

@@ -88,7 +88,12 @@ class Intake:
             if starts is None:
                 epoch = self._registry.epoch
                 starts = plan_starts(
-                    events, self._registry.functions, expr.holds, self._new_id, clock.utcnow()
+                    events,
+                    self._registry.functions,
+                    expr.holds,
+                    self._new_id,
+                    clock.utcnow(),
+                    expr.value_of,
                 )
             try:
                 await self._write(epoch, Ingest(events, starts))

@@ -103,8 +103,7 @@ class Registry:
 
 # Declared options that this engine stores and does not honour yet.
 _NOT_HONOURED = (
-    "concurrency", "throttle", "rateLimit", "debounce", "priority", "batchEvents", "idempotency",
-    "singleton",
+    "concurrency", "throttle", "debounce", "priority", "batchEvents", "singleton",
 )  # fmt: skip
 
 
@@ -127,6 +126,7 @@ def check_function(config: FunctionConfig) -> None:
     """
     expressions = [(f"trigger {t.event!r}", t.expression) for t in config.triggers]
     expressions += [(f"cancel on {c.event!r}", c.if_) for c in config.cancels]
+    expressions += config.rules.expressions()
     for where, expression in expressions:
         if expression is None:
             continue

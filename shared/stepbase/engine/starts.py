@@ -7,6 +7,7 @@ from uuid import UUID
 
 from stepbase.engine import celtext
 from stepbase.engine.match import Wait, wait_for, wildcard_prefixes
+from stepbase.engine.rules import Rule, rules_for
 from stepbase.protocol import names
 from stepbase.protocol.ids import hash_step_id
 from stepbase.protocol.sync import CancelConfig, FunctionConfig
@@ -70,6 +71,7 @@ class Start:
         due: When it starts, or None for now.
         deadline: Seconds in which the first call must happen, or None.
         parent: "<run>.<hash>" of the step that invoked it, or None.
+        rules: What may keep it from starting, or starts it later or with others.
         is_direct: The engine has a free slot: lease the item to it in the same statement.
     """
 
@@ -81,6 +83,7 @@ class Start:
     deadline: float | None
     pauses: tuple[Pause, ...]
     parent: str | None = None
+    rules: tuple[Rule, ...] = ()
     is_direct: bool = False
 
     @property
@@ -140,8 +143,9 @@ def plan_starts(
     holds: Callable[[str, Mapping[str, object]], bool],
     new_id: Callable[[], str],
     now: datetime,
+    value_of: Callable[[str, Mapping[str, object]], object] | None = None,
 ) -> list[Start]:
-    """Work out every run that a batch of events starts."""
+    """Work out every run that a batch of events starts; without `value_of` no function has rules."""
     starts = []
     for place, event in enumerate(events, 1):
         for function in functions.started_by(event, holds):
@@ -156,6 +160,9 @@ def plan_starts(
                     deadline=config.start_timeout,
                     pauses=_pauses(config.cancels, event, holds),
                     parent=_parent(event),
+                    rules=()
+                    if value_of is None
+                    else rules_for(function.function_id, config.rules, event.parsed, value_of),
                 )
             )
     return starts

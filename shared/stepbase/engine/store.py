@@ -185,8 +185,16 @@ class Store:
             ],
             7,
         )
+        rules = _columns(
+            [
+                (i, r.name, r.key, r.limit, r.period, r.ends)
+                for i, start in enumerate(batch.starts, 1)
+                for r in start.rules
+            ],
+            6,
+        )
         return await self._fetch(
-            _INGEST, epoch, self.owner, self.lease_time, *events, *starts, *waits
+            _INGEST, epoch, self.owner, self.lease_time, *events, *starts, *waits, *rules
         )
 
     async def lease(self, count: int) -> "list[asyncpg.Record]":
@@ -371,7 +379,7 @@ def _call(name: str, count: int) -> str:
     return f"select * from stepbase.{name}({', '.join(f'${i}' for i in range(1, count + 1))})"
 
 
-_INGEST = _call("ingest", 26)
+_INGEST = _call("ingest", 32)
 _SETTLE = _call("settle", 50)
 _CHECKPOINT = _call("checkpoint", 11)
 

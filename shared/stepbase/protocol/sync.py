@@ -12,6 +12,7 @@ from stepbase.errors import ProtocolError
 from stepbase.protocol import names
 from stepbase.protocol.duration import parse_duration
 from stepbase.protocol.jsontext import find_unstorable
+from stepbase.protocol.start_rules import NO_RULES, StartRules, decode_start_rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class FunctionConfig:
         finish_timeout: Seconds from the first call to the run's end, or None.
         retry_delay: Seconds of the first pause between attempts, which doubles, instead of the wire's
             schedule; only stepbase's engine knows it. None: the schedule.
+        rules: What decides at an event's arrival whether, when and with what a run starts.
         raw: The whole object as it came.
     """
 
@@ -66,6 +68,7 @@ class FunctionConfig:
     start_timeout: float | None = None
     finish_timeout: float | None = None
     retry_delay: float | None = None
+    rules: StartRules = NO_RULES
     raw: Mapping[str, object] = field(default_factory=dict, compare=False)
 
 
@@ -144,6 +147,7 @@ def decode_function(raw: object) -> FunctionConfig:
         finish_timeout=_seconds(timeouts.get("finish"), slug, "timeouts.finish"),
         retry_delay=_seconds(ours.get("retryDelay"), slug, "stepbase.retryDelay"),
         raw=_checked_options(raw, slug),
+        rules=decode_start_rules(raw, slug),
     )
 
 

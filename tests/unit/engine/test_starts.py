@@ -36,7 +36,9 @@ def event(name: str, data: Mapping[str, object] | None = None, **changes: object
 
 def plan(events: list[Event], *functions: Function) -> list[Start]:
     ids = count(1)
-    return plan_starts(events, Functions(functions), expr.holds, lambda: f"R{next(ids)}", NOW)
+    return plan_starts(
+        events, Functions(functions), expr.holds, lambda: f"R{next(ids)}", NOW, expr.value_of
+    )
 
 
 def started(name: str, *functions: Function) -> list[str]:

@@ -1,0 +1,73 @@
+"""A function's start rules, worked out for one event: plain values that `ingest` applies. Pure.
+
+Policy and expressions are here, arithmetic and locks in SQL. Times are whole microseconds, as in the
+database, so that a schedule is exact.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from stepbase.protocol.jsontext import dumps
+from stepbase.protocol.start_rules import DAY, RateLimit, StartRules
+
+_KEY_CHARS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule of a start.
+
+    Attributes:
+        name: "once" or "rate".
+        key: What shares the rule.
+        limit: For "rate": how many may start at once above the first.
+        period: Microseconds: for "once" how long it holds, for "rate" the time that one start costs.
+        ends: Microseconds, or None.
+    """
+
+    name: str
+    key: str
+    limit: int = 0
+    period: int = 0
+    ends: int | None = None
+
+
+def rules_for(
+    function_id: UUID,
+    rules: StartRules,
+    event: Mapping[str, object],
+    value_of: Callable[[str, Mapping[str, object]], object],
+) -> tuple[Rule, ...]:
+    """Work out the rules of a start; a limit whose key is false does not hold for the event."""
+    found: list[Rule] = []
+
+    def key_of(expression: str | None) -> str | None:
+        value = None if expression is None else value_of(expression, {"event": event})
+        return None if value is False else written(value)
+
+    if rules.once is not None and (key := key_of(rules.once)) is not None:
+        found.append(Rule("once", f"once:{function_id}:{key}", period=_micros(DAY)))
+    if rules.rate is not None and (key := key_of(rules.rate.key)) is not None:
+        found.append(_rate(rules.rate, f"rate:{function_id}:{key}"))
+    return tuple(found)
+
+
+def _rate(rate: RateLimit, key: str) -> Rule:
+    return Rule("rate", key, rate.limit // 10, max(_micros(rate.period) // rate.limit, 1))
+
+
+def _micros(seconds: float) -> int:
+    return round(seconds * 1_000_000)
+
+
+def written(value: object) -> str:
+    """Write a key's value so that equal values are equal texts; long ones as their hash."""
+    try:
+        text = dumps(value)
+    except (TypeError, ValueError):
+        text = str(value)  # what CEL has and JSON has not: a time, bytes
+    if len(text) <= _KEY_CHARS:
+        return text
+    return hashlib.sha256(text.encode()).hexdigest()
