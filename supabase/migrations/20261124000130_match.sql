@@ -130,12 +130,18 @@ begin
            json_build_object(
              'name', n.name, 'id', n.id,
              'ts', floor(date_part('epoch', p_now) * 1000)::bigint,
-             'data', json_build_object(
+             'data', (left(json_build_object(
                'function_id', f.slug, 'run_id', r.run_id, 'event', e.payload,
                'events', json_build_array(e.payload), 'result', coalesce(r.output, r.error),
-               'error', r.error, 'correlation_id', r.parent_run || '.' || r.parent_hash,
+               'error', case when a.http_status >= 300 and r.error::text like '{%}' then
+                 ('{"error":"invalid status code: ' || a.http_status || '"'
+                  || case r.error::text when '{}' then '}'
+                          else ',' || substr(r.error::text, 2) end)::json
+                 else r.error end,
                '_inngest', json_build_object('status', r.status)
-             )
+             )::text, -1)
+             || coalesce(',"correlation_id":' || to_json(r.parent_run || '.' || r.parent_hash), '')
+             || '}')::json
            ),
            p_now, p_now
       from (select * from stepbase.runs r where r.run_id = any (p_runs) offset 0) r
@@ -145,6 +151,13 @@ begin
       cross join lateral (
         select x.name, x.payload from stepbase.events x where x.id = r.event_id offset 0
       ) e
+      left join lateral (
+        -- The status of the last answer, if the run failed by that and not by what was in it.
+        select x.http_status from stepbase.attempts x
+          where x.run_id = r.run_id and x.hash is null and r.status = 'Failed'
+            and x.error::text = r.error::text
+          order by x.id desc limit 1
+      ) a on true
       cross join lateral (values
         ('inngest/function.finished', 'finished:' || r.run_id),
         (case r.status when 'Failed' then 'inngest/function.failed'

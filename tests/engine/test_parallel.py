@@ -195,7 +195,13 @@ async def test_failure_starts_the_function_that_listens(
     async with asyncio.timeout(5):
         await done.wait()
 
-    assert told[0]["data"]["error"]["message"] == "no"
+    assert told[0]["data"]["error"] == {
+        "error": "invalid status code: 500",
+        "name": "E",
+        "message": "no",
+    }
+    assert told[0]["data"]["result"] == {"name": "E", "message": "no"}
+    assert "correlation_id" not in told[0]["data"]
     assert told[0]["data"]["event"]["data"] == {"a": 1}
 
 

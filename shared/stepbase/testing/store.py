@@ -259,6 +259,15 @@ class Store:
             self.cancel(run, f"the run did not {hashed} within its timeout")
 
 
+def _status_line(run: RunState) -> dict[str, str]:
+    """Return what a server adds to the error of a run that failed by the status of an answer."""
+    last = run.attempts[-1] if run.attempts else None
+    if run.status != "Failed" or last is None or last.hash is not None or last.error != run.error:
+        return {}
+    has_failed = last.http_status is not None and last.http_status >= 300
+    return {"error": f"invalid status code: {last.http_status}"} if has_failed else {}
+
+
 def _told(run: RunState) -> Iterator[EventIn]:
     """Yield the server's own events about an ended run."""
     error = json.loads(run.error) if run.error else None
@@ -268,10 +277,11 @@ def _told(run: RunState) -> Iterator[EventIn]:
         "event": dict(run.event.parsed),
         "events": [dict(each.parsed) for each in run.events],
         "result": json.loads(run.output) if run.output else error,
-        "error": error,
-        "correlation_id": run.parent,
+        "error": {**_status_line(run), **error} if isinstance(error, dict) else error,
         "_inngest": {"status": run.status},
     }
+    if run.parent is not None:
+        data["correlation_id"] = run.parent
     yield EventIn(names.EVENT_FUNCTION_FINISHED, data, f"finished:{run.id}")
     if run.status == "Failed":
         yield EventIn(names.EVENT_FUNCTION_FAILED, data, run.id)
