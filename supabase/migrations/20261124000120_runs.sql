@@ -44,6 +44,8 @@ create table stepbase.runs (
   ended_at timestamptz,
   deadline_at timestamptz,
   original_run_id text,
+  -- Of a rerun: what a step runs with instead, {"<hash>": {"input": […]}}.
+  edits json,
   constraint ended_exactly_when_status_is_final
     check ((ended_at is null) = (status in ('Scheduled', 'Running')))
 ) with (fillfactor = 75);

@@ -15,7 +15,7 @@ returns table (
   outage_seconds double precision, hops smallint, function_id uuid, req_version smallint, has_started boolean,
   is_overdue boolean, step_count integer, state_bytes integer, event_id text, event text,
   hashes text[], memos text[], open_hashes text[], planning smallint, other_event text,
-  pause_kind text, residual text
+  pause_kind text, residual text, edits text
 )
 language plpgsql security invoker set search_path = ''
 set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
@@ -65,7 +65,7 @@ begin
            case when l.kind = 'match' then
              (select o.payload::text from stepbase.events o where o.id = split_part(l.job, ':', 2))
            end,
-           w.kind, w.residual
+           w.kind, w.residual, r.edits::text
       from leased l
       cross join lateral (
         select * from stepbase.runs r where r.run_id = l.run_id offset 0

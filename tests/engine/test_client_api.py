@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -121,6 +121,21 @@ async def test_a_signal_wakes_the_run_that_waits(client: EngineClient, kind: str
     assert await ask(kind, "signal", "approve/7", {"by": "Bob"}) is None
 
 
+async def test_runs_are_cancelled_in_bulk(client: EngineClient, kind: str) -> None:
+    ids = await app.send([Event("app/sleep", {"n": n}) for n in range(3)])
+    for each in ids:
+        while not await client.runs_of(each):
+            await asyncio.sleep(0.01)
+    before = datetime.now(UTC) + timedelta(milliseconds=2)
+    await asyncio.sleep(0.01)
+
+    made = await ask(kind, "cancel_runs", "sleep", started_before=before, if_="event.data.n < 2")
+
+    assert len(made) == 26
+    statuses = [(await client.runs_of(each))[0]["status"] for each in ids]
+    assert statuses[:2] == ["Cancelled"] * 2 and statuses[2] in ("Scheduled", "Running")
+
+
 async def test_what_the_engine_does_not_know_or_do_is_an_error_with_its_status(
     client: EngineClient, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,9 +144,9 @@ async def test_what_the_engine_does_not_know_or_do_is_an_error_with_its_status(
             await ask(kind, method, UNKNOWN)
         assert caught.value.status == 404, method
     assert await ask(kind, "runs", UNKNOWN) == []
-    with pytest.raises(ApiError, match="cancels no runs in bulk") as refused:
-        await ask(kind, "cancel_runs", "end", started_before=datetime(2026, 1, 1, tzinfo=UTC))
-    assert refused.value.status == 501
+    with pytest.raises(ApiError, match="has no function 'nope'") as refused:
+        await ask(kind, "cancel_runs", "nope", started_before=datetime(2026, 1, 1, tzinfo=UTC))
+    assert refused.value.status == 404
 
     monkeypatch.setenv("INNGEST_SIGNING_KEY_FALLBACK", KEY)
     with pytest.raises(ApiError, match="HTTP 401: Authentication failed; is INNGEST_SIGNING_KEY"):

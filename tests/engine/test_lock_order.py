@@ -14,7 +14,7 @@ from tests.support.server import Server
 
 from stepbase.engine.effects import NewItem, NewPause, Settlement, StepRow, Verdict
 from stepbase.engine.match import ALWAYS, Wait
-from stepbase.engine.starts import Start
+from stepbase.engine.starts import Rerun, Start
 
 RUNS = 24
 ROUNDS = 3
@@ -90,8 +90,19 @@ async def sweep(hands: Hands, runs: list[Start], chance: random.Random) -> None:
     await hands.sweep(now, now, now, 5)
 
 
+async def rerun(hands: Hands, runs: list[Start], chance: random.Random) -> None:
+    """Make runs again, of which most have not ended."""
+    for run in chance.sample(runs, 3):
+        await hands.rerun(
+            Rerun(
+                run.run_id, sql.new_id(), 1, 60.0, [], None, (sql.pause("app/stop", "data.id", 1),)
+            )
+        )
+
+
 OPERATIONS: dict[str, Operation] = {
-    each.__name__: each for each in (settle, cancel, refund, limited, wake, lease, extend, sweep)
+    each.__name__: each
+    for each in (settle, cancel, refund, limited, wake, lease, extend, sweep, rerun)
 }
 
 

@@ -11,7 +11,7 @@ from tests.support.engine_sql import Hands, completed, step, went_on
 
 from stepbase.engine.effects import NewItem, NewPause, Settlement, StepRow, Verdict
 from stepbase.engine.match import ALWAYS, Wait
-from stepbase.engine.starts import Start
+from stepbase.engine.starts import Rerun, Start
 from stepbase.engine.store import Checkpoint
 
 RUNS = 50_000
@@ -146,6 +146,19 @@ async def group(hands: Hands) -> Start:
     return run
 
 
+async def operate(hands: Hands) -> None:
+    """What people ask of runs from outside."""
+    run = await cycle(hands)
+    again = Rerun(run.run_id, sql.new_id(), 1, None, [step("b").hash], None, ())
+    assert await hands.rerun(again) == "started"
+    [row] = await hands.lease(10)
+    assert row["hashes"] == ["a"]
+    runs, last = await hands.live_runs(sql.FUNCTION_ID, "", "~", 10)
+    assert len(await hands.get_run_events(runs)) == len(runs)
+    assert last is None or len(runs) <= 10
+    await hands.cancel([again.run_id], "{}")
+
+
 async def sweep(hands: Hands) -> None:
     year = timedelta(days=365)
     await hands.sweep(year, year, year, 100)
@@ -163,6 +176,7 @@ async def test_a_refund_among_many_sleeping_runs_and_all_hot_functions_are_look_
         await group(hands)
         await limit(hands)
         await ask(hands)
+        await operate(hands)
         await sweep(hands)
     await other.execute(_FILL)
 
@@ -170,6 +184,7 @@ async def test_a_refund_among_many_sleeping_runs_and_all_hot_functions_are_look_
     run_group = await reads(hands, group)
     limited = await reads(hands, limit)
     question = await reads(hands, ask)
+    operations = await reads(hands, operate)
     idle_sweep = await reads(hands, sweep)
     assert run_cycle.seq_scans == run_group.seq_scans == {}
     assert question.seq_scans == idle_sweep.seq_scans == limited.seq_scans == {}
@@ -177,6 +192,7 @@ async def test_a_refund_among_many_sleeping_runs_and_all_hot_functions_are_look_
     assert run_cycle.rows < 200, "a run reads its own rows, whatever else is stored"
     assert run_group.rows < 400
     assert question.rows < 100
+    assert operations.seq_scans == {} and operations.rows < 400
 
     before = await _index_scans(other)
     refund = await reads(hands, lambda h: h.take_in([sql.event("app/stop", {"ref": "v4001"})]))

@@ -1,5 +1,6 @@
 """A leased queue item, with everything a call needs."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -7,6 +8,16 @@ from stepbase.engine.starts import Function
 from stepbase.protocol import names
 from stepbase.protocol.call import encode_call
 from stepbase.protocol.ids import ulid_ms
+from stepbase.protocol.jsontext import dumps, loads
+
+
+def open_edits(edits: str | None, closed: Iterable[str]) -> list[tuple[str, str]]:
+    """Return a rerun's edited inputs (hash, JSON text) without those whose step has run since."""
+    if edits is None:
+        return []
+    known, memos = frozenset(closed), loads(edits)
+    assert isinstance(memos, dict)  # as `rerun` writes it
+    return [(hashed, dumps(memo)) for hashed, memo in memos.items() if hashed not in known]
 
 
 @dataclass(slots=True)
@@ -22,6 +33,7 @@ class Item:
         planning: 1 while a group of parallel steps is open, 2 while a race is.
         other_event, pause_kind, residual: For kind "match": the event to check, what its pause is
             for, and the condition.
+        edits: Of a rerun: JSON object of memos that a step runs with, by hash ({"input": […]}).
     """
 
     run_id: str
@@ -45,6 +57,7 @@ class Item:
     other_event: str | None = None
     pause_kind: str | None = None
     residual: str | None = None
+    edits: str | None = None
 
     @property
     def created_ms(self) -> int:
@@ -73,6 +86,7 @@ class Item:
             body = encode_call(
                 events=[self.event],
                 memos=self.memos,
+                edits=open_edits(self.edits, (hashed for hashed, _ in self.memos)),
                 run_id=self.run_id,
                 fn_id=str(self.function.function_id),
                 step_id=names.STEP,

@@ -98,6 +98,28 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class Rerun:
+    """A run to be made again.
+
+    Attributes:
+        old, run_id: The run that has ended, and the id of the new one.
+        version: The function's version now.
+        deadline: Seconds in which the first call must happen, or None.
+        steps: The step to begin at, under any of these hashes; empty for the whole run.
+        input: `{"input": […]}` for that step, as JSON text, or None.
+        pauses: What would cancel it.
+    """
+
+    old: str
+    run_id: str
+    version: int
+    deadline: float | None
+    steps: Sequence[str]
+    input: str | None
+    pauses: Sequence[Pause]
+
+
+@dataclass(frozen=True, slots=True)
 class Ingest:
     """One statement's worth of events and the runs they start."""
 
@@ -158,7 +180,7 @@ def plan_starts(
                     key=event.event_id,
                     due=event.ts if event.ts > now else None,
                     deadline=config.start_timeout,
-                    pauses=_pauses(config.cancels, event, holds),
+                    pauses=pauses_of(config.cancels, event.parsed, holds),
                     parent=_parent(event),
                     rules=()
                     if value_of is None
@@ -175,14 +197,15 @@ def _parent(event: Event) -> str | None:
     return correlation if isinstance(correlation, str) else None
 
 
-def _pauses(
+def pauses_of(
     cancels: Sequence[CancelConfig],
-    event: Event,
+    event: Mapping[str, object],
     holds: Callable[[str, Mapping[str, object]], bool],
 ) -> tuple[Pause, ...]:
+    """Return what would cancel a run that this event starts."""
     pauses = []
     for place, cancel in enumerate(cancels):
-        wait = wait_for(cancel.if_, event.parsed, lambda text: holds(text, {"event": event.parsed}))
+        wait = wait_for(cancel.if_, event, lambda text: holds(text, {"event": event}))
         if wait is not None:
             pauses.append(
                 Pause(

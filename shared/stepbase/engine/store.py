@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from stepbase.engine.effects import FailedAttempt, NewPause, Settlement, StepRow
-from stepbase.engine.starts import Ingest, Start
+from stepbase.engine.starts import Ingest, Rerun, Start
 from stepbase.errors import StoreError
 
 SCHEMA_VERSION = 1
@@ -264,6 +264,33 @@ class Store:
         """Cancel live runs; return the ids of those this call ended. `cause` is JSON text."""
         rows = await self._fetch("select stepbase.cancel($1, $2) as id", list(run_ids), cause)
         return [row["id"] for row in rows]
+
+    async def rerun(self, wanted: Rerun) -> str:
+        """Start a run again; return "started", or why not: "unknown", "live" or "no step"."""
+        pauses = [
+            (p.hash, p.event_name, p.wait.path, p.wait.value, p.wait.residual, p.expires)
+            for p in wanted.pauses
+        ]
+        rows = await self._fetch(
+            "select stepbase.rerun($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) as outcome",
+            wanted.old, wanted.run_id, wanted.version, wanted.deadline, list(wanted.steps),
+            wanted.input, *_columns(pauses, 6),
+        )  # fmt: skip
+        outcome: str = rows[0]["outcome"]
+        return outcome
+
+    async def live_runs(
+        self, function_id: UUID, after: str, before: str, limit: int
+    ) -> tuple[list[str], str | None]:
+        """Look at `limit` runs of a function between two ids; return the live ones, and where to go on."""
+        rows = await self._fetch(
+            "select * from stepbase.live_runs($1, $2, $3, $4)", function_id, after, before, limit
+        )
+        return rows[0]["runs"], rows[0]["last"]
+
+    async def get_run_events(self, run_ids: Sequence[str]) -> "list[asyncpg.Record]":
+        """Return the events of runs: (run_id, event)."""
+        return await self._fetch("select * from stepbase.get_run_events($1)", list(run_ids))
 
     async def sweep(
         self, runs: timedelta, failed: timedelta, events: timedelta, limit: int

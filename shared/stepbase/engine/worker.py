@@ -218,6 +218,7 @@ class Worker:
             other_event=row["other_event"],
             pause_kind=row["pause_kind"],
             residual=row["residual"],
+            edits=row["edits"],
         )
 
     async def _extend_leases(self) -> None:

@@ -1,6 +1,6 @@
 """Calls: the body a server posts to a function, and how to read it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stepbase.errors import ProtocolError
@@ -119,10 +119,16 @@ def _integer(value: object, what: str, default: int) -> int:
     return value
 
 
+def members(memos: Iterable[tuple[str, str]]) -> str:
+    """Write memos (hashed id, JSON text) as the members of a JSON object."""
+    return ",".join(f"{dumps(hashed)}:{memo}" for hashed, memo in memos)
+
+
 def encode_call(
     *,
     events: Sequence[str],
     memos: Sequence[tuple[str, str]],
+    edits: Sequence[tuple[str, str]] = (),
     run_id: str,
     fn_id: str,
     step_id: str,
@@ -140,6 +146,7 @@ def encode_call(
     Args:
         events: The events as JSON texts.
         memos: (hashed id, memo as JSON text), in the order of the stack.
+        edits: (hashed id, `{"input": […]}`) of steps that are to run with another input; not of the stack.
     """
     ctx = dumps(
         {
@@ -159,7 +166,7 @@ def encode_call(
         }
     )
     all_events = "" if use_api else ",".join(events)
-    steps = "" if use_api else ",".join(f"{dumps(hashed)}:{memo}" for hashed, memo in memos)
+    steps = "" if use_api else members((*memos, *edits))
     return (
         f'{{"ctx":{ctx},"defers":{{}},"event":{events[0]},"events":[{all_events}],'
         f'"steps":{{{steps}}},"use_api":{"true" if use_api else "false"},"version":{version}}}'

@@ -75,7 +75,8 @@ class Api:
     ) -> str:
         """Cancel the runs of a function that started in a span of time; returns the cancellation's id.
 
-        For Inngest Cloud: stepbase's engine and `inngest dev` refuse it.
+        For stepbase's engine, which has done it when this returns, and Inngest Cloud; `inngest dev` refuses.
+        May be asked again: what has ended stays as it is.
 
         Args:
             function: The function, or its id in this app.

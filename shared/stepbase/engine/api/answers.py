@@ -7,6 +7,9 @@ from starlette.responses import Response
 from stepbase.protocol import names
 from stepbase.protocol.jsontext import dumps_bytes
 
+# There is one environment, and it needs no name.
+NO_ENV = "00000000-0000-0000-0000-000000000000"
+
 
 class Json(Response):
     """A JSON response written by the wire's own encoder."""

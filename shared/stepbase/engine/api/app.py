@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from stepbase.engine.api import auth, checkpoints, events, register, runs
+from stepbase.engine.api import auth, checkpoints, events, operations, register, runs
 from stepbase.engine.api.answers import Json, error, kind_header
 from stepbase.engine.app import Engine
 from stepbase.errors import StoreError
@@ -30,7 +30,8 @@ def build(engine: Engine) -> Starlette:
                 ("GET", "/v1/runs/{run_id}", runs.get_run),
                 ("GET", "/v1/runs/{run_id}/jobs", runs.get_jobs),
                 ("DELETE", "/v1/runs/{run_id}", runs.delete_run),
-                ("POST", "/v1/cancellations", runs.post_cancellations),
+                ("POST", "/v1/cancellations", operations.post_cancellations),
+                ("POST", "/v1/runs/{run_id}/rerun", operations.post_rerun),
                 ("POST", "/v1/checkpoint/{run_id}/async", checkpoints.post_checkpoint),
                 ("POST", "/v1/signals", checkpoints.post_signal),
                 ("GET", "/v0/runs/{run_id}/batch", runs.get_batch),
@@ -46,6 +47,7 @@ def build(engine: Engine) -> Starlette:
     app.state.registry = engine.registry
     app.state.intake = engine.intake
     app.state.caller = engine.caller
+    app.state.new_id = engine.new_id
     app.state.checkpoints = engine.checkpoints
     return app
 

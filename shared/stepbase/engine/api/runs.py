@@ -7,13 +7,14 @@ import asyncpg
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stepbase.engine.api.answers import Json, RawJson, error, iso, wrapped
+from stepbase.engine.api.answers import NO_ENV, Json, RawJson, error, iso, wrapped
+from stepbase.engine.item import open_edits
 from stepbase.engine.retry import parse_instant
 from stepbase.engine.store import Store
+from stepbase.protocol.call import members
 from stepbase.protocol.ids import is_ulid, ulid_ms
 from stepbase.protocol.jsontext import dumps
 
-_NO_ENV = "00000000-0000-0000-0000-000000000000"
 _CANCELLED = dumps({"name": "Cancelled", "message": "cancelled through the API"})
 
 
@@ -99,13 +100,6 @@ async def delete_run(request: Request) -> Response:
     return Response(status_code=204)
 
 
-async def post_cancellations(request: Request) -> Response:
-    """Refuse bulk cancellation: it is not in this version."""
-    return error(
-        501, "this engine cancels no runs in bulk: cancel them one by one, DELETE /v1/runs/<run id>"
-    )
-
-
 async def get_batch(request: Request) -> Response:
     """Return a live run's events: what a call with `use_api` leaves out."""
     run_id = request.path_params["run_id"]
@@ -121,8 +115,9 @@ async def get_actions(request: Request) -> Response:
     row = await _store(request).get_state(run_id)
     if row is None:
         return error(410, f"runtime state is no longer available for runID: {run_id}")
-    memos = zip(row["hashes"] or (), row["memos"] or (), strict=True)
-    return RawJson("{" + ",".join(f"{dumps(hashed)}:{memo}" for hashed, memo in memos) + "}")
+    hashes = row["hashes"] or ()
+    memos = zip(hashes, row["memos"] or (), strict=True)
+    return RawJson("{" + members((*memos, *open_edits(row["edits"], hashes))) + "}")
 
 
 async def get_health(request: Request) -> Response:
@@ -137,8 +132,8 @@ def _event(row: asyncpg.Record) -> str:
     return dumps(
         {
             "internal_id": row["id"],
-            "account_id": _NO_ENV,
-            "environment_id": _NO_ENV,
+            "account_id": NO_ENV,
+            "environment_id": NO_ENV,
             "source": row["source"],
             "source_id": None,
             "received_at": iso(row["received_at"]),
@@ -155,7 +150,7 @@ def _run(row: asyncpg.Record) -> str:
         "run_started_at": iso(created),
         "function_id": str(row["function_id"]),
         "function_version": row["fn_version"],
-        "environment_id": _NO_ENV,
+        "environment_id": NO_ENV,
         "event_id": row["event_id"],
         "original_run_id": row["original_run_id"],
         "status": row["status"],
