@@ -42,7 +42,10 @@ async def race(step: Step) -> str:
 
 @app.function("plain")
 def plain(step: SyncStep) -> int:
-    return step.run("a", count)
+    both = step.parallel(lambda: step.run("a", count), lambda: step.run("b", name))
+    assert_type(both, tuple[int, str])
+    assert_type(step.parallel(*[count for _ in range(4)]), tuple[int, ...])
+    return both[0]
 
 
 assert_type(gather, Function[int])

@@ -19,6 +19,8 @@ from stepbase.supabase.call import RpcCall, prepare
 from stepbase.supabase.table import PreparedWrite, Table
 
 T = TypeVar("T")
+U = TypeVar("U")
+V = TypeVar("V")
 P = ParamSpec("P")
 
 
@@ -83,7 +85,15 @@ class SyncStep(SyncServerSteps):
         """Return True in runs that reach this code for the first time; see `Step.patch`."""
         return self._do(verbs.patch(self._open(), name))
 
-    def parallel(self, *branches: Callable[[], T]) -> list[T]:
+    @overload
+    def parallel(self, one: Callable[[], T], two: Callable[[], U], /) -> tuple[T, U]: ...
+    @overload
+    def parallel(
+        self, one: Callable[[], T], two: Callable[[], U], three: Callable[[], V], /
+    ) -> tuple[T, U, V]: ...
+    @overload
+    def parallel(self, *branches: Callable[[], T]) -> tuple[T, ...]: ...
+    def parallel(self, *branches: Callable[[], Any]) -> tuple[Any, ...]:
         """Run branches beside each other: the server calls for each of their steps at once.
 
         ::
@@ -95,7 +105,7 @@ class SyncStep(SyncServerSteps):
         runs again at every call, so what it does outside of steps must bear that.
         """
         self._open()
-        return self._turns.parallel(branches)
+        return tuple(self._turns.parallel(branches))
 
     def race(self, *branches: Callable[[], T]) -> T:
         """Return the result of the branch that ends first, or raise its error; see `Step.race`.
