@@ -6,6 +6,7 @@
 --   runs, steps, attempts  one execution of a function, its memos, its failed attempts
 --   queue                  what is to be done and when: one row per thing a run waits for
 --   pauses                 stored waits for an event (cancel_on today)
+--   crons                  when the functions with a schedule start next
 --   dedupe                 event ids seen per function, for 24 hours
 --   gates, not_started    rates by key; why an event started no run
 --   outbox, ledger, …      the later files: events from row triggers, exactly-once calls

@@ -79,6 +79,7 @@ begin
   update stepbase.functions f
     set archived_at = v_now
     where f.app_id = p_app_id and f.archived_at is null and f.slug <> all (p_slugs);
+  perform stepbase._set_crons(p_app_id);
   update stepbase.epoch
     set n = n + 1,
         listens = array(

@@ -11,11 +11,15 @@ from tests.support.engine_sql import Hands, completed, step, went_on
 
 from stepbase.engine.effects import NewItem, NewPause, Settlement, StepRow, Verdict
 from stepbase.engine.match import ALWAYS, Wait
+from stepbase.engine.schedule import Move
 from stepbase.engine.starts import Rerun, Start
 from stepbase.engine.store import Checkpoint
 
 RUNS = 50_000
-BIG = ("events", "runs", "steps", "attempts", "queue", "pauses", "dedupe", "gates", "not_started")
+BIG = (
+    "events", "runs", "steps", "attempts", "queue", "pauses", "dedupe", "gates", "not_started",
+    "crons",
+)  # fmt: skip
 
 # Sleeping runs, each with two pauses of its own: 100,000 of one event name. Every tenth has ended.
 _FILL = f"""
@@ -44,6 +48,9 @@ insert into stepbase.not_started (event_id, function_id, reason, at)
   select 'E' || n, '{sql.FUNCTION_ID}', 'rate_limited', '{sql.NOON}' from generate_series(1, {RUNS}) n;
 insert into stepbase.dedupe (function_id, key, run_id, until)
   select '{sql.FUNCTION_ID}', 'u' || n, 'R' || n, timestamptz '{sql.NOON}' + interval '1 day'
+    from generate_series(1, {RUNS}) n;
+insert into stepbase.crons (function_id, n, spec, scheduled_at, next_at)
+  select gen_random_uuid(), 1, '0 0 1 1 *', '{sql.NOON}', timestamptz '{sql.NOON}' + interval '1 day'
     from generate_series(1, {RUNS}) n;
 """
 
@@ -159,6 +166,25 @@ async def operate(hands: Hands) -> None:
     await hands.cancel([again.run_id], "{}")
 
 
+async def alarm(hands: Hands) -> None:
+    """A schedule that is due."""
+    await hands.connection.execute(
+        "insert into stepbase.functions (function_id, app_id, slug, name, config)"
+        " values ($1, $1, 'app-alarm', 'alarm', '{}') on conflict do nothing",
+        sql.FUNCTION_ID,
+    )
+    await hands.connection.execute(
+        "insert into stepbase.crons (function_id, n, spec, next_at) values ($1, 1, 'x', '-infinity')"
+        " on conflict (function_id, n) do update set scheduled_at = null, next_at = '-infinity'",
+        sql.FUNCTION_ID,
+    )
+    [row] = await hands.due_crons(100)
+    next_at = sql.NOON + timedelta(days=2)
+    move = Move(sql.FUNCTION_ID, 1, row["spec"], None, next_at, next_at, sql.new_id(), "{}")
+    assert await hands.fire_crons([move]) == 1
+    await hands.tick(None)
+
+
 async def sweep(hands: Hands) -> None:
     year = timedelta(days=365)
     await hands.sweep(year, year, year, 100)
@@ -177,6 +203,7 @@ async def test_a_refund_among_many_sleeping_runs_and_all_hot_functions_are_look_
         await limit(hands)
         await ask(hands)
         await operate(hands)
+        await alarm(hands)
         await sweep(hands)
     await other.execute(_FILL)
 
@@ -186,6 +213,7 @@ async def test_a_refund_among_many_sleeping_runs_and_all_hot_functions_are_look_
     question = await reads(hands, ask)
     operations = await reads(hands, operate)
     idle_sweep = await reads(hands, sweep)
+    fired = await reads(hands, alarm)
     assert run_cycle.seq_scans == run_group.seq_scans == {}
     assert question.seq_scans == idle_sweep.seq_scans == limited.seq_scans == {}
     assert limited.rows < 100
@@ -193,6 +221,8 @@ async def test_a_refund_among_many_sleeping_runs_and_all_hot_functions_are_look_
     assert run_group.rows < 400
     assert question.rows < 100
     assert operations.seq_scans == {} and operations.rows < 400
+    assert fired.seq_scans == {}
+    assert fired.rows < 20
 
     before = await _index_scans(other)
     refund = await reads(hands, lambda h: h.take_in([sql.event("app/stop", {"ref": "v4001"})]))

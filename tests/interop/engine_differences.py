@@ -203,7 +203,6 @@ DIFFERENCES = (
 
 NOT_THE_ENGINES: Mapping[str, str] = {
     "01-sync-PUT-to-sdk.json": "the request was made by hand, the answer is the SDK's",
-    "24-cron-call.json": "cron does not run yet",
     "26-introspection-GET-sdk.json": "a question to the SDK, which no engine asks",
     "api-graphql.json": "there is no GraphQL API",
     "api-rest.json": "reads of runs and events: not compared yet",

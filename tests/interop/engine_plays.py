@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import aiohttp
+import asyncpg
 from tests.support.engine_client import EngineClient
 from tests.support.playback import Exchange, Playback, Stage
 from tests.support.recordings import Found, differing, expanded, load, names, served_at
@@ -18,6 +19,7 @@ from stepbase.engine.settings import Settings
 
 STUB = "stub-sdk-odd-replies.json"
 REGISTER = "02-register-POST-fn-register.json"
+CRON = "24-cron-call.json"
 START_MODE = "scenario-start-mode-nostep.json"
 
 WAIT_BEFORE = {"scenario-demo-run-run-sleep-wait.json": "wait", "scenario-cancel-on.json": "sleep"}
@@ -183,10 +185,34 @@ async def play_runs(client: EngineClient, stage: Stage, host: StubHost) -> dict[
     return found | {name: differing(*each.compared()) for name, each in others.items()}
 
 
+async def play_cron(database: str, client: EngineClient, stage: Stage, host: StubHost) -> Found:
+    """Let a schedule fire for the recorded instant."""
+    recorded = load(CRON)["exchanges"][0]
+    playback = Playback([Exchange.of_call(recorded)])
+    stage.add("cap-cron", playback)
+    triggers = [{"cron": "* * * * *"}]
+    await client.register(host.registration(host.function("cap-cron", triggers=triggers)))
+    instant = datetime.fromisoformat(recorded["request"]["body"]["event"]["id"])
+    connection = await asyncpg.connect(database)
+    try:
+        while not await connection.fetchval(
+            "update stepbase.crons set scheduled_at = $1, next_at = $1"
+            " where scheduled_at is not null returning true",
+            instant,
+        ):
+            await asyncio.sleep(0.005)
+        await connection.execute("select pg_notify('stepbase', 'c')")
+        await playback.exchanges[0].arrived.wait()
+    finally:
+        await connection.close()
+    return differing(*playback.compared())
+
+
 async def play_dev(database: str) -> dict[str, Found]:
     """Play what was recorded in dev mode."""
     async with engine_and_stage(database) as (client, stage, host):
         found = await play_runs(client, stage, host)
+        found[CRON] = await play_cron(database, client, stage, host)
         found |= await play_api(client, client, "api-event-ingest.json", host.port)
         return found | await play_api(client, client, "api-register-variants.json", host.port)
 

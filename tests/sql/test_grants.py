@@ -64,6 +64,7 @@ _TABLES = {
         "stepbase.apps": _LOOK,
         "stepbase.attempts": _LOOK,
         "stepbase.callable_schemas": _LOOK,
+        "stepbase.crons": _LOOK,
         "stepbase.events": _LOOK,
         "stepbase.failing_functions": _LOOK,
         "stepbase.functions": _LOOK,

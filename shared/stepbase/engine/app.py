@@ -1,4 +1,4 @@
-"""The engine put together: store, registry, worker, relay, listener and sweeper in one process."""
+"""The engine put together: store, registry, worker, relay, crons, listener and sweeper in one process."""
 
 import asyncio
 import contextlib
@@ -10,6 +10,7 @@ from typing import Self
 from stepbase import clock, failpoint
 from stepbase.engine.batcher import Batcher
 from stepbase.engine.caller import Caller
+from stepbase.engine.crons import Crons
 from stepbase.engine.executor import Executor, retrying
 from stepbase.engine.intake import Intake
 from stepbase.engine.listener import Listener
@@ -107,6 +108,7 @@ class Engine:
             self.store, self.registry, self.worker, self.new_id, patience=settings.patience
         )
         self.relay = Relay(self.store, self.intake, self.owner)
+        self.crons = Crons(self.store, self.new_id)
         await self._start_tasks()
 
     async def _start_tasks(self) -> None:
@@ -124,6 +126,7 @@ class Engine:
             self._spawn("listener", listener.run(ready)),
             self._spawn("worker", self.worker.run()),
             self._spawn("relay", self.relay.run()),
+            self._spawn("crons", self.crons.run()),
             self._spawn("sweeper", sweep_forever(self.store, self.settings)),
         ]
         self._stack.push_async_callback(self._stop_tasks, tasks)
@@ -170,6 +173,7 @@ class Engine:
         elif payload == "o":
             self.relay.wake()
         elif payload == "c":
+            self.crons.wake()
             reload = asyncio.create_task(self._reload())
             self._reloads = reload  # keeps a reference until the next one
 
@@ -182,6 +186,7 @@ class Engine:
 
     def _ticked(self, tick: Tick) -> None:
         self.worker.on_tick(tick)
+        self.crons.due_in(tick.cron_seconds)
         if tick.has_outbox:
             self.relay.wake()
 

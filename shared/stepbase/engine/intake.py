@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from stepbase import clock
-from stepbase.engine import expr
+from stepbase.engine import expr, schedule
 from stepbase.engine.batcher import Batcher
 from stepbase.engine.item import Item
 from stepbase.engine.registry import Registry
@@ -136,7 +136,8 @@ class Intake:
 
 
 def _event(sent: Sent, internal_id: str, now_ms: int) -> Event:
-    seen = payload(sent.event, internal_id, now_ms)
+    target, event = schedule.addressed(sent.event)
+    seen = payload(event, internal_id, now_ms)
     return Event(
         id=internal_id,
         event_id=sent.event.id,
@@ -146,6 +147,7 @@ def _event(sent: Sent, internal_id: str, now_ms: int) -> Event:
         ts=event_time(seen["ts"]),
         source="api" if sent.outbox_id is None else "outbox",
         outbox_id=sent.outbox_id,
+        target=target,
     )
 
 

@@ -6,9 +6,7 @@ import json
 import logging
 from uuid import UUID
 
-import cronsim
-
-from stepbase.engine import expr
+from stepbase.engine import expr, schedule
 from stepbase.engine.starts import Function, Functions
 from stepbase.engine.store import Store
 from stepbase.errors import ProtocolError
@@ -110,8 +108,6 @@ _NOT_HONOURED = (
 def not_honoured(config: FunctionConfig) -> list[str]:
     """Return what a function asks for that this engine does not do yet, as on the wire."""
     asked = [option for option in _NOT_HONOURED if config.raw.get(option)]
-    if any(trigger.cron is not None for trigger in config.triggers):
-        asked.append("cron")
     ours = config.raw.get("stepbase")
     if isinstance(ours, dict) and ours.get("lookBack"):
         asked.append("lookBack")
@@ -137,38 +133,11 @@ def check_function(config: FunctionConfig) -> None:
                 f"function {config.slug!r}, {where}: {error}", code="invalid_function"
             ) from error
     for trigger in config.triggers:
-        if trigger.cron is not None:
-            check_cron(config.slug, trigger.cron)
-
-
-def check_cron(slug: str, spec: str) -> None:
-    """Check a five-field schedule with an optional `TZ=Area/City ` in front.
-
-    Raises:
-        ProtocolError: If it is not one.
-    """
-    from datetime import UTC, datetime
-    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-    fields = spec
-    zone = ZoneInfo("UTC")
-    head, _, rest = spec.partition(" ")
-    if head.startswith(("TZ=", "CRON_TZ=")):
-        fields = rest
+        if trigger.cron is None:
+            continue
         try:
-            zone = ZoneInfo(head.partition("=")[2])
-        except (ZoneInfoNotFoundError, ValueError) as error:
+            schedule.check(trigger.cron, trigger.jitter)
+        except ValueError as error:
             raise ProtocolError(
-                f"function {slug!r}: cron {spec!r} names an unknown time zone",
-                code="invalid_function",
+                f"function {config.slug!r}: {error}", code="invalid_function"
             ) from error
-    try:
-        if len(fields.split()) != 5:
-            raise ValueError(f"{len(fields.split())} fields instead of 5")
-        next(cronsim.CronSim(fields, datetime(2026, 1, 1, tzinfo=UTC).astimezone(zone)))
-    except (cronsim.CronSimError, ValueError, StopIteration) as error:
-        raise ProtocolError(
-            f"function {slug!r}: cron {spec!r} is not a schedule ({error}); "
-            'expected five fields such as "0 9 * * 1-5", optionally after "TZ=Area/City "',
-            code="invalid_function",
-        ) from error

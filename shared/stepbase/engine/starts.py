@@ -27,6 +27,7 @@ class Event:
         parsed: The same, parsed.
         source: "api" or "outbox".
         outbox_id: The outbox row it was taken from, or None.
+        target: Slug of the one function it is for, whatever that one's triggers are, or None.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Event:
     ts: datetime
     source: str = "api"
     outbox_id: str | None = None
+    target: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,9 @@ class Functions:
         if event.name == names.EVENT_FUNCTION_INVOKED:
             invoked = self.by_slug.get(str(celtext.lookup(event.parsed, (*_ABOUT, "fn_id"))))
             return [invoked] if invoked is not None else []
+        if event.target is not None:
+            due = self.by_slug.get(event.target)
+            return [due] if due is not None and not (due.is_archived or due.is_paused) else []
         found: dict[UUID, Function] = {}
         for pattern in (event.name, *wildcard_prefixes(event.name)):
             for function, expression in self._by_event.get(pattern, ()):

@@ -11,8 +11,10 @@ from uuid import UUID
 import asyncpg
 
 from stepbase.engine.effects import FailedAttempt, NewPause, Settlement, StepRow
+from stepbase.engine.schedule import Move
 from stepbase.engine.starts import Ingest, Rerun, Start
 from stepbase.errors import StoreError
+from stepbase.protocol import names
 
 SCHEMA_VERSION = 1
 STALE = "SB101"
@@ -34,11 +36,13 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """What there is to do: seconds until the next timer (None: no timer), ready items, outbox rows."""
+    """What there is to do: seconds until the next timer (None: no timer), ready items, outbox rows, and
+    seconds until the next schedule fires (None: no schedule)."""
 
     seconds: float | None
     has_ready: bool
     has_outbox: bool
+    cron_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +210,36 @@ class Store:
     async def tick(self, idle: timedelta | None) -> Tick:
         """Ask what there is to do; with `idle`, have outbox writers notify us for that long."""
         row = (await self._fetch("select * from stepbase.tick($1)", idle))[0]
-        return Tick(row["seconds"], row["has_ready"], row["has_outbox"])
+        return Tick(row["seconds"], row["has_ready"], row["has_outbox"], row["cron_seconds"])
+
+    async def due_crons(self, limit: int) -> "list[asyncpg.Record]":
+        """Return schedules that are due, with the database's time (`looked_at`)."""
+        return await self._fetch("select * from stepbase.due_crons($1)", limit)
+
+    async def fire_crons(self, moves: Sequence[Move]) -> int:
+        """Move schedules on and send their events; return how many this call moved."""
+        columns = _columns(
+            [
+                (
+                    m.function_id,
+                    m.n,
+                    m.spec,
+                    m.was,
+                    m.scheduled_at,
+                    m.fire_at,
+                    m.event_id,
+                    m.payload,
+                )
+                for m in moves
+            ],
+            8,
+        )
+        rows = await self._fetch(
+            "select stepbase.fire_crons($1, $2, $3, $4, $5, $6, $7, $8, $9) as count",
+            *columns[:7], names.EVENT_SCHEDULED, columns[7],
+        )  # fmt: skip
+        count: int = rows[0]["count"]
+        return count
 
     async def wake_engines(self) -> None:
         """Tell every engine that there are ready items."""
