@@ -46,15 +46,19 @@ create table stepbase.runs (
   original_run_id text,
   -- Of a rerun: what a step runs with instead, {"<hash>": {"input": […]}}.
   edits json,
+  singleton text,
   constraint ended_exactly_when_status_is_final
     check ((ended_at is null) = (status in ('Scheduled', 'Running')))
 ) with (fillfactor = 75);
 comment on table stepbase.runs is
-  'One execution of a function for its event. event_id is the internal ULID; planning: 1 while a group of parallel steps is open, 2 while a race is; parent_*: the step that invoked it.';
+  'One execution of a function for its event. event_id is the internal ULID; singleton: the value of its singleton key; planning: 1 while a group of parallel steps is open, 2 while a race is; parent_*: the step that invoked it.';
 -- serves: runs of a function, newest first
 create index runs_by_function on stepbase.runs (function_id, run_id);
 -- serves: GET /v1/events/{id}/runs
 create index runs_by_event on stepbase.runs (event_id);
+-- holds: of a singleton one run at a time is going on
+create unique index a_singleton_runs_alone on stepbase.runs (function_id, singleton)
+  where singleton is not null and ended_at is null;
 -- serves: pruning, and what ended lately
 create index runs_by_end on stepbase.runs (ended_at) where ended_at is not null;
 

@@ -6,7 +6,7 @@ create table stepbase.not_started (
   event_id text collate "C" not null,
   function_id uuid not null,
   reason text not null
-    constraint reason_is_known check (reason in ('duplicate', 'idempotent', 'rate_limited')),
+    constraint reason_is_known check (reason in ('duplicate', 'idempotent', 'rate_limited', 'skipped')),
   at timestamptz not null,
   primary key (event_id, function_id)
 );

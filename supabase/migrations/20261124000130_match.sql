@@ -307,9 +307,10 @@ $$;
 
 -- Runs every given event against the stored pauses. Exact matches take effect here: they cancel their
 -- run, or end its wait with the event as the step's result. The others become `match` items, whose
--- condition an engine checks. Locks: queue (inserts), then the run rows in order.
+-- condition an engine checks. p_more are runs that the caller means to end later: all run rows of a
+-- transaction are locked here, at once. Locks: queue (inserts), then the run rows in order.
 create or replace function stepbase._match(
-  p_ids text[], p_names text[], p_payloads text[], p_now timestamptz
+  p_ids text[], p_names text[], p_payloads text[], p_now timestamptz, p_more text[] default '{}'
 ) returns void
 language plpgsql security invoker set search_path = ''
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -330,6 +331,9 @@ begin
     from (select distinct u.name from unnest(p_names) as u (name)) n
     where (select true from stepbase.pauses p where p.event_name = n.name limit 1);
   if v_names is null then
+    if cardinality(p_more) > 0 then
+      perform stepbase._lock_runs(p_more);
+    end if;
     return;
   end if;
   for v_hit in
@@ -353,8 +357,8 @@ begin
   if cardinality(v_events) > 0 then
     perform stepbase._check_later(v_events, v_runs, v_hashes, p_now);
   end if;
-  if cardinality(v_ended_runs) + cardinality(v_cancelled) > 0 then
-    perform stepbase._lock_runs(v_ended_runs || v_cancelled);
+  if cardinality(v_ended_runs) + cardinality(v_cancelled) + cardinality(p_more) > 0 then
+    perform stepbase._lock_runs(v_ended_runs || v_cancelled || p_more);
   end if;
   if cardinality(v_ended_runs) > 0 then
     perform stepbase._close_steps(

@@ -10,8 +10,9 @@
 --      for the item to be leased to p_owner at once; s_parent "<run>.<hash>" of the step that invoked it.
 -- w_*: the pauses of those runs (cancel_on); w_start is the place in s_*, from 1; w_value is a JSON
 --      literal.
--- r_*: the rules of those starts: r_rule 'once' (idempotency) or 'rate', r_key what shares the rule,
---      r_period in microseconds. Starts that a rule drops are noted in not_started.
+-- r_*: the rules of those starts: r_rule 'once' (idempotency), 'rate' or 'singleton' (r_limit 1: the newer
+--      run wins), r_key what shares the rule, r_period in microseconds. Starts that a rule drops are noted
+--      in not_started.
 --
 -- Sending the same batch again is harmless: same ids, nothing new. An event that is stored already
 -- starts and cancels nothing, also when it comes again in another batch (a client repeats a request
@@ -44,6 +45,7 @@ declare
   v_twice integer[];
   v_out integer[];
   v_reasons text[];
+  v_rivals text[] := '{}';
   v_born text[];
 begin
   perform 1 from stepbase.epoch e where e.n = p_epoch;
@@ -67,10 +69,13 @@ begin
   )
   select coalesce(array_agg(stored.id), '{}') into v_new from stored;
 
+  if 'singleton' = any (r_rule) then
+    v_rivals := stepbase._rivals(s_function, r_start, r_rule, r_key, r_limit);
+  end if;
   if cardinality(v_new) = cardinality(e_id) then
-    perform stepbase._match(e_id, e_name, e_payload, v_now);
+    perform stepbase._match(e_id, e_name, e_payload, v_now, v_rivals);
   else
-    perform stepbase._match(n.ids, n.names, n.payloads, v_now)
+    perform stepbase._match(n.ids, n.names, n.payloads, v_now, v_rivals)
       from (
         select array_agg(u.id) as ids, array_agg(u.name) as names, array_agg(u.payload) as payloads
           from unnest(e_id, e_name, e_payload) as u (id, name, payload)
@@ -131,12 +136,26 @@ begin
         where o.i is null;
     end if;
   end if;
+  if 'singleton' = any (r_rule) and v_started is not null then
+    select array_agg(x.place) into v_out
+      from stepbase._yield(
+        array(select t.i from unnest(v_started) as t (i) where not (s_run[t.i] = any (v_again))),
+        s_function, r_start, r_rule, r_key, r_limit, v_rivals
+      ) as x (place);
+    if v_out is not null then
+      perform stepbase._skip(v_out, e_id, s_event, s_run, s_function, s_version, s_parent, v_now);
+      select array_agg(t.i order by t.i) into v_started
+        from unnest(v_started) as t (i)
+        left join unnest(v_out) as o (i) on o.i = t.i
+        where o.i is null;
+    end if;
+  end if;
   if v_started is null then
     return;
   end if;
 
   with started as materialized (
-    select s.run_id, s.function_id, s.version, s.deadline, e.id as event_id,
+    select s.run_id, k.key as singleton, s.function_id, s.version, s.deadline, e.id as event_id,
            split_part(s.parent, '.', 1) as parent_run, split_part(s.parent, '.', 2) as parent_hash,
            case when s.due > v_now then s.due end as due,
            s.direct and coalesce(s.due <= v_now, true) as is_direct
@@ -144,11 +163,14 @@ begin
         with ordinality as s (event, run_id, function_id, version, due, deadline, direct, parent, i)
       join unnest(v_started) as t (i) on t.i = s.i
       join unnest(e_id) with ordinality as e (id, i) on e.i = s.event
+      left join unnest(r_start, r_rule, r_key) as k (start, rule, key)
+        on k.start = s.i and k.rule = 'singleton'
   ), born as (
     insert into stepbase.runs as r
-      (run_id, function_id, fn_version, event_id, created_at, parent_run, parent_hash)
-      select s.run_id, s.function_id, s.version, s.event_id, v_now, s.parent_run, s.parent_hash
+      (run_id, function_id, fn_version, event_id, created_at, parent_run, parent_hash, singleton)
+      select s.run_id, s.function_id, s.version, s.event_id, v_now, s.parent_run, s.parent_hash, s.singleton
         from started s
+        order by s.function_id, s.singleton
       on conflict do nothing
       returning r.run_id
   ), items as (
@@ -165,6 +187,16 @@ begin
         where s.deadline is not null
   )
   select coalesce(array_agg(born.run_id), '{}') into v_born from born;
+
+  if 'singleton' = any (r_rule) then
+    -- Another engine's start of the same key was a moment earlier.
+    select array_agg(t.i) into v_out from unnest(v_started) as t (i)
+      where not (s_run[t.i] = any (v_born || v_again));
+    if v_out is not null then
+      perform stepbase._skip(v_out, e_id, s_event, s_run, s_function, s_version, s_parent, v_now);
+      v_started := array(select t.i from unnest(v_started) as t (i) where not (t.i = any (v_out)));
+    end if;
+  end if;
 
   if cardinality(w_start) > 0 then
     insert into stepbase.pauses

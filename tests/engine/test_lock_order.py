@@ -64,6 +64,17 @@ async def limited(hands: Hands, runs: list[Start], chance: random.Random) -> Non
     await hands.take_in(events, starts)
 
 
+async def alone(hands: Hands, runs: list[Start], chance: random.Random) -> None:
+    """Send events whose runs cancel others of their singleton, and that cancel some runs."""
+    keys = [chance.randrange(6) for _ in range(8)]
+    events = [sql.event("app/stop", {"id": chance.randrange(RUNS)}) for _ in keys]
+    starts = [
+        sql.start(i, rules=(sql.singleton(f"{key}", "cancel" if key % 2 else "skip"),))
+        for i, key in enumerate(keys, 1)
+    ]
+    await hands.take_in(events, starts)
+
+
 async def wake(hands: Hands, runs: list[Start], chance: random.Random) -> None:
     """Send events and signals that end waits of some runs."""
     chosen = chance.sample(runs, RUNS // 2)
@@ -102,7 +113,7 @@ async def rerun(hands: Hands, runs: list[Start], chance: random.Random) -> None:
 
 OPERATIONS: dict[str, Operation] = {
     each.__name__: each
-    for each in (settle, cancel, refund, limited, wake, lease, extend, sweep, rerun)
+    for each in (settle, cancel, refund, limited, alone, wake, lease, extend, sweep, rerun)
 }
 
 
@@ -115,6 +126,7 @@ async def begin(hands: Hands) -> list[Start]:
         sql.start(
             i + 1,
             is_direct=i < RUNS // 3 or i % 4 != 3,
+            rules=(sql.singleton(f"{i - 2 * RUNS // 3}"),) if i >= 2 * RUNS // 3 else (),
             pauses=(
                 sql.pause("app/stop", "data.id", i),
                 sql.pause("app/stop", residual="async.data.id > 5"),

@@ -26,10 +26,11 @@ _FILL = f"""
 insert into stepbase.events (id, event_id, name, payload, ts, received_at)
   select 'E' || n, 'u' || n, 'app/f', '{{"data":{{}}}}', '{sql.NOON}', '{sql.NOON}'
     from generate_series(1, {RUNS}) n;
-insert into stepbase.runs (run_id, function_id, fn_version, event_id, status, created_at, ended_at)
+insert into stepbase.runs
+    (run_id, function_id, fn_version, event_id, status, created_at, ended_at, singleton)
   select 'R' || n, '{sql.FUNCTION_ID}', 1, 'E' || n,
          case when n % 10 = 0 then 'Completed' else 'Running' end, '{sql.NOON}',
-         case when n % 10 = 0 then timestamptz '{sql.NOON}' end
+         case when n % 10 = 0 then timestamptz '{sql.NOON}' end, 'k' || n
     from generate_series(1, {RUNS}) n;
 insert into stepbase.steps (run_id, hash, pos, name, op, status, memo, started_at)
   select 'R' || n, 'h', 1, 's', 'StepRun', 'done', '{{}}', '{sql.NOON}'
@@ -104,7 +105,8 @@ async def cycle(hands: Hands) -> Start:
 async def limit(hands: Hands) -> None:
     """Starts with rules, let in and dropped."""
     for _ in range(2):
-        rules = (sql.rate(10, 60, sql.new_id()), sql.once(sql.new_id()))
+        alone = sql.singleton(sql.new_id(), "cancel")
+        rules = (sql.rate(10, 60, sql.new_id()), sql.once(sql.new_id()), alone)
         starts = [sql.start(i, rules=rules, is_direct=True) for i in (1, 2, 3)]
         await hands.take_in([sql.event() for _ in starts], starts)
 

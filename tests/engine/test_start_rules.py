@@ -66,3 +66,36 @@ async def test_a_step_that_invokes_what_is_dropped_fails_at_once(
     assert error["message"] == (
         "the invoked function did not start: its idempotency key was seen within 24 hours"
     )
+
+
+async def test_a_singleton_skips_or_cancels(client: EngineClient, host: StubHost) -> None:
+    host.handlers["app-skip"] = host.handlers["app-cancel"] = lambda call: (
+        Answer(200, "ok")
+        if call["steps"] or call["event"]["data"].get("ends")
+        else ops({"op": "Sleep", "id": "z", "name": "1h"})
+    )
+    await client.register(
+        host.registration(
+            *(
+                host.function(
+                    f"app-{mode}",
+                    triggers=[{"event": "app/go", "expression": f"event.data.mode == '{mode}'"}],
+                    singleton={"key": "event.data.k", "mode": mode},
+                )
+                for mode in ("skip", "cancel")
+            )
+        )
+    )
+
+    async def status(mode: str, **data: object) -> str:
+        [event_id] = await client.send({"name": "app/go", "data": {"k": "a", "mode": mode, **data}})
+        sent[mode].append(event_id)
+        return str((await client.runs_of(event_id))[0]["status"])
+
+    sent: dict[str, list[str]] = {"skip": [], "cancel": []}
+    assert await status("skip") != "Skipped"
+    assert await status("skip") == "Skipped"
+    await status("cancel")
+    await status("cancel", ends=True)
+    assert (await client.result(sent["cancel"][0]))["status"] == "Cancelled"
+    assert (await client.result(sent["cancel"][1]))["status"] == "Completed"

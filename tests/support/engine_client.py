@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 
-ENDED = ("Completed", "Failed", "Cancelled")
+ENDED = ("Completed", "Failed", "Cancelled", "Skipped")
 
 
 class EngineClient:

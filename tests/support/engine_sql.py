@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import asyncpg
@@ -15,7 +15,7 @@ from stepbase.engine.starts import Event, Function, Ingest, Pause, Start
 from stepbase.engine.store import Settled, Settling, Store
 from stepbase.protocol.ids import hash_step_id, ulid
 from stepbase.protocol.jsontext import dumps
-from stepbase.protocol.start_rules import RateLimit, StartRules
+from stepbase.protocol.start_rules import RateLimit, Singleton, StartRules
 from stepbase.protocol.sync import FunctionConfig
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -96,6 +96,12 @@ def rate(limit: int, seconds: float, key: str = "k") -> Rule:
 def once(key: str) -> Rule:
     """Return an idempotency rule with this key."""
     [rule] = rules_for(FUNCTION_ID, StartRules(once=key), {}, _as_is)
+    return rule
+
+
+def singleton(key: str = "k", mode: Literal["skip", "cancel"] = "skip") -> Rule:
+    """Return a singleton rule with this key."""
+    [rule] = rules_for(FUNCTION_ID, StartRules(singleton=Singleton(mode, key)), {}, _as_is)
     return rule
 
 

@@ -30,6 +30,7 @@ MAX_HOPS = 10
 _REFUSED = {
     "idempotent": "its idempotency key was seen within 24 hours",
     "rate_limited": "its rate limit is used up",
+    "skipped": "another run of its singleton was going on",
 }
 
 Settle = Callable[[Settling], Awaitable[Settled]]

@@ -101,7 +101,7 @@ class Registry:
 
 # Declared options that this engine stores and does not honour yet.
 _NOT_HONOURED = (
-    "concurrency", "throttle", "debounce", "priority", "batchEvents", "singleton",
+    "concurrency", "throttle", "debounce", "priority", "batchEvents",
 )  # fmt: skip
 
 

@@ -20,9 +20,10 @@ class Rule:
     """One rule of a start.
 
     Attributes:
-        name: "once" or "rate".
+        name: "once", "rate" or "singleton".
         key: What shares the rule.
-        limit: For "rate": how many may start at once above the first.
+        limit: For "rate": how many may start at once above the first. For "singleton": 1 if the newer
+            run wins.
         period: Microseconds: for "once" how long it holds, for "rate" the time that one start costs.
         ends: Microseconds, or None.
     """
@@ -51,6 +52,8 @@ def rules_for(
         found.append(Rule("once", f"once:{function_id}:{key}", period=_micros(DAY)))
     if rules.rate is not None and (key := key_of(rules.rate.key)) is not None:
         found.append(_rate(rules.rate, f"rate:{function_id}:{key}"))
+    if rules.singleton is not None and (key := key_of(rules.singleton.key)) is not None:
+        found.append(Rule("singleton", key, limit=int(rules.singleton.mode == "cancel")))
     return tuple(found)
 
 
