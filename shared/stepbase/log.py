@@ -23,7 +23,10 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Append the record's extra fields to the standard line."""
         line = super().format(record)
-        fields = " ".join(f"{key}={value}" for key, value in _fields(record).items())
+        # The database's messages bring lines of detail.
+        fields = " ".join(
+            f"{key}={' '.join(str(value).split())}" for key, value in _fields(record).items()
+        )
         return f"{line} {fields}" if fields else line
 
 
@@ -44,11 +47,28 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, default=str)
 
 
+class _WithoutTraceback(logging.Filter):
+    """Turns the exception of a record into its field `reason`."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Pass every record."""
+        if record.exc_info and (error := record.exc_info[1]) is not None:
+            record.reason = f"{type(error).__name__}: {error}"
+            record.exc_info = record.exc_text = None
+        return True
+
+
 def setup(level: str = "INFO", *, as_json: bool = False) -> None:
-    """Send `stepbase.*` records to stderr; call it once at the start of a process of ours."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
-    logger = logging.getLogger("stepbase")
-    logger.handlers[:] = [handler]
-    logger.setLevel(level.upper())
-    logger.propagate = False
+    """Send `stepbase.*` records to stderr; call it once at the start of a process of ours.
+
+    The database driver's too: it tells of a server that is away by a traceback, which here is a line.
+    """
+    for name in ("stepbase", "asyncpg"):
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
+        if name != "stepbase":
+            handler.addFilter(_WithoutTraceback())
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.setLevel(level.upper() if name == "stepbase" else logging.WARNING)
+        logger.propagate = False

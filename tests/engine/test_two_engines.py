@@ -280,8 +280,9 @@ async def test_engine_asked_to_end_finishes_the_call_in_flight(
 
     ending = asyncio.create_task(engine.terminate())
     async with asyncio.timeout(5):
-        while await _answers(engine):  # it takes nothing new any more
+        while await _health(engine) == 200:
             await asyncio.sleep(0.02)
+    assert await _health(engine) == 503, "it takes no more work, but answers those in flight"
     await asyncio.wait({ending}, timeout=1)
     assert not ending.done()
     gate.answer(0, Answer(200, "settled"))
@@ -292,8 +293,6 @@ async def test_engine_asked_to_end_finishes_the_call_in_flight(
     assert await connection.fetchval("select count(*) from stepbase.queue") == 0
 
 
-async def _answers(engine: EngineProcess) -> bool:
-    try:
-        return (await engine.client.request("GET", "/health"))[0] == 200
-    except aiohttp.ClientError:
-        return False
+async def _health(engine: EngineProcess) -> int:
+    status, _ = await engine.client.request("GET", "/health")
+    return status

@@ -32,6 +32,13 @@ import click
     "--max-calls", default=64, show_default=True, type=int, help="Calls in flight at once."
 )
 @click.option(
+    "--drain",
+    default=10.0,
+    show_default=True,
+    type=float,
+    help="Seconds that calls in flight may go on after SIGTERM.",
+)
+@click.option(
     "--sdk-url",
     "-u",
     "sdk_urls",
@@ -47,6 +54,7 @@ def command(
     retry_interval: float | None,
     lease: float,
     max_calls: int,
+    drain: float,
     sdk_urls: tuple[str, ...],
     log_level: str,
     log_json: bool,
@@ -74,6 +82,7 @@ def command(
         retry_interval=retry_interval,
         lease=timedelta(seconds=lease),
         max_calls=max_calls,
+        drain_seconds=drain,
         sdk_urls=sdk_urls,
     )
     try:

@@ -25,8 +25,6 @@ from stepbase.protocol.ids import ulid
 
 _log = logging.getLogger("stepbase.engine.app")
 
-_DRAIN_SECONDS = 10.0
-
 
 class UlidSource:
     """Makes ULIDs that rise within this process, also when the clock steps back."""
@@ -76,8 +74,20 @@ class Engine:
 
     async def __aexit__(self, *_: object) -> None:
         """Finish the calls in flight, then stop."""
-        self._stopping = True
-        await self._stack.aclose()
+        try:
+            await self.drain()
+        finally:
+            self._stopping = True
+            await self._stack.aclose()
+
+    async def drain(self) -> None:
+        """Take no more work and wait for the calls in flight, at most `settings.drain_seconds`.
+
+        Meanwhile all else goes on: calls may checkpoint, and what they bring is written.
+        """
+        if not self.worker.is_stopping:
+            _log.info("draining", extra={"calls": self.worker.in_flight})
+        await self.worker.drain(self.settings.drain_seconds)
 
     async def _start(self) -> None:
         settings = self.settings
@@ -130,7 +140,6 @@ class Engine:
             self._spawn("sweeper", sweep_forever(self.store, self.settings)),
         ]
         self._stack.push_async_callback(self._stop_tasks, tasks)
-        self._stack.push_async_callback(self.worker.drain, _DRAIN_SECONDS)
         self.failure.add_done_callback(lambda _: ready.set())
         await ready.wait()
         if self.failure.done():
@@ -143,7 +152,13 @@ class Engine:
 
     def _task_ended(self, task: "asyncio.Task[None]") -> None:
         """A task that ends by itself takes the engine down: a silent half-engine is worse."""
-        if task.cancelled() or self._stopping or self.failure is None or self.failure.done():
+        if (
+            task.cancelled()
+            or self._stopping
+            or self.worker.is_stopping
+            or self.failure is None
+            or self.failure.done()
+        ):
             return
         error = task.exception() or RuntimeError(f"the engine's {task.get_name()} ended")
         self.failure.set_exception(error)

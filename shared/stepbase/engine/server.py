@@ -77,8 +77,12 @@ async def serving(settings: Settings) -> AsyncIterator[tuple[Engine, int, uvicor
                     await asyncio.sleep(0.005)
                 yield engine, listening.getsockname()[1], server
             finally:
-                server.should_exit = True
-                await task
+                # First the calls in flight: they may checkpoint until they end.
+                try:
+                    await engine.drain()
+                finally:
+                    server.should_exit = True
+                    await task
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -18,6 +18,7 @@ class Settings:
         max_calls: Calls in flight at once.
         lease: How long an item is kept without a sign of life.
         call_timeout: Seconds one call may take.
+        drain_seconds: How long the calls in flight may go on once the engine is to stop.
         patience: Seconds an event waits for a database that is away before its sender hears of it.
         sweep_seconds: How often an idle engine looks around (twice a lease, if that is more often).
         keep_runs, keep_failed, keep_events: Ages at which history is deleted.
@@ -34,6 +35,7 @@ class Settings:
     max_calls: int = 64
     lease: timedelta = timedelta(seconds=30)
     call_timeout: float = 7200.0
+    drain_seconds: float = 10.0
     patience: float = 15.0
     sweep_seconds: float = 5.0
     keep_runs: timedelta = timedelta(days=30)

@@ -40,6 +40,7 @@ class Worker:
         self._next_due: float | None = None  # by clock.monotonic()
         self.is_stopping = False
         self._hands_over = False
+        self._has_stopped = asyncio.Event()
         self.has_backlog = False
 
     @property
@@ -133,13 +134,19 @@ class Worker:
         try:
             while not self.is_stopping:
                 await self._wait()
+                if self.is_stopping:
+                    break
                 try:
                     await self._lease()
                 except StoreError as error:
                     _log.warning("lease failed", extra={"reason": str(error)[:200]})
                     await asyncio.sleep(0.2)
                     self.wake()
+            # Nothing is leased from here on, but leases are kept while calls go on.
+            self._has_stopped.set()
+            await extending
         finally:
+            self._has_stopped.set()
             extending.cancel()
 
     async def _wait(self) -> None:
@@ -152,6 +159,8 @@ class Worker:
                 async with asyncio.timeout(timeout):
                     await self._wake.wait()
             self._wake.clear()
+            if self.is_stopping:
+                return
             if self._next_due is not None and clock.monotonic() >= self._next_due:
                 self._next_due = None
                 self._has_work = True
@@ -243,8 +252,13 @@ class Worker:
         self.is_stopping = True
         self._hands_over = False
         self.wake()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._has_stopped.wait()
+                while self._flights:
+                    await asyncio.wait(list(self._flights))
         if self._flights:
-            await asyncio.wait(list(self._flights), timeout=seconds)
+            _log.warning("calls left to their leases", extra={"calls": len(self._flights)})
         if self._hands_over:
             with contextlib.suppress(StoreError):
                 await self._store.wake_engines()

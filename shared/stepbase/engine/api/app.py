@@ -46,6 +46,7 @@ def build(engine: Engine) -> Starlette:
     app.state.store = engine.store
     app.state.registry = engine.registry
     app.state.intake = engine.intake
+    app.state.worker = engine.worker
     app.state.caller = engine.caller
     app.state.new_id = engine.new_id
     app.state.checkpoints = engine.checkpoints

@@ -121,7 +121,9 @@ async def get_actions(request: Request) -> Response:
 
 
 async def get_health(request: Request) -> Response:
-    """Say that the process is up."""
+    """Say that the process is up; 503 once it takes no more work and only waits for its calls to end."""
+    if request.app.state.worker.is_stopping:
+        return Json({"status": 503, "message": "draining"}, 503)
     return Json({"status": 200, "message": "OK"})
 
 
