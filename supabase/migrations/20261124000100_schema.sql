@@ -5,6 +5,7 @@
 --   events                 named facts, as functions see them; a run starts from one
 --   runs, steps, attempts  one execution of a function, its memos, its failed attempts
 --   queue                  what is to be done and when: one row per thing a run waits for
+--   throttles              when the next run may start under a throttle
 --   pauses                 stored waits for an event (cancel_on today)
 --   crons                  when the functions with a schedule start next
 --   dedupe                 event ids seen per function, for 24 hours
@@ -21,7 +22,8 @@
 -- reply is still wanted, whether an event id is new.
 --
 -- Lock order, for every function: runs by run_id (for no key update) → queue → pauses → dedupe by key
--- → gates by key → inserts. `lease` starts at queue but never waits (skip locked), so it closes no cycle.
+-- → gates by key → inserts. `lease` starts at queue but never waits (skip locked, advisory locks it can
+-- get), so it closes no cycle.
 -- A two-connection test holds this (tests/engine/test_lock_order.py).
 --
 -- Time is `stepbase.now()`, the database's clock; no engine's own clock decides anything.

@@ -21,7 +21,12 @@ create table stepbase.functions (
   config json not null,
   version integer not null default 1,
   paused_at timestamptz,
-  archived_at timestamptz
+  archived_at timestamptz,
+  -- What `lease` needs of the config: the limits of concurrency in their order, and a throttle in
+  -- microseconds (what one start costs, and how far ahead of the clock starts may run).
+  limits integer[] not null default '{}',
+  throttle_every bigint,
+  throttle_slack bigint
 );
 comment on table stepbase.functions is 'One row per function; config is what the app registered, as on the wire.';
 create index functions_by_app on stepbase.functions (app_id);
@@ -42,11 +47,12 @@ alter table stepbase.epoch enable row level security;
 
 -- Stores an app and exactly these functions: new ones are added, changed ones get the next version,
 -- missing ones are archived. A function keeps its id when its app moves to another URL, so runs that
--- sleep survive the move. Returns the app's id and whether anything changed. Locks: the epoch row
--- first, so that two syncs of one app cannot interleave.
+-- sleep survive the move. p_flows: {"limits", "every", "slack"}, for the columns of those names.
+-- Returns the app's id and whether anything changed. Locks: the epoch row first, so that two syncs of one
+-- app cannot interleave.
 create or replace function stepbase.register_app(
   p_app_id uuid, p_name text, p_url text, p_sdk text, p_framework text, p_checksum text,
-  p_ids uuid[], p_slugs text[], p_names text[], p_configs text[]
+  p_ids uuid[], p_slugs text[], p_names text[], p_configs text[], p_flows text[]
 ) returns table (app_id uuid, modified boolean)
 language plpgsql security invoker set search_path = ''
 as $$
@@ -69,11 +75,16 @@ begin
     return query select p_app_id, false;
     return;
   end if;
-  insert into stepbase.functions as f (function_id, app_id, slug, name, config)
-    select u.id, p_app_id, u.slug, u.name, u.config::json
-      from unnest(p_ids, p_slugs, p_names, p_configs) as u (id, slug, name, config)
+  insert into stepbase.functions as f
+    (function_id, app_id, slug, name, config, limits, throttle_every, throttle_slack)
+    select u.id, p_app_id, u.slug, u.name, u.config::json,
+           array(select json_array_elements_text(u.flow::json -> 'limits')::integer),
+           (u.flow::json ->> 'every')::bigint, (u.flow::json ->> 'slack')::bigint
+      from unnest(p_ids, p_slugs, p_names, p_configs, p_flows) as u (id, slug, name, config, flow)
     on conflict (slug) do update
       set app_id = excluded.app_id, name = excluded.name, config = excluded.config,
+          limits = excluded.limits, throttle_every = excluded.throttle_every,
+          throttle_slack = excluded.throttle_slack,
           version = f.version + (f.config::text is distinct from excluded.config::text)::int,
           archived_at = null;
   update stepbase.functions f

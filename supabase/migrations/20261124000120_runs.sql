@@ -111,9 +111,14 @@ create table stepbase.queue (
   hops smallint not null default 0,
   outage_since timestamptz,
   owner text,
+  -- Where it waits while calls of its kind are limited, and what it counts for while it is leased.
+  lane text collate "C",
+  key_1 text collate "C",
+  key_2 text collate "C",
   primary key (run_id, job),
   constraint ready_items_have_no_owner check (not (ready and owner is not null)),
-  constraint items_not_ready_are_due_some_time check (ready or due_at is not null)
+  constraint items_not_ready_are_due_some_time check (ready or due_at is not null),
+  constraint items_with_keys_are_in_a_lane check (key_1 is null or lane is not null)
 ) with (
   fillfactor = 60, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
   autovacuum_vacuum_cost_delay = 0
@@ -121,7 +126,7 @@ create table stepbase.queue (
 comment on table stepbase.queue is
   'What is to be done. Ready: ready. Leased: owner set, due_at = end of the lease. Timer: neither, due_at = when it becomes ready.';
 -- serves: lease
-create index queue_ready on stepbase.queue (score) where ready;
+create index queue_ready on stepbase.queue (score) where ready and lane is null;
 -- serves: timers, sleeps, retries, and leases that ran out
 create index queue_due on stepbase.queue (due_at) where not ready;
 

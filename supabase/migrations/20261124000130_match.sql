@@ -92,11 +92,13 @@ begin
     set ready = true, due_at = null, kind = 'edge', step = null, attempt = 0
     where q.run_id = any (v_runs) and q.job = 'main' and q.due_at = 'infinity'
       and not stepbase._has_open_step(q.run_id);
-  insert into stepbase.queue (run_id, job, kind, ready, score)
-    select r.run_id, 'after:' || c.hash, 'edge', true, r.created_at
+  insert into stepbase.queue (run_id, job, kind, ready, score, lane, key_1, key_2)
+    select r.run_id, 'after:' || c.hash, 'edge', true, m.score, m.lane, m.key_1, m.key_2
       from unnest(v_runs, v_hashes) as c (run_id, hash)
       join stepbase.runs r
         on r.run_id = c.run_id and r.planning = 2 and r.run_id = any (v_runs)
+      join stepbase.queue m
+        on m.run_id = r.run_id and m.job = 'main' and m.run_id = any (v_runs)
     on conflict do nothing;
   perform pg_catalog.pg_notify('stepbase', 'q');
 end
@@ -183,6 +185,7 @@ declare
   v_hashes text[];
   v_status text[];
   v_memos text[];
+  v_frees_slot boolean;
 begin
   with ended as (
     update stepbase.runs r
@@ -204,7 +207,11 @@ begin
                         else '{"error":' || e.error || '}' end)
     into v_parents, v_hashes, v_status, v_memos
     from ended e where e.parent_run is not null;
-  delete from stepbase.queue q where q.run_id = any (p_runs);
+  with gone as (delete from stepbase.queue q where q.run_id = any (p_runs) returning q.key_1, q.owner)
+  select bool_or(gone.key_1 is not null and gone.owner is not null) into v_frees_slot from gone;
+  if v_frees_slot then
+    perform pg_catalog.pg_notify('stepbase', 'q');
+  end if;
   delete from stepbase.pauses p where p.run_id = any (p_runs);
   if v_parents is not null then
     perform stepbase._close_steps(v_parents, v_hashes, v_status, v_memos, p_now);

@@ -7,7 +7,9 @@
 -- s_*: the starts the engine worked out from its copy of the functions. s_event is the place of the
 --      event in e_*, from 1; s_key the sender's event id (de-duplicated for 24 hours per function) or
 --      null; s_due null for "now"; s_deadline seconds until a start timeout, or null; s_direct asks
---      for the item to be leased to p_owner at once; s_parent "<run>.<hash>" of the step that invoked it.
+--      for the item to be leased to p_owner at once; s_parent "<run>.<hash>" of the step that invoked it;
+--      s_priority seconds by which it goes before others; s_lane, s_key_1, s_key_2 where it waits and
+--      what it counts for if the calls are limited (lanes.sql), else null: then it is never leased at once.
 -- w_*: the pauses of those runs (cancel_on); w_start is the place in s_*, from 1; w_value is a JSON
 --      literal.
 -- r_*: the rules of those starts: r_rule 'once' (idempotency), 'rate' or 'singleton' (r_limit 1: the newer
@@ -26,6 +28,7 @@ create or replace function stepbase.ingest(
   e_source text[], e_outbox text[],
   s_event integer[], s_run text[], s_function uuid[], s_version integer[], s_key text[],
   s_due timestamptz[], s_deadline double precision[], s_direct boolean[], s_parent text[],
+  s_priority double precision[], s_lane text[], s_key_1 text[], s_key_2 text[],
   w_start integer[], w_hash text[], w_event text[], w_path text[], w_value text[],
   w_residual text[], w_expires double precision[],
   r_start integer[], r_rule text[], r_key text[], r_limit integer[], r_period bigint[], r_ends bigint[]
@@ -158,9 +161,15 @@ begin
     select s.run_id, k.key as singleton, s.function_id, s.version, s.deadline, e.id as event_id,
            split_part(s.parent, '.', 1) as parent_run, split_part(s.parent, '.', 2) as parent_hash,
            case when s.due > v_now then s.due end as due,
-           s.direct and coalesce(s.due <= v_now, true) as is_direct
-      from unnest(s_event, s_run, s_function, s_version, s_due, s_deadline, s_direct, s_parent)
-        with ordinality as s (event, run_id, function_id, version, due, deadline, direct, parent, i)
+           s.direct and s.lane is null and coalesce(s.due <= v_now, true) as is_direct,
+           v_now - s.priority * interval '1 second' as score, s.lane, s.key_1, s.key_2
+      from unnest(
+             s_event, s_run, s_function, s_version, s_due, s_deadline, s_direct, s_parent,
+             s_priority, s_lane, s_key_1, s_key_2
+           )
+        with ordinality as s (
+          event, run_id, function_id, version, due, deadline, direct, parent, priority, lane, key_1, key_2, i
+        )
       join unnest(v_started) as t (i) on t.i = s.i
       join unnest(e_id) with ordinality as e (id, i) on e.i = s.event
       left join unnest(r_start, r_rule, r_key) as k (start, rule, key)
@@ -174,10 +183,11 @@ begin
       on conflict do nothing
       returning r.run_id
   ), items as (
-    insert into stepbase.queue (run_id, job, kind, ready, score, due_at, gen, owner)
-      select s.run_id, 'main', 'edge', s.due is null and not s.is_direct, v_now,
+    insert into stepbase.queue
+      (run_id, job, kind, ready, score, due_at, gen, owner, lane, key_1, key_2)
+      select s.run_id, 'main', 'edge', s.due is null and not s.is_direct, s.score,
              case when s.is_direct then v_now + p_lease else s.due end, s.is_direct::int,
-             case when s.is_direct then p_owner end
+             case when s.is_direct then p_owner end, s.lane, s.key_1, s.key_2
         from started s join born on born.run_id = s.run_id
   ), deadlines as (
     insert into stepbase.queue (run_id, job, kind, step, ready, score, due_at)

@@ -4,24 +4,33 @@
 --
 -- First, what is due becomes ready: timers, sleeps, retries, and leases that ran out (their engine
 -- is gone; `losses` counts those in a row, the attempt stays as it is). Then the ready items with the lowest
--- score are leased; every lease raises `gen`, the fence that makes late writers lose.
+-- score are leased; every lease raises `gen`, the fence that makes late writers lose. Items in lanes are
+-- leased lane by lane, from those after p_after on, as their limits allow (lanes.sql); lanes in p_hints first.
 --
 -- Returns what a call needs: the run, its event, its memos in stack order (the woken step's own memo
--- last), and for `match` items the event to check and the condition.
--- Locks: queue rows, skipping locked ones; waits for nothing.
-create or replace function stepbase.lease(p_owner text, p_n integer, p_lease interval)
+-- last), and for `match` items the event to check and the condition. If items wait in lanes, there is one
+-- more row, without a run: the lane to go on after, and in how many seconds to look again (null: when
+-- something changes).
+-- Locks: queue rows and keys, skipping locked ones; waits for nothing.
+create or replace function stepbase.lease(
+  p_owner text, p_n integer, p_lease interval, p_after text, p_hints text[]
+)
 returns table (
   run_id text, job text, kind text, step text, gen integer, attempt smallint, losses smallint,
   outage_seconds double precision, hops smallint, function_id uuid, req_version smallint, has_started boolean,
   is_overdue boolean, step_count integer, state_bytes integer, event_id text, event text,
   hashes text[], memos text[], open_hashes text[], planning smallint, other_event text,
-  pause_kind text, residual text, edits text
+  pause_kind text, residual text, edits text, lane text, again_seconds double precision
 )
 language plpgsql security invoker set search_path = ''
 set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
 as $$
 declare
   v_now timestamptz := stepbase.now();
+  v_left integer := p_n;
+  v_turns record;
+  v_runs text[] := '{}';
+  v_jobs text[] := '{}';
 begin
   -- `= any (array(…))` beside a join makes it a look-up by key, whatever the planner believes about
   -- the size of the tables; `offset 0` does that for the joins that only read.
@@ -37,10 +46,25 @@ begin
     where q.run_id = due.run_id and q.job = due.job
       and q.run_id = any (array(select d.run_id from due d));
 
+  if exists (select from stepbase.functions f where f.paused_at is not null) then
+    perform stepbase._set_aside();
+  end if;
+  if exists (select from stepbase.queue q where q.ready and q.lane is not null) then
+    select * into v_turns
+      from stepbase._take_turns(p_owner, p_n, p_lease, p_after, p_hints, v_now);
+    v_runs := v_turns.p_runs;
+    v_jobs := v_turns.p_jobs;
+    v_left := p_n - cardinality(v_runs);
+    run_id := null;
+    lane := v_turns.p_last;
+    again_seconds := extract(epoch from v_turns.p_again - v_now);
+    return next;
+  end if;
+
   return query
     with picked as materialized (
       select p.run_id, p.job from stepbase.queue p
-        where p.ready order by p.score limit p_n for update skip locked
+        where p.ready and p.lane is null order by p.score limit v_left for update skip locked
     ), leased as (
       update stepbase.queue q
         set ready = false, owner = p_owner, due_at = v_now + p_lease, gen = q.gen + 1, hops = 0
@@ -48,6 +72,12 @@ begin
         where q.run_id = picked.run_id and q.job = picked.job
           and q.run_id = any (array(select p.run_id from picked p))
         returning q.*
+    ), held as (
+      select * from leased
+      union all
+      select q.* from unnest(v_runs, v_jobs) as u (run_id, job)
+        join stepbase.queue q
+          on q.run_id = u.run_id and q.job = u.job and q.run_id = any (v_runs)
     )
     select l.run_id, l.job, l.kind, l.step, l.gen, l.attempt, l.losses,
            extract(epoch from v_now - l.outage_since)::double precision, l.hops,
@@ -65,8 +95,8 @@ begin
            case when l.kind = 'match' then
              (select o.payload::text from stepbase.events o where o.id = split_part(l.job, ':', 2))
            end,
-           w.kind, w.residual, r.edits::text
-      from leased l
+           w.kind, w.residual, r.edits::text, l.lane, null::double precision
+      from held l
       cross join lateral (
         select * from stepbase.runs r where r.run_id = l.run_id offset 0
       ) r

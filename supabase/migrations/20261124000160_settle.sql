@@ -252,11 +252,14 @@ language plpgsql security invoker set search_path = ''
 set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
 as $$
 begin
-  insert into stepbase.queue (run_id, job, kind, step, ready, score, due_at)
-    select n.run_id, n.hash, x.kind, n.hash, t.due is null, r.created_at, t.due
+  insert into stepbase.queue (run_id, job, kind, step, ready, score, due_at, lane, key_1, key_2)
+    select n.run_id, n.hash, x.kind, n.hash, t.due is null, m.score, t.due,
+           case x.kind when 'step' then m.lane end, case x.kind when 'step' then m.key_1 end,
+           case x.kind when 'step' then m.key_2 end
       from unnest(i_call, i_hash, i_kind, i_due, i_delay) as x (call, hash, kind, due, delay)
       join unnest(p_runs, p_hashes) as n (run_id, hash) on n.run_id = c_run[x.call] and n.hash = x.hash
-      join stepbase.runs r on r.run_id = n.run_id and r.run_id = any (p_runs)
+      -- Its own call: it holds what the run has of limits.
+      join stepbase.queue m on m.run_id = n.run_id and m.job = 'main' and m.run_id = any (p_runs)
       cross join lateral (
         select coalesce(x.due, p_now + x.delay * interval '1 second') as due
       ) t

@@ -46,6 +46,12 @@ begin
       select x.key from stepbase.gates x
         where x.tat < v_now order by x.tat limit p_limit for update skip locked
     );
+  -- One whose time has come is as good as none.
+  delete from stepbase.throttles t
+    where t.key = any (array(
+      select x.key from stepbase.throttles x
+        where x.tat < v_now order by x.tat limit p_limit for update skip locked
+    ));
   return query select coalesce(cardinality(v_runs), 0), v_events;
 end
 $$;

@@ -3,12 +3,13 @@
 -- Starts p_new_run as a repetition of p_run, which has ended: the same event, the function as it is now.
 -- With p_steps (a step's id and its hash; either may be what was asked for) it begins at that step: what was stored before it is
 -- copied, and p_input, if not null, is what that step runs with instead ({"input": […]}, JSON text).
--- w_*: the pauses of the new run (cancel_on), as in `ingest`. The new run answers no step that invoked
+-- p_priority, p_lane, p_key_1, p_key_2, and w_*, the pauses of the new run (cancel_on): as in `ingest`. The new run answers no step that invoked
 -- the old one. Returns 'started', or why not: 'unknown', 'live' (it has not ended), 'no step'. Sending it
 -- twice starts one run. Locks: the old run's row.
 create or replace function stepbase.rerun(
   p_run text, p_new_run text, p_version integer, p_deadline double precision,
   p_steps text[], p_input text,
+  p_priority double precision, p_lane text, p_key_1 text, p_key_2 text,
   w_hash text[], w_event text[], w_path text[], w_value text[], w_residual text[],
   w_expires double precision[]
 ) returns text
@@ -61,8 +62,9 @@ begin
       ) t
       where r.run_id = p_new_run;
   end if;
-  insert into stepbase.queue (run_id, job, kind, ready, score)
-    values (p_new_run, 'main', 'edge', true, v_now);
+  insert into stepbase.queue (run_id, job, kind, ready, score, lane, key_1, key_2)
+    values (p_new_run, 'main', 'edge', true, v_now - p_priority * interval '1 second',
+            p_lane, p_key_1, p_key_2);
   if p_deadline is not null then
     insert into stepbase.queue (run_id, job, kind, step, ready, score, due_at)
       values (p_new_run, 'deadline:start', 'deadline', 'start', false, v_now,

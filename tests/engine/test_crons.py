@@ -28,7 +28,7 @@ PAST = datetime(2026, 1, 31, 12, tzinfo=UTC)
 async def sync(hands: Hands, *functions: list[dict[str, str]]) -> bool:
     """Sync an app whose functions have these triggers; return whether anything changed."""
     rows = [
-        (UUID(int=i), f"app-f{i}", f"f{i}", dumps({"triggers": triggers}))
+        (UUID(int=i), f"app-f{i}", f"f{i}", dumps({"triggers": triggers}), "{}")
         for i, triggers in enumerate(functions, 1)
     ]
     checksum = dumps(functions)

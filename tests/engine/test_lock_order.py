@@ -2,10 +2,11 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import timedelta
 from itertools import combinations_with_replacement
 
+import asyncpg
 import pytest
 from tests.conftest import Connect
 from tests.support import engine_sql as sql
@@ -13,12 +14,17 @@ from tests.support.engine_sql import Hands, completed, settling, step, went_on
 from tests.support.server import Server
 
 from stepbase.engine.effects import NewItem, NewPause, Settlement, StepRow, Verdict
+from stepbase.engine.lanes import NO_LANE, Lane
 from stepbase.engine.match import ALWAYS, Wait
-from stepbase.engine.starts import Rerun, Start
+from stepbase.engine.starts import Event, Rerun, Start
+from stepbase.engine.store import STALE
 
 RUNS = 24
 ROUNDS = 3
 TURNS = 5
+
+# Two lanes that share a key, one of them throttled.
+LANES = (Lane("1 a b", ("a", "b")), Lane("1 b\x1ft", ("b", None)))
 
 Operation = Callable[[Hands, list[Start], random.Random], Awaitable[object]]
 
@@ -50,7 +56,18 @@ async def refund(hands: Hands, runs: list[Start], chance: random.Random) -> None
     values = [chance.randrange(RUNS) for _ in range(RUNS // 2)]
     events = [sql.event("app/stop", {"id": v}, event_id=f"refund-{v}") for v in values]
     starts = [sql.start(i + 1, key=f"refund-{v}") for i, v in enumerate(values)]
-    await hands.take_in(events, starts)
+    await take_in(hands, events, starts)
+
+
+async def take_in(hands: Hands, events: list[Event], starts: Sequence[Start] = ()) -> None:
+    """Ingest as an engine does: again if the functions have changed meanwhile."""
+    while True:
+        try:
+            await hands.take_in(events, starts)
+            return
+        except asyncpg.PostgresError as error:
+            if error.sqlstate != STALE:
+                raise
 
 
 async def limited(hands: Hands, runs: list[Start], chance: random.Random) -> None:
@@ -61,7 +78,7 @@ async def limited(hands: Hands, runs: list[Start], chance: random.Random) -> Non
         sql.start(i, rules=(sql.rate(50, 0.5, f"{key}"), sql.once(f"{chance.random():.2f}")))
         for i, key in enumerate(keys, 1)
     ]
-    await hands.take_in(events, starts)
+    await take_in(hands, events, starts)
 
 
 async def alone(hands: Hands, runs: list[Start], chance: random.Random) -> None:
@@ -72,13 +89,13 @@ async def alone(hands: Hands, runs: list[Start], chance: random.Random) -> None:
         sql.start(i, rules=(sql.singleton(f"{key}", "cancel" if key % 2 else "skip"),))
         for i, key in enumerate(keys, 1)
     ]
-    await hands.take_in(events, starts)
+    await take_in(hands, events, starts)
 
 
 async def wake(hands: Hands, runs: list[Start], chance: random.Random) -> None:
     """Send events and signals that end waits of some runs."""
     chosen = chance.sample(runs, RUNS // 2)
-    await hands.take_in([sql.event("app/go", {"run": run.run_id}) for run in chosen])
+    await take_in(hands, [sql.event("app/go", {"run": run.run_id}) for run in chosen])
     await hands.signal(chosen[0].run_id, "1")
 
 
@@ -111,9 +128,15 @@ async def rerun(hands: Hands, runs: list[Start], chance: random.Random) -> None:
         )
 
 
+async def pause(hands: Hands, runs: list[Start], chance: random.Random) -> None:
+    """Pause the runs' function or let it go on, and lease what that has moved."""
+    await hands.pause_function("app-f1", is_paused=chance.random() < 0.5)
+    await hands.lease(5)
+
+
 OPERATIONS: dict[str, Operation] = {
     each.__name__: each
-    for each in (settle, cancel, refund, limited, alone, wake, lease, extend, sweep, rerun)
+    for each in (settle, cancel, refund, limited, alone, wake, lease, extend, sweep, rerun, pause)
 }
 
 
@@ -127,6 +150,7 @@ async def begin(hands: Hands) -> list[Start]:
             i + 1,
             is_direct=i < RUNS // 3 or i % 4 != 3,
             rules=(sql.singleton(f"{i - 2 * RUNS // 3}"),) if i >= 2 * RUNS // 3 else (),
+            lane=NO_LANE if i % 3 else LANES[i % 2],
             pauses=(
                 sql.pause("app/stop", "data.id", i),
                 sql.pause("app/stop", residual="async.data.id > 5"),
@@ -134,10 +158,10 @@ async def begin(hands: Hands) -> list[Start]:
         )
         for i in range(RUNS)
     ]
-    parents = runs[: RUNS // 3]
+    parents = [run for run in runs[: RUNS // 3] if run.lane is NO_LANE]
     for parent, child in zip(parents, runs[RUNS // 3 :], strict=False):
         child.parent = f"{parent.run_id}.i"
-    await hands.take_in([sql.event() for _ in runs], runs)
+    await take_in(hands, [sql.event() for _ in runs], runs)
     await hands.settle([settling(parent, 1, _waiting(parent.run_id)) for parent in parents])
     return runs
 
@@ -168,8 +192,12 @@ async def _emptied(connect: Connect) -> None:
     connection = await connect()
     await connection.execute(
         "truncate stepbase.events, stepbase.runs, stepbase.steps, stepbase.attempts, stepbase.queue,"
-        " stepbase.pauses, stepbase.dedupe, stepbase.outbox, stepbase.gates, stepbase.not_started"
+        " stepbase.pauses, stepbase.dedupe, stepbase.outbox, stepbase.gates, stepbase.not_started,"
+        " stepbase.functions, stepbase.apps"
     )
+    flow = '{"limits":[4,6],"every":1000,"slack":3000}'
+    function = (sql.FUNCTION_ID, "app-f1", "f", "{}", flow)
+    await Hands(connection).register_app(sql.FUNCTION_ID, "app", "http://x", "", "", "", [function])
 
 
 @pytest.mark.parametrize("pair", list(combinations_with_replacement(OPERATIONS, 2)), ids="+".join)

@@ -291,8 +291,8 @@ async def test_function_may_have_a_retry_curve_of_its_own(
 async def test_options_that_are_not_honoured_yet_are_named_at_sync(
     client: EngineClient, host: StubHost
 ) -> None:
-    function = host.function("app-f", concurrency=1, throttle={"limit": 1, "period": "1s"})
+    function = host.function("app-f", debounce={"period": "1s"}, concurrency={"fn": [{"limit": 1}]})
 
     answer = await client.register(host.registration(function))
 
-    assert answer["message"] == "not honoured by this engine yet: app-f: concurrency, throttle"
+    assert answer["message"] == "not honoured by this engine yet: app-f: debounce, concurrency.fn"

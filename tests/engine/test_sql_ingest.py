@@ -298,5 +298,5 @@ async def _register(
     url: str = "http://here",
     config: str = "{}",
 ) -> tuple[UUID, bool]:
-    functions = [(UUID(int=sum(slug.encode())), slug, slug, config) for slug in slugs]
+    functions = [(UUID(int=sum(slug.encode())), slug, slug, config, "{}") for slug in slugs]
     return await hands.register_app(UUID(int=7), "app", url, "sdk", "fw", checksum, functions)

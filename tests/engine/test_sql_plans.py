@@ -10,6 +10,7 @@ from tests.support import engine_sql as sql
 from tests.support.engine_sql import Hands, completed, step, went_on
 
 from stepbase.engine.effects import NewItem, NewPause, Settlement, StepRow, Verdict
+from stepbase.engine.lanes import Lane
 from stepbase.engine.match import ALWAYS, Wait
 from stepbase.engine.schedule import Move
 from stepbase.engine.starts import Rerun, Start
@@ -53,6 +54,15 @@ insert into stepbase.dedupe (function_id, key, run_id, until)
 insert into stepbase.crons (function_id, n, spec, scheduled_at, next_at)
   select gen_random_uuid(), 1, '0 0 1 1 *', '{sql.NOON}', timestamptz '{sql.NOON}' + interval '1 day'
     from generate_series(1, {RUNS}) n;
+"""
+
+# What waits: 30,000 calls in 100 lanes, in each of which one call is in flight, which is all it may be.
+_FILL_LANES = f"""
+insert into stepbase.queue (run_id, job, kind, ready, score, due_at, owner, lane, key_1)
+  select 'R' || n, 'w', 'step', n > 100, '{sql.NOON}',
+         case when n <= 100 then timestamptz '{sql.NOON}' + interval '1 day' end,
+         case when n <= 100 then 'B' end, 'k' || n % 100, 'k' || n % 100
+    from generate_series(1, 30100) n;
 """
 
 
@@ -109,6 +119,14 @@ async def limit(hands: Hands) -> None:
         rules = (sql.rate(10, 60, sql.new_id()), sql.once(sql.new_id()), alone)
         starts = [sql.start(i, rules=rules, is_direct=True) for i in (1, 2, 3)]
         await hands.take_in([sql.event() for _ in starts], starts)
+
+
+async def in_a_lane(hands: Hands) -> None:
+    """A run with limits from event to end."""
+    run = await hands.begin(lane=Lane("a mine\x1fthrottle", ("mine", "other")))
+    [row] = await hands.lease(10)
+    assert (row["run_id"], row["lane"]) == (run.run_id, "a mine")
+    await hands.settle_one(run, 1, completed())
 
 
 async def ask(hands: Hands) -> None:
@@ -199,10 +217,14 @@ async def test_a_refund_among_many_sleeping_runs_and_all_hot_functions_are_look_
     await hands.at(0)
     # Plans are kept from the sixth call on: made here, on empty tables with statistics that say so.
     await other.execute("analyze")
+    flow = '{"limits":[1,1],"every":1,"slack":1000000}'
+    function = (sql.FUNCTION_ID, "app-f1", "f", "{}", flow)
+    await hands.register_app(sql.FUNCTION_ID, "app", "http://x", "", "", "", [function])
     for _ in range(7):
         await cycle(hands)
         await group(hands)
         await limit(hands)
+        await in_a_lane(hands)
         await ask(hands)
         await operate(hands)
         await alarm(hands)
@@ -233,6 +255,13 @@ async def test_a_refund_among_many_sleeping_runs_and_all_hot_functions_are_look_
     assert refund.rows < 20
     await hands.connection.execute("select pg_stat_force_next_flush()")
     assert await _index_scans(other) > before
+
+    await other.execute(_FILL_LANES)
+    full = await reads(hands, lambda h: h.lease(64))
+    one = await reads(hands, in_a_lane)
+    assert full.seq_scans == one.seq_scans == {}
+    assert full.rows < 64 * 6, "a full lane costs its head, its run and a count"
+    assert one.rows < 64 * 6 + 100
 
 
 async def _index_scans(connection: asyncpg.Connection) -> int:

@@ -110,6 +110,7 @@ class Engine:
             is_stopping=lambda: self.worker.is_stopping,
             new_id=self.new_id,
             load_state=self.store.get_state,
+            is_paused=self.registry.is_paused,
             slugs=lambda: self.registry.functions.by_slug,
             retry_interval=settings.retry_interval,
         )

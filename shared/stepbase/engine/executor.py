@@ -6,6 +6,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import replace
+from uuid import UUID
 
 import asyncpg
 
@@ -46,6 +47,7 @@ class Executor:
         is_stopping: Says whether runs must be handed over to other engines.
         new_id: Makes ULIDs.
         load_state: Returns a live run's stored (hashes, memos, open_hashes), or None.
+        is_paused: Says whether a function makes no calls for now.
         slugs: Returns the slugs of the functions that can be invoked.
         retry_interval: Fixed seconds between attempts, or None.
     """
@@ -59,6 +61,7 @@ class Executor:
         is_stopping: Callable[[], bool],
         new_id: Callable[[], str],
         load_state: Callable[[str], Awaitable[asyncpg.Record | None]],
+        is_paused: Callable[[UUID], bool],
         slugs: Callable[[], Container[str]],
         retry_interval: float | None,
     ) -> None:
@@ -68,6 +71,7 @@ class Executor:
         self._is_stopping = is_stopping
         self._new_id = new_id
         self._load_state = load_state
+        self._is_paused = is_paused
         self._slugs = slugs
         self._retry_interval = retry_interval
 
@@ -98,7 +102,7 @@ class Executor:
             item.state_bytes = sum(len(memo) for _, memo in item.memos)
 
     def _may_go_on(self, item: Item) -> bool:
-        if self._is_stopping():
+        if self._is_stopping() or self._is_paused(item.function.function_id):
             return False
         return item.hops < MAX_HOPS or not self._has_backlog()
 

@@ -111,7 +111,8 @@ class Intake:
                     raise
 
     async def _write(self, epoch: int, batch: Ingest) -> None:
-        ready = [start for start in batch.starts if start.due is None]
+        now = [start for start in batch.starts if start.due is None]
+        ready = [start for start in now if start.lane.name is None]
         reserved = self._worker.reserve(len(ready))
         for place, start in enumerate(ready):
             start.is_direct = place < reserved
@@ -127,6 +128,8 @@ class Intake:
             self._worker.release(reserved - launched)
         if len(ready) > reserved:
             self._worker.has_backlog = True
+            self._worker.wake()
+        if len(now) > len(ready):
             self._worker.wake()
         for start in batch.starts:
             if start.due is not None:

@@ -27,6 +27,7 @@ class Item:
     Attributes:
         step: Hash of the step this is for (kinds step, sleep, wait, invoke, match); for "deadline":
             "start" or "finish".
+        lane: Where calls of its limits wait, or None if it has none.
         outage: Seconds since the host stopped answering, 0 if it has not.
         memos: (hashed id, memo as JSON text), in stack order.
         open: Hashes of the steps the run waits for in parallel.
@@ -46,6 +47,7 @@ class Item:
     event: str
     losses: int = 0
     hops: int = 0
+    lane: str | None = None
     outage: float = 0.0
     version: int = -1
     has_started: bool = False

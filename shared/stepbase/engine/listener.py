@@ -85,9 +85,7 @@ class Listener:
                     "select * from stepbase.tick($1)", IDLE if self._is_idle() else None
                 )
                 assert row is not None  # the function returns one row
-                self._on_tick(
-                    Tick(row["seconds"], row["has_ready"], row["has_outbox"], row["cron_seconds"])
-                )
+                self._on_tick(Tick.of(row))
                 await asyncio.sleep(self._interval)
         finally:
             connection.terminate()

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from stepbase.engine import expr
 from stepbase.engine.expr import Expression
+from stepbase.engine.lanes import lane_of, priority_of
 from stepbase.engine.registry import Registry
 from stepbase.engine.starts import Function, Rerun, pauses_of
 from stepbase.engine.store import Store
@@ -56,6 +57,8 @@ async def rerun(
         steps=[] if again.step is None else [again.step, hash_step_id(again.step)],
         input=None if again.input is None else dumps({"input": list(again.input)}),
         pauses=pauses_of(function.config.cancels, parsed, expr.holds),
+        lane=lane_of(function.function_id, function.config.limits, parsed, expr.value_of),
+        priority=priority_of(function.config.limits, parsed, expr.value_of),
     )
     return run_id, await store.rerun(wanted)
 

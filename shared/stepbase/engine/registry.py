@@ -65,6 +65,11 @@ class Registry:
             found = self.functions.by_id.get(function_id)
         return found
 
+    def is_paused(self, function_id: UUID) -> bool:
+        """Say whether a function makes no calls for now, as far as we know."""
+        found = self.functions.by_id.get(function_id)
+        return found is not None and found.is_paused
+
     async def register(self, request: RegisterRequest) -> tuple[UUID, bool]:
         """Store a sync; return (app id, whether anything changed).
 
@@ -78,6 +83,7 @@ class Registry:
         ]
         known = self.functions.by_slug
         rows = [(known[r[1]].function_id if r[1] in known else r[0], *r[1:]) for r in rows]
+        flows = [dumps(c.limits.stored()) for c in request.functions]
         checksum = hashlib.sha256(
             dumps([request.url, request.framework, sorted(r[3] for r in rows)]).encode()
         ).hexdigest()
@@ -88,7 +94,7 @@ class Registry:
             request.sdk,
             request.framework,
             checksum,
-            rows,
+            [(*row, flow) for row, flow in zip(rows, flows, strict=True)],
         )
         if modified:
             await self.reload()
@@ -101,13 +107,16 @@ class Registry:
 
 # Declared options that this engine stores and does not honour yet.
 _NOT_HONOURED = (
-    "concurrency", "throttle", "debounce", "priority", "batchEvents",
+    "debounce", "batchEvents",
 )  # fmt: skip
 
 
 def not_honoured(config: FunctionConfig) -> list[str]:
     """Return what a function asks for that this engine does not do yet, as on the wire."""
     asked = [option for option in _NOT_HONOURED if config.raw.get(option)]
+    concurrency = config.raw.get("concurrency")
+    if isinstance(concurrency, dict) and concurrency.get("fn"):
+        asked.append("concurrency.fn")
     ours = config.raw.get("stepbase")
     if isinstance(ours, dict) and ours.get("lookBack"):
         asked.append("lookBack")
@@ -123,6 +132,7 @@ def check_function(config: FunctionConfig) -> None:
     expressions = [(f"trigger {t.event!r}", t.expression) for t in config.triggers]
     expressions += [(f"cancel on {c.event!r}", c.if_) for c in config.cancels]
     expressions += config.rules.expressions()
+    expressions += config.limits.expressions()
     for where, expression in expressions:
         if expression is None:
             continue

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from stepbase.engine import celtext
+from stepbase.engine.lanes import NO_LANE, Lane, lane_of, priority_of
 from stepbase.engine.match import Wait, wait_for, wildcard_prefixes
 from stepbase.engine.rules import Rule, rules_for
 from stepbase.protocol import names
@@ -74,6 +75,8 @@ class Start:
         deadline: Seconds in which the first call must happen, or None.
         parent: "<run>.<hash>" of the step that invoked it, or None.
         rules: What may keep it from starting, or starts it later or with others.
+        lane: Where its calls wait if they are limited.
+        priority: Seconds by which it goes before others.
         is_direct: The engine has a free slot: lease the item to it in the same statement.
     """
 
@@ -86,6 +89,8 @@ class Start:
     pauses: tuple[Pause, ...]
     parent: str | None = None
     rules: tuple[Rule, ...] = ()
+    lane: Lane = NO_LANE
+    priority: float = 0.0
     is_direct: bool = False
 
     @property
@@ -110,6 +115,7 @@ class Rerun:
         steps: The step to begin at, under any of these hashes; empty for the whole run.
         input: `{"input": […]}` for that step, as JSON text, or None.
         pauses: What would cancel it.
+        lane, priority: As in Start.
     """
 
     old: str
@@ -119,6 +125,8 @@ class Rerun:
     steps: Sequence[str]
     input: str | None
     pauses: Sequence[Pause]
+    lane: Lane = NO_LANE
+    priority: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +145,7 @@ class Functions:
         self.by_slug = {each.config.slug: each for each in functions}
         self._by_event: dict[str, list[tuple[Function, str | None]]] = {}
         for each in functions:
-            if each.is_archived or each.is_paused:
+            if each.is_archived:
                 continue
             for trigger in each.config.triggers:
                 if trigger.event is not None:
@@ -172,7 +180,7 @@ def plan_starts(
     now: datetime,
     value_of: Callable[[str, Mapping[str, object]], object] | None = None,
 ) -> list[Start]:
-    """Work out every run that a batch of events starts; without `value_of` no function has rules."""
+    """Work out every run that a batch of events starts; without `value_of` none has rules or limits."""
     starts = []
     for place, event in enumerate(events, 1):
         for function in functions.started_by(event, holds):
@@ -190,6 +198,14 @@ def plan_starts(
                     rules=()
                     if value_of is None
                     else rules_for(function.function_id, config.rules, event.parsed, value_of),
+                    lane=lane_of(
+                        function.function_id,
+                        config.limits,
+                        event.parsed,
+                        value_of,
+                        is_paused=function.is_paused,
+                    ),
+                    priority=priority_of(config.limits, event.parsed, value_of),
                 )
             )
     return starts

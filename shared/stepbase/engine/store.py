@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Self
@@ -10,6 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
+from stepbase.engine.dberrors import translated
 from stepbase.engine.effects import FailedAttempt, NewPause, Settlement, StepRow
 from stepbase.engine.schedule import Move
 from stepbase.engine.starts import Ingest, Rerun, Start
@@ -20,8 +21,6 @@ SCHEMA_VERSION = 1
 STALE = "SB101"
 
 _log = logging.getLogger("stepbase.engine.store")
-# Connection trouble, too many connections, shutdown, crash recovery, deadlock, read-only.
-_TRANSIENT_CLASSES = ("08", "53", "57", "58", "40", "25")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +36,27 @@ class Settled:
 @dataclass(frozen=True, slots=True)
 class Tick:
     """What there is to do: seconds until the next timer (None: no timer), ready items, outbox rows, and
-    seconds until the next schedule fires (None: no schedule)."""
+    seconds until the next schedule fires (None: no schedule).
+
+    Items that wait in lanes are apart: there may be no place for them.
+    """
 
     seconds: float | None
     has_ready: bool
+    has_lanes: bool
     has_outbox: bool
     cron_seconds: float | None = None
+
+    @classmethod
+    def of(cls, row: "asyncpg.Record") -> Self:
+        """Read what `stepbase.tick` returned."""
+        return cls(
+            row["seconds"],
+            row["has_ready"],
+            row["has_lanes"],
+            row["has_outbox"],
+            row["cron_seconds"],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +98,10 @@ class _Connection(asyncpg.Connection):
 class Store:
     """A small pool of connections to the engine's database; safe for concurrent use."""
 
+    again: float | None = None
+    has_lanes = False
+    _last_lane = ""
+
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", owner: str, lease: timedelta) -> None:
         self._pool = pool
         self.owner = owner
@@ -96,7 +114,7 @@ class Store:
         Raises:
             StoreError: If the database is away, has no stepbase schema, or another version of it.
         """
-        with _translated():
+        with translated():
             pool = await asyncpg.create_pool(
                 dsn,
                 min_size=1,
@@ -141,7 +159,7 @@ class Store:
             )
 
     async def _fetch(self, sql: str, *args: object) -> "list[asyncpg.Record]":
-        with _translated():
+        with translated():
             async with self._pool.acquire() as connection:
                 return await connection.fetch(sql, *args)
 
@@ -153,15 +171,24 @@ class Store:
         sdk: str,
         framework: str,
         checksum: str,
-        functions: Sequence[tuple[UUID, str, str, str]],
+        functions: Sequence[tuple[UUID, str, str, str, str]],
     ) -> tuple[UUID, bool]:
-        """Store an app with exactly these functions (id, slug, name, config); return (id, modified)."""
-        ids, slugs, titles, configs = _columns(functions, 4)
+        """Store an app with exactly these functions; return (id, modified).
+
+        A function is (id, slug, name, config, limits), the last two as JSON text.
+        """
+        ids, slugs, titles, configs, flows = _columns(functions, 5)
         rows = await self._fetch(
-            "select * from stepbase.register_app($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-            app_id, name, url, sdk, framework, checksum, ids, slugs, titles, configs,
+            "select * from stepbase.register_app($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+            app_id, name, url, sdk, framework, checksum, ids, slugs, titles, configs, flows,
         )  # fmt: skip
         return rows[0]["app_id"], rows[0]["modified"]
+
+    async def pause_function(self, slug: str, *, is_paused: bool) -> bool:
+        """Pause a function, or let it go on; return whether there is such a function."""
+        rows = await self._fetch("select stepbase.pause_function($1, $2) as found", slug, is_paused)
+        found: bool = rows[0]["found"]
+        return found
 
     async def load_functions(self) -> "list[asyncpg.Record]":
         """Return the epoch with every function; one row with nulls if there is no function."""
@@ -180,7 +207,7 @@ class Store:
             ],
             7,
         )
-        starts = _columns([_start_row(s) for s in batch.starts], 9)
+        starts = _columns([_start_row(s) for s in batch.starts], 13)
         waits = _columns(
             [
                 (i, p.hash, p.event_name, p.wait.path, p.wait.value, p.wait.residual, p.expires)
@@ -201,16 +228,27 @@ class Store:
             _INGEST, epoch, self.owner, self.lease_time, *events, *starts, *waits, *rules
         )
 
-    async def lease(self, count: int) -> "list[asyncpg.Record]":
-        """Lease up to `count` items."""
-        return await self._fetch(
-            "select * from stepbase.lease($1, $2, $3)", self.owner, count, self.lease_time
-        )
+    async def lease(self, count: int, freed: Collection[str] = ()) -> "list[asyncpg.Record]":
+        """Lease up to `count` items, first from the lanes in which calls were `freed`.
+
+        Sets `has_lanes`: whether items waited in lanes, some of which may do so still; and `again`: in how
+        many seconds it is worth another look although nothing happens, or None.
+        """
+        rows = await self._fetch(
+            "select * from stepbase.lease($1, $2, $3, $4, $5)",
+            self.owner, count, self.lease_time, self._last_lane, list(freed),
+        )  # fmt: skip
+        self.again, self.has_lanes = None, False
+        if rows and rows[0]["run_id"] is None:
+            about = rows.pop(0)
+            self._last_lane, self.again = about["lane"], about["again_seconds"]
+            self.has_lanes = True
+        return rows
 
     async def tick(self, idle: timedelta | None) -> Tick:
         """Ask what there is to do; with `idle`, have outbox writers notify us for that long."""
         row = (await self._fetch("select * from stepbase.tick($1)", idle))[0]
-        return Tick(row["seconds"], row["has_ready"], row["has_outbox"], row["cron_seconds"])
+        return Tick.of(row)
 
     async def due_crons(self, limit: int) -> "list[asyncpg.Record]":
         """Return schedules that are due, with the database's time (`looked_at`)."""
@@ -305,9 +343,10 @@ class Store:
             for p in wanted.pauses
         ]
         rows = await self._fetch(
-            "select stepbase.rerun($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) as outcome",
+            "select stepbase.rerun($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,"
+            " $13, $14, $15, $16) as outcome",
             wanted.old, wanted.run_id, wanted.version, wanted.deadline, list(wanted.steps),
-            wanted.input, *_columns(pauses, 6),
+            wanted.input, wanted.priority, wanted.lane.name, *wanted.lane.keys, *_columns(pauses, 6),
         )  # fmt: skip
         outcome: str = rows[0]["outcome"]
         return outcome
@@ -395,7 +434,8 @@ class Store:
 
 def _start_row(s: Start) -> tuple[object, ...]:
     return (
-        s.event, s.run_id, s.function_id, s.version, s.key, s.due, s.deadline, s.is_direct, s.parent
+        s.event, s.run_id, s.function_id, s.version, s.key, s.due, s.deadline, s.is_direct, s.parent,
+        s.priority, s.lane.name, *s.lane.keys,
     )  # fmt: skip
 
 
@@ -439,35 +479,6 @@ def _call(name: str, count: int) -> str:
     return f"select * from stepbase.{name}({', '.join(f'${i}' for i in range(1, count + 1))})"
 
 
-_INGEST = _call("ingest", 32)
+_INGEST = _call("ingest", 36)
 _SETTLE = _call("settle", 50)
 _CHECKPOINT = _call("checkpoint", 11)
-
-
-class _translated:  # reads as a statement: `with _translated():`
-    """Turns the driver's errors into StoreError."""
-
-    def __enter__(self) -> None:
-        """Start."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _trace: object
-    ) -> None:
-        """Raise StoreError in place of what the driver raised."""
-        if isinstance(error, asyncpg.PostgresError):
-            sqlstate = error.sqlstate or ""
-            raise StoreError(
-                f"{type(error).__name__}: {error}",
-                sqlstate=sqlstate,
-                is_transient=sqlstate[:2] in _TRANSIENT_CLASSES,
-            ) from error
-        # The driver calls it internal when a connection is cut off just as it is taken into use.
-        if isinstance(
-            error,
-            OSError | asyncpg.InterfaceError | asyncpg.InternalClientError | TimeoutError,
-        ):
-            raise StoreError(
-                f"the database cannot be reached: {type(error).__name__}: {error}",
-                sqlstate=None,
-                is_transient=True,
-            ) from error

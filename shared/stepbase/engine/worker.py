@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from dataclasses import replace
 
 import asyncpg
 
@@ -37,6 +38,7 @@ class Worker:
         self._flights: dict[asyncio.Task[None], tuple[Item, float]] = {}
         self._wake = asyncio.Event()
         self._has_work = False
+        self._freed: set[str] = set()  # lanes in which calls have ended
         self._next_due: float | None = None  # by clock.monotonic()
         self.is_stopping = False
         self._hands_over = False
@@ -55,7 +57,7 @@ class Worker:
 
     def on_tick(self, tick: Tick) -> None:
         """Take in what a look at the queue has shown."""
-        if tick.has_ready:
+        if tick.has_ready or tick.has_lanes:
             self.wake()
         if tick.seconds is not None:
             self.due_in(tick.seconds)
@@ -121,9 +123,13 @@ class Worker:
             self.wake()
 
     def _landed(self, task: asyncio.Task[None]) -> None:
-        self._flights.pop(task, None)
+        item, _ = self._flights.pop(task)
         self._free += 1
-        if self.has_backlog:
+        if item.lane is not None:
+            # Another call of its limits may be made now, here or elsewhere.
+            self._freed.add(item.lane)
+            self._hands_over = True
+        if self.has_backlog or (item.lane is not None and self._store.has_lanes):
             self.wake()
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("an item failed inside the engine", exc_info=error)
@@ -175,8 +181,9 @@ class Worker:
         wanted = min(self._free, _LEASE_AT_ONCE)
         self._free -= wanted
         rows = []
+        freed, self._freed = self._freed, set()
         try:
-            rows = await self._store.lease(wanted)
+            rows = await self._store.lease(wanted, freed)
         finally:
             self._free += wanted - len(rows)
         self.has_backlog = len(rows) == wanted
@@ -188,8 +195,16 @@ class Worker:
                 self.launch(item)
         if self.has_backlog:
             self.wake()
-        elif self._next_due is None:
-            self.on_tick(await self._store.tick(None))
+            return
+        if self._freed and self._store.has_lanes:
+            # While we asked: it may have been counted as going on.
+            self.wake()
+        if self._store.again is not None:
+            self.due_in(self._store.again)
+        if self._next_due is None:
+            tick = await self._store.tick(None)
+            # The lanes have just been looked through.
+            self.on_tick(replace(tick, has_lanes=False))
 
     async def _item(self, row: asyncpg.Record) -> Item | None:
         try:
@@ -216,6 +231,7 @@ class Worker:
             event=row["event"],
             losses=row["losses"],
             hops=row["hops"],
+            lane=row["lane"],
             outage=row["outage_seconds"] or 0.0,
             version=row["req_version"],
             has_started=row["has_started"],

@@ -12,6 +12,7 @@ from stepbase.errors import ProtocolError
 from stepbase.protocol import names
 from stepbase.protocol.duration import parse_duration
 from stepbase.protocol.jsontext import find_unstorable
+from stepbase.protocol.lane_options import NO_LIMITS, LaneOptions, decode_lane_options
 from stepbase.protocol.start_rules import NO_RULES, StartRules, decode_start_rules
 
 
@@ -56,6 +57,7 @@ class FunctionConfig:
         retry_delay: Seconds of the first pause between attempts, which doubles, instead of the wire's
             schedule; only stepbase's engine knows it. None: the schedule.
         rules: What decides at an event's arrival whether, when and with what a run starts.
+        limits: What decides when its calls may be made, and in which order.
         raw: The whole object as it came.
     """
 
@@ -69,6 +71,7 @@ class FunctionConfig:
     finish_timeout: float | None = None
     retry_delay: float | None = None
     rules: StartRules = NO_RULES
+    limits: LaneOptions = NO_LIMITS
     raw: Mapping[str, object] = field(default_factory=dict, compare=False)
 
 
@@ -146,6 +149,7 @@ def decode_function(raw: object) -> FunctionConfig:
         start_timeout=_seconds(timeouts.get("start"), slug, "timeouts.start"),
         finish_timeout=_seconds(timeouts.get("finish"), slug, "timeouts.finish"),
         retry_delay=_seconds(ours.get("retryDelay"), slug, "stepbase.retryDelay"),
+        limits=decode_lane_options(raw, slug),
         raw=_checked_options(raw, slug),
         rules=decode_start_rules(raw, slug),
     )
@@ -257,14 +261,6 @@ def _seconds(value: object, slug: str, where: str) -> float | None:
 
 def _checked_options(raw: Mapping[str, object], slug: str) -> Mapping[str, object]:
     """Refuse option combinations no server accepts (reference: function validation at sync)."""
-    concurrency = raw.get("concurrency")
-    if isinstance(concurrency, list) and len(concurrency) > names.MAX_CONCURRENCY_LIMITS:
-        raise _invalid(
-            slug,
-            "concurrency",
-            f"at most {names.MAX_CONCURRENCY_LIMITS} limits",
-            f"{len(concurrency)} limits",
-        )
     if raw.get("batchEvents"):
         clashing = [k for k in ("cancel", "debounce", "singleton", "priority") if raw.get(k)]
         if clashing:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from stepbase.engine.registry import check_function
 from stepbase.errors import ProtocolError
+from stepbase.protocol.lane_options import Concurrency, LaneOptions
 from stepbase.protocol.sync import (
     CancelConfig,
     FunctionConfig,
@@ -79,6 +80,7 @@ def test_a_function_is_read_with_everything_the_engine_honours() -> None:
         cancels=(CancelConfig("app/stop", "event.data.id == async.data.id", 3600.0),),
         start_timeout=90.0,
         finish_timeout=86400.0,
+        limits=LaneOptions((Concurrency(5),)),
     )
     assert config.raw == raw
 

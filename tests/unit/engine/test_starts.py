@@ -86,12 +86,14 @@ def test_a_condition_decides_and_another_trigger_may_still_start_it() -> None:
     ]  # fmt: skip
 
 
-def test_archived_and_paused_functions_do_not_start() -> None:
+def test_archived_functions_do_not_start_and_runs_of_paused_ones_wait() -> None:
     known = function("f", on("a"))
     archived = Function(known.function_id, "app", 1, known.config, is_archived=True)
     paused = Function(known.function_id, "app", 1, known.config, is_paused=True)
 
-    assert started("a", archived) == started("a", paused) == []
+    assert started("a", archived) == []
+    [waiting] = plan([event("a")], paused)
+    assert waiting.lane.name == f"paused:{known.function_id}"
     assert Functions([archived]).by_id[known.function_id] is archived, "its runs go on"
 
 

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from stepbase.engine.api import auth, checkpoints, events, operations, register, runs
+from stepbase.engine.api import auth, checkpoints, events, functions, operations, register, runs
 from stepbase.engine.api.answers import Json, error, kind_header
 from stepbase.engine.app import Engine
 from stepbase.errors import StoreError
@@ -32,6 +32,8 @@ def build(engine: Engine) -> Starlette:
                 ("DELETE", "/v1/runs/{run_id}", runs.delete_run),
                 ("POST", "/v1/cancellations", operations.post_cancellations),
                 ("POST", "/v1/runs/{run_id}/rerun", operations.post_rerun),
+                ("POST", "/v1/functions/{slug}/pause", functions.post_pause),
+                ("POST", "/v1/functions/{slug}/resume", functions.post_resume),
                 ("POST", "/v1/checkpoint/{run_id}/async", checkpoints.post_checkpoint),
                 ("POST", "/v1/signals", checkpoints.post_signal),
                 ("GET", "/v0/runs/{run_id}/batch", runs.get_batch),

@@ -1,0 +1,94 @@
+"""Where a run's calls wait when they are limited, and which come first: worked out at its start. Pure.
+
+Which call may be made is decided by `lease`, which counts; here is only what it counts by. See
+`lanes.sql`.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from stepbase.protocol.jsontext import dumps
+from stepbase.protocol.lane_options import Concurrency, LaneOptions
+
+Evaluate = Callable[[str, Mapping[str, object]], object]
+
+MAX_PRIORITY_SECONDS = 43_200
+_KEY_CHARS = 128
+_THROTTLED = "\x1f"  # as in lanes.sql
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Where calls wait; without a name they do not.
+
+    Attributes:
+        keys: What a call counts for while it is made, one for each limit of the function.
+    """
+
+    name: str | None = None
+    keys: tuple[str | None, str | None] = (None, None)
+
+
+NO_LANE = Lane()
+
+
+def lane_of(
+    function_id: UUID,
+    options: LaneOptions,
+    event: Mapping[str, object],
+    value_of: Evaluate | None,
+    *,
+    is_paused: bool = False,
+) -> Lane:
+    """Return the lane of a run that an event starts; without `value_of` there are no limits."""
+    if value_of is None:
+        return NO_LANE
+    found = [_key(function_id, each, event, value_of) for each in options.concurrency]
+    if len(found) == 2 and found[0] == found[1]:
+        found[1] += ":2"  # both limits hold, each with its own count
+    keys = (found[0] if found else None, found[1] if len(found) > 1 else None)
+    name = " ".join((str(function_id), *found)) if found else ""
+    if options.throttle is not None:
+        value = _written(options.throttle.key, event, value_of)
+        name += f"{_THROTTLED}t:{function_id}:{value}"
+    if is_paused and not name:
+        name = f"paused:{function_id}"
+    return Lane(name or None, keys)
+
+
+def _key(
+    function_id: UUID, limit: Concurrency, event: Mapping[str, object], value_of: Evaluate
+) -> str:
+    value = _written(limit.key, event, value_of)
+    return (
+        f"{limit.scope}:{function_id}:{value}" if limit.scope == "fn" else f"{limit.scope}:{value}"
+    )
+
+
+def _written(expression: str | None, event: Mapping[str, object], value_of: Evaluate) -> str:
+    """Write a key's value so that equal values are equal texts; long ones as their hash."""
+    if expression is None:
+        return ""
+    value = value_of(expression, {"event": event})
+    try:
+        text = dumps(value)
+    except (TypeError, ValueError):
+        text = dumps(str(value))  # what CEL has and JSON has not: a time, bytes
+    if len(text) <= _KEY_CHARS and text.isascii():
+        return text
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def priority_of(
+    options: LaneOptions, event: Mapping[str, object], value_of: Evaluate | None
+) -> float:
+    """Return by how many seconds a run goes before others; 0 if its expression gives no number."""
+    if options.priority is None or value_of is None:
+        return 0.0
+    value = value_of(options.priority, {"event": event})
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        return 0.0
+    return float(math.trunc(min(max(value, -MAX_PRIORITY_SECONDS), MAX_PRIORITY_SECONDS)))

@@ -1,0 +1,121 @@
+"""Limits as registered, and where the runs of an event wait for them."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from stepbase.engine import expr
+from stepbase.engine.lanes import NO_LANE, Lane, lane_of, priority_of
+from stepbase.protocol.lane_options import (
+    NO_LIMITS,
+    Concurrency,
+    LaneOptions,
+    Throttle,
+    decode_lane_options,
+)
+
+FUNCTION = UUID(int=7)
+
+
+def lane(option: dict[str, object], data: dict[str, object] | None = None, **state: Any) -> Lane:
+    event = {"data": data or {}}
+    options = decode_lane_options(option, "app-f")
+    return lane_of(FUNCTION, options, event, expr.value_of, **state)
+
+
+@pytest.mark.parametrize(
+    ("raw", "limits"),
+    [
+        (None, ()),
+        (0, ()),
+        ([], ()),
+        (5, (Concurrency(5),)),
+        ({"limit": 5}, (Concurrency(5),)),
+        ([{"limit": 5, "key": ""}, {"limit": 0}], (Concurrency(5),)),
+        (
+            [{"limit": 5}, {"limit": 1, "key": "'k'", "scope": "account"}],
+            (Concurrency(5), Concurrency(1, "'k'", "account")),
+        ),
+        ({"fn": [{"limit": 1}]}, ()),
+    ],
+)
+def test_concurrency_is_read_in_each_of_its_forms(
+    raw: object, limits: tuple[Concurrency, ...]
+) -> None:
+    assert decode_lane_options({"concurrency": raw}, "app-f").concurrency == limits
+
+
+def test_a_throttle_without_a_burst_has_a_burst_of_one() -> None:
+    read = decode_lane_options({"throttle": {"limit": 3, "period": "10s"}}, "app-f").throttle
+
+    assert read == Throttle(3, 10.0, 1)
+    assert (read.every, read.slack) == (3_333_333, 9_999_999)
+
+
+def test_without_limits_there_is_no_lane() -> None:
+    assert decode_lane_options({}, "app-f") == NO_LIMITS
+    assert lane({}) == NO_LANE
+
+
+def test_runs_share_a_lane_when_their_keys_are_equal() -> None:
+    option: dict[str, object] = {"concurrency": {"limit": 1, "key": "event.data.id"}}
+
+    assert lane(option, {"id": "a"}) == lane(option, {"id": "a"}) != lane(option, {"id": "b"})
+    assert lane(option, {"id": "5"}) != lane(option, {"id": 5})
+    assert lane(option, {"id": "a"}).keys == (f'fn:{FUNCTION}:"a"', None)
+
+
+def test_a_missing_key_is_null_and_a_long_one_is_cut() -> None:
+    option: dict[str, object] = {"concurrency": {"limit": 1, "key": "event.data.id"}}
+
+    assert lane(option).keys[0] == f"fn:{FUNCTION}:null"
+    long = lane(option, {"id": "x" * 10_000}).keys[0]
+    assert long is not None and len(long) < 120
+
+
+def test_keys_of_env_and_account_belong_to_no_function() -> None:
+    options = LaneOptions((Concurrency(1, "'k'", "account"), Concurrency(1, "'k'", "env")))
+
+    keys = lane_of(FUNCTION, options, {}, expr.value_of).keys
+
+    assert keys == ('account:"k"', 'env:"k"')
+
+
+def test_two_limits_of_one_key_are_counted_apart() -> None:
+    first, second = lane({"concurrency": [{"limit": 1}, {"limit": 2}]}).keys
+
+    assert first != second
+
+
+def test_throttled_starts_wait_apart_from_the_calls_after_them() -> None:
+    limits: dict[str, object] = {"concurrency": 1}
+    throttled = lane({**limits, "throttle": {"limit": 1, "period": "1s", "key": "event.data.t"}})
+
+    assert throttled.name == f"{lane(limits).name}\x1ft:{FUNCTION}:null"
+    assert throttled.keys == lane(limits).keys
+
+
+def test_runs_of_a_paused_function_wait_in_a_lane_in_any_case() -> None:
+    assert lane({}, is_paused=True).name == f"paused:{FUNCTION}"
+    assert lane({"concurrency": 1}, is_paused=True) == lane({"concurrency": 1})
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        (120, 120),
+        (-5, -5),
+        (2.9, 2),
+        (10**30, 43_200),
+        (-(10**9), -43_200),
+        ("9", 0),
+        (True, 0),
+        (None, 0),
+    ],
+)
+def test_priority_is_whole_seconds_within_bounds(given: object, seconds: float) -> None:
+    options = LaneOptions(priority="event.data.p")
+
+    assert priority_of(options, {"data": {"p": given}}, expr.value_of) == seconds
+    assert priority_of(NO_LIMITS, {}, expr.value_of) == 0
