@@ -23,7 +23,6 @@ _CITED_PATH = re.compile(r"\b(?:docs|tests|shared|supabase|functions|scripts|ben
 _CITED_SECTION = re.compile(r"docs/protocol\.md`?, (?P<section>[a-z]+)")
 
 NOT_FOR_USERS = {
-    "CodedError": "shows itself as NonRetriableError",
     "LocalError": "only the root of those that are listed",
     "StepbaseError": "only the root of those that are listed",
 }

@@ -7,12 +7,13 @@ cannot be saved, the call ends with them as an ordinary reply: nothing is lost, 
 
 import asyncio
 import inspect
+import logging
 import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from stepbase import clock
+from stepbase import clock, standin
 from stepbase.config import InngestConfig
 from stepbase.errors import NonRetriableError
 from stepbase.protocol.call import Call
@@ -23,6 +24,8 @@ from stepbase.sdk.checkpointing import Checkpointing
 from stepbase.sdk.ops import ops_text
 from stepbase.sdk.replay import NewStep, StepOp
 from stepbase.sdk.work import NotSaved
+
+logger = logging.getLogger("stepbase.sdk.checkpoints")
 
 MAX_BUFFERED_BYTES: Final = 1024 * 1024
 """Past this, results are sent whatever `buffered_steps` says: a reply holds 8 MiB at most."""
@@ -49,10 +52,12 @@ class Checkpoints:
         self._call = call
         self._began = clock.monotonic()
         self._began_ms = clock.now_ms()
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of what follows; never held while a request is under way
+        self._saving = threading.Lock()
         self._unsaved: list[StepOp] = []
         self._bytes = 0
         self._timer: threading.Timer | None = None
+        self._is_closed = False
         self.is_used = False
         self.is_stale = False
         self.has_failed = False
@@ -78,8 +83,10 @@ class Checkpoints:
             self._unsaved.append(op)
             self._bytes += len(op.data)
             self.is_used = True
-            if self._timer is None and self._limits.interval_seconds is not None:
-                self._timer = threading.Timer(self._limits.interval_seconds, self.save)
+            interval = self._limits.interval_seconds
+            # In a test without a server no time passes while a step runs.
+            if self._timer is None and interval is not None and standin.current.get() is None:
+                self._timer = threading.Timer(interval, self.save)
                 self._timer.daemon = True
                 self._timer.start()
         return True
@@ -109,26 +116,51 @@ class Checkpoints:
 
     def save(self) -> bool:
         """Save all results; returns False if the call must end with them instead."""
+        with self._saving:
+            self._stop_timer()
+            if self._unsaved and not (self.is_stale or self.has_failed or self._is_closed):
+                self._save(self.unsaved)
+        return not (self.is_stale or self.has_failed)
+
+    def close(self) -> None:
+        """Save nothing more: what is unsaved travels with the reply. Waits for a saving under way."""
+        self._stop_timer()
+        with self._saving:
+            self._is_closed = True
+
+    async def aclose(self) -> None:
+        """Save nothing more, without holding up the event loop; see `close`."""
+        if self._saving.locked():
+            await asyncio.to_thread(self.close)
+        else:
+            self.close()
+
+    def _stop_timer(self) -> None:
         with self._lock:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-            if self._unsaved and not (self.is_stale or self.has_failed):
-                self._save()
-        return not (self.is_stale or self.has_failed)
 
-    def _save(self) -> None:
+    def _save(self, ops: tuple[StepOp, ...]) -> None:
         from stepbase.sdk.post import post
 
-        answer = drive(tried(self._request), post)
+        answer = drive(tried(partial(self._request, ops)), post)
         if 200 <= answer.status < 300:
-            self._unsaved = []
-            self._bytes = 0
+            with self._lock:
+                del self._unsaved[: len(ops)]
+                self._bytes = sum(len(op.data) for op in self._unsaved)
             return
         self.is_stale = answer.status == 409
         self.has_failed = True
+        if not self.is_stale:
+            logger.warning(
+                "run %s: the server did not take results on the way (%s); the call ends with them instead, "
+                "which is slower and loses nothing",
+                self._call.run_id,
+                f"HTTP {answer.status}" if answer.status else answer.body.decode(),
+            )
 
-    def _request(self) -> Asking:
+    def _request(self, ops: tuple[StepOp, ...]) -> Asking:
         call = self._call
         head = dumps(
             {
@@ -141,7 +173,7 @@ class Checkpoints:
                 "ts": clock.now_ms(),
             }
         )
-        body = f'{head[:-1]},"steps":{ops_text(self._unsaved)}}}'.encode()
+        body = f'{head[:-1]},"steps":{ops_text(ops)}}}'.encode()
         url = f"{self._settings.api_origin}/v1/checkpoint/{call.run_id}/async"
         return ask("POST", url, self._settings, {"content-type": "application/json"}, body)
 

@@ -73,15 +73,19 @@ class Execution:
     def run(self) -> Outcome:
         """Run a plain handler in this thread."""
         outcome = self._run()
-        if self.checkpoints is not None and _leaves_no_room(outcome):
-            self.checkpoints.save()
+        if self.checkpoints is not None:
+            if _leaves_no_room(outcome):
+                self.checkpoints.save()
+            self.checkpoints.close()
         return outcome
 
     async def arun(self) -> Outcome:
         """Run an async handler in the running task."""
         outcome = await self._arun(cast("Turns", self.turns))
-        if self.checkpoints is not None and _leaves_no_room(outcome):
-            await self.checkpoints.asave()
+        if self.checkpoints is not None:
+            if _leaves_no_room(outcome):
+                await self.checkpoints.asave()
+            await self.checkpoints.aclose()
         return outcome
 
     def complete(self, outcome: Outcome) -> Outcome:

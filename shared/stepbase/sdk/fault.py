@@ -22,11 +22,17 @@ _CODES: tuple[tuple[type[BaseException], str], ...] = (
 
 
 class CodedError(NonRetriableError):
-    """A final error of ours that carries the wire's `code` word."""
+    """A final error of ours that carries the wire's `code` word; to users it is a NonRetriableError."""
+
+    __module__ = NonRetriableError.__module__
+    __qualname__ = NonRetriableError.__qualname__
 
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+CodedError.__name__ = NonRetriableError.__name__
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +84,7 @@ def error_object(exception: BaseException, depth: int = 0) -> dict[str, object]:
         type(exception), exception, exception.__traceback__, compact=True
     )
     of_users = [frame for frame in shown.stack if not _is_ours(frame.filename)]
-    if of_users:
-        shown.stack = traceback.StackSummary.from_list(of_users)
+    shown.stack = traceback.StackSummary.from_list(of_users or shown.stack[-1:])
     stack = "".join(shown.format(chain=False))
     error: dict[str, object] = {
         "code": _code(exception),

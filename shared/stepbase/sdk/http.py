@@ -4,6 +4,7 @@ One `Exchange` describes a request; `send` and `asend` carry it. httpx is loaded
 Clients are kept (one per process for sync code, one per event loop), so connections are reused.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -39,19 +40,23 @@ class Answer:
 
 
 _client: "httpx.Client | None" = None
+_pid = 0
 _clients: "WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient]" = WeakKeyDictionary()
 
 
 def send(exchange: Exchange) -> Answer:
     """Carry a request, blocking."""
-    global _client
+    global _client, _pid
     stand_in = standin.current.get()
     if stand_in is not None:
         carried: Answer = stand_in.carry(exchange)
         return carried
     import httpx
 
-    if _client is None:
+    if (
+        _client is None or _pid != os.getpid()
+    ):  # a forked worker must not share its parent's connections
+        _pid = os.getpid()
         _client = httpx.Client(timeout=TIMEOUT_SECONDS)
     try:
         return _answer(_client.send(_request(_client, exchange)))

@@ -40,7 +40,7 @@ def post(exchange: Exchange) -> Answer:
             body = response.read()
         except (OSError, HTTPException) as error:
             connection.close()
-            if is_new:
+            if is_new or isinstance(error, TimeoutError):
                 reason = f"no answer from {exchange.url}: {type(error).__name__}: {error}"
                 return Answer(0, {}, reason.encode())
             continue  # a kept connection may have been closed by the other side meanwhile

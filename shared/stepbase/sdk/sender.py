@@ -7,13 +7,23 @@ from typing import Any
 
 from stepbase import clock
 from stepbase.config import InngestConfig
-from stepbase.errors import SendError
+from stepbase.errors import NonRetriableError, SendError
 from stepbase.protocol import ids, names
 from stepbase.protocol.jsontext import dumps
 from stepbase.sdk import typed
 from stepbase.sdk.ask import TRIES, Asking, Script, adrive, drive, origin_headers, tried
 from stepbase.sdk.event import Event
 from stepbase.sdk.http import Answer, Exchange
+
+
+class UnsendableError(SendError, NonRetriableError):
+    """Events that no server would take: another try cannot help; to users it is a SendError."""
+
+    __module__ = SendError.__module__
+    __qualname__ = SendError.__qualname__
+
+
+UnsendableError.__name__ = SendError.__name__
 
 
 def send(events: Sequence[Event[Any]], config: InngestConfig) -> list[str]:
@@ -37,7 +47,7 @@ def script(events: Sequence[Event[Any]], config: InngestConfig) -> Script[list[s
     if not events:
         return []
     if len(events) > names.MAX_EVENTS_PER_REQUEST:
-        raise SendError(
+        raise UnsendableError(
             f"{len(events)} events in one send, {names.MAX_EVENTS_PER_REQUEST} are allowed: split them"
         )
     if config.event_key is None and not config.is_dev:
@@ -83,9 +93,11 @@ def _data_text(event: Event[Any]) -> str:
     try:
         data = typed.encode(event.data, type(event.data), f'event "{event.name}"')
     except Exception as error:
-        raise SendError(str(error).replace("returned a value", "has a payload")) from error
+        raise UnsendableError(str(error).replace("returned a value", "has a payload")) from error
     if not data.startswith("{"):
-        raise SendError(f'event "{event.name}": its data must be a JSON object, got {data:.60}')
+        raise UnsendableError(
+            f'event "{event.name}": its data must be a JSON object, got {data:.60}'
+        )
     return data
 
 
@@ -100,7 +112,7 @@ def _event_text(event: Event[Any]) -> str:
         fields["v"] = event.v
     text = f'{dumps(fields)[:-1]},"data":{data}}}'
     if len(text.encode()) > names.MAX_EVENT_BYTES:
-        raise SendError(
+        raise UnsendableError(
             f'event "{event.name}" has {len(text.encode())} bytes, {names.MAX_EVENT_BYTES} are allowed '
             "(256 KiB on some Inngest plans): store the data and send a reference"
         )

@@ -78,15 +78,20 @@ class SyncTurns:
 
     def _run(self, step: NewStep) -> Any:
         checkpoints = self._checkpoints
-        if checkpoints is not None and checkpoints.is_due and not checkpoints.save():
-            self._leave()
-        op = perform(self._replay, step)
+        op = self._perform(step)
         data = op.data
         if checkpoints is not None and self.on_output is not None:
             self.on_output(op)
         if checkpoints is None or not checkpoints.keep(op):
             self._leave(op)
         return json.loads(data)
+
+    def _perform(self, step: NewStep) -> StepOp:
+        """Run a step's work, once what is due is saved."""
+        checkpoints = self._checkpoints
+        if checkpoints is not None and checkpoints.is_due and not checkpoints.save():
+            self._leave()
+        return perform(self._replay, step)
 
     def _leave(self, *ops: StepOp) -> Never:
         """End the call with these ops."""
@@ -157,7 +162,7 @@ class SyncTurns:
             raise Suspend
         decision, chosen = self._replay.decide(waiting)
         if decision is Decision.RUN and chosen is not None:
-            self._leave(perform(self._replay, chosen))
+            self._leave(self._perform(chosen))
         self._end(decision, waiting if chosen is None else [chosen])
 
     def _end(self, decision: Decision, steps: Sequence[NewStep]) -> Never:

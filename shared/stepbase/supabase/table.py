@@ -4,6 +4,7 @@
 types, so nothing of them is known here.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -60,7 +61,16 @@ class Table(Generic[R_co]):
     Each method returns the rows that were written; in an ``async def`` handler it is awaited.
     """
 
-    __slots__ = ("_as_user", "_key", "_name", "_returns", "_run_id", "_timeout", "_write")
+    __slots__ = (
+        "_as_user",
+        "_is_used",
+        "_key",
+        "_name",
+        "_returns",
+        "_run_id",
+        "_timeout",
+        "_write",
+    )
 
     def __init__(
         self,
@@ -72,6 +82,7 @@ class Table(Generic[R_co]):
         as_user: Mapping[str, Any] | None,
         timeout: timedelta | str | None,
     ) -> None:
+        self._is_used = False
         self._write = write
         self._run_id = run_id
         self._name = name
@@ -79,6 +90,15 @@ class Table(Generic[R_co]):
         self._returns = returns
         self._as_user = as_user
         self._timeout = timeout
+
+    def __del__(self) -> None:
+        """Warn of a table to which nothing is done, as Python does of a coroutine that is not awaited."""
+        if not self._is_used:
+            message = (
+                f"step.table for {self._name!r} wrote nothing: "
+                "insert, upsert, update or delete must follow"
+            )
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
 
     def insert(self, rows: object, /) -> R_co:
         """Insert one row or a list of them; columns that a row does not name take their defaults.
@@ -150,9 +170,11 @@ class Table(Generic[R_co]):
         )
 
     def _where(self, action: str) -> str:
+        self._is_used = True
         return f"step.table({self._name}).{action}"
 
     def _rows(self, rows: object) -> list[dict[str, Any]]:
+        self._is_used = True
         given = rows if isinstance(rows, Sequence) and not isinstance(rows, str) else [rows]
         sent = []
         for i, row in enumerate(given):

@@ -14,10 +14,12 @@ from stepbase import App, Checkpointing, DefinitionError, Middleware, Step, Sync
 from stepbase.protocol.jsontext import dumps_bytes
 from stepbase.protocol.signing import hash_key, sign
 from stepbase.sdk import ask, post
+from stepbase.sdk.http import Exchange
 from stepbase.sdk.middleware import Output
 
 app = App("saved")
 ready = threading.Event()
+hurried = threading.Event()
 
 
 def define(name: str, **options: Any) -> Callable[[Any], None]:
@@ -117,6 +119,36 @@ async def waits_async(step: Step) -> None:
     await step.run("b", lambda: ready.wait(5))
 
 
+@define("idle", checkpointing=Checkpointing(10, max_interval="1h"))
+def idle(step: SyncStep) -> None:
+    step.run("a", lambda: 1)
+
+
+@app.function("idle-async", checkpointing=Checkpointing(10, max_interval="1h"))
+async def idle_async(step: Step) -> None:
+    await step.run("a", lambda: 1)
+
+
+@define("hurries", checkpointing=Checkpointing(10, max_interval="10ms"))
+def hurries(step: SyncStep) -> None:
+    step.run("a", lambda: 1)
+    step.run("b", lambda: ready.wait(5))
+    step.run("c", hurried.set)
+
+
+@app.function("hurries-async", checkpointing=Checkpointing(10, max_interval="10ms"))
+async def hurries_async(step: Step) -> None:
+    await step.run("a", lambda: 1)
+    await step.run("b", lambda: ready.wait(5))
+    await step.run("c", hurried.set)
+
+
+@app.function("last-branch-sync")
+def last_branch(step: SyncStep) -> None:
+    step.run("a", lambda: 1)
+    step.parallel(lambda: 1, lambda: step.run("b", lambda: 2))
+
+
 @app.function("beside-async")
 async def beside_async(step: Step) -> list[int]:
     first = await step.run("a", lambda: 1)
@@ -156,6 +188,7 @@ KINDS = pytest.mark.parametrize("kind", ["async", "sync"])
 def _clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(ask, "FIRST_PAUSE_SECONDS", 0.001)
     ready.clear()
+    hurried.clear()
     yield
     post.close()
 
@@ -271,9 +304,55 @@ async def test_a_result_that_waits_too_long_is_saved_while_a_step_runs(
 
 
 @KINDS
+async def test_steps_go_on_while_results_are_on_their_way(api: FakeApi, kind: str) -> None:
+    def answer(_: Received) -> Answer:
+        ready.set()
+        return (200 if hurried.wait(5) else 500), {}
+
+    api.answer = answer
+
+    reply = await call(f"hurries-{kind}")
+
+    assert saved(api) == [["a"]]
+    assert shown(reply) == ["StepRun b", "StepRun c", "RunComplete complete"]
+
+
+@KINDS
+async def test_nothing_is_saved_once_the_call_is_answered(api: FakeApi, kind: str) -> None:
+    reply = await call(f"idle-{kind}")
+
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.join(5)
+            assert not thread.is_alive()
+    assert shown(reply) == ["StepRun a", "RunComplete complete"]
+    assert saved(api) == []
+
+
+async def test_the_last_branch_runs_when_what_came_before_is_saved(api: FakeApi) -> None:
+    reply = await call("last-branch-sync")
+
+    assert saved(api) == [["a"]]
+    assert shown(reply) == ["StepRun b"]
+
+
+async def test_a_server_that_hangs_is_asked_once_for_each_try(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.answer = lambda _: (200, {"waited": len(api.received) > 2 and hurried.wait(5)})
+    exchange = Exchange("POST", f"{api.url}/x", {}, b"{}")
+    monkeypatch.setattr(post, "TIMEOUT_SECONDS", 0.05)
+
+    assert [post.post(exchange).status for _ in range(3)] == [200, 200, 0]
+    hurried.set()
+
+    assert len(api.received) == 3
+
+
+@KINDS
 @pytest.mark.parametrize(("status", "tries"), [(500, 5), (429, 5), (413, 1), (400, 1)])
 async def test_what_cannot_be_saved_is_handed_back(
-    api: FakeApi, kind: str, status: int, tries: int
+    api: FakeApi, kind: str, status: int, tries: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     api.answer = lambda _: (status, {})
 
@@ -281,6 +360,7 @@ async def test_what_cannot_be_saved_is_handed_back(
 
     assert saved(api) == [["a"]] * tries
     assert (reply.status, shown(reply)) == (206, ["StepRun a"])
+    assert f"did not take results on the way (HTTP {status})" in caplog.text
 
 
 @KINDS

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from stepbase import NonRetriableError, RetryAfterError, StepError
-from stepbase.sdk.fault import clean, error_object, function_fault, step_fault
+from stepbase.sdk import typed
+from stepbase.sdk.fault import CodedError, clean, error_object, function_fault, step_fault
 
 
 def raised(error: Exception) -> Exception:
@@ -64,6 +65,26 @@ def test_a_non_retriable_error_is_final_everywhere() -> None:
     assert function_fault(error).no_retry
     assert step_fault(error).no_retry
     assert step_fault(error).error["code"] == "non_retriable_error"
+
+
+def test_a_final_error_of_ours_shows_itself_as_what_users_catch() -> None:
+    shown = step_fault(raised(CodedError("too deep", "step_nested"))).error
+
+    assert (shown["name"], shown["code"]) == ("NonRetriableError", "step_nested")
+    assert str(shown["stack"]).endswith("stepbase.errors.NonRetriableError: too deep\n")
+
+
+def test_a_stack_without_code_of_users_is_short() -> None:
+    with pytest.raises(CodedError) as caught:
+        typed.encode(object(), typed.UNTYPED, "it")
+    of_ours = caught.tb.tb_next
+    assert of_ours is not None and of_ours.tb_next is not None
+
+    stack = str(step_fault(caught.value.with_traceback(of_ours)).error["stack"])
+
+    assert (
+        stack.count("File ") == 1
+    )  # where it was raised; how that was reached tells users nothing
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,11 @@ def table(name: str = "orders", **options: Any) -> Table[PreparedWrite]:
     return Table(lambda prepared: prepared, "run-1", name, **given)
 
 
+def test_a_table_to_which_nothing_is_done_is_warned_of() -> None:
+    with pytest.warns(RuntimeWarning, match="step.table for 'orders' wrote nothing: insert"):
+        table()
+
+
 def test_an_insert_is_sent_with_its_options() -> None:
     prepared = table(key="k", as_user={"id": "u"}, timeout="1.5s", returns=None).insert({"a": 1})
 
