@@ -184,6 +184,7 @@ async def operate(hands: Hands) -> None:
     assert len(await hands.get_run_events(runs)) == len(runs)
     assert last is None or len(runs) <= 10
     await hands.cancel([again.run_id], "{}")
+    await hands.measures(10)
 
 
 async def alarm(hands: Hands) -> None:

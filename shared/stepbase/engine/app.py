@@ -14,6 +14,7 @@ from stepbase.engine.crons import Crons
 from stepbase.engine.executor import Executor, retrying
 from stepbase.engine.intake import Intake
 from stepbase.engine.listener import Listener
+from stepbase.engine.metrics import Metrics
 from stepbase.engine.registry import Registry
 from stepbase.engine.relay import Relay
 from stepbase.engine.settings import Settings
@@ -103,6 +104,7 @@ class Engine:
         self._stack.push_async_callback(self.caller.close)
         self._settling: Batcher[Settling, Settled] = Batcher(self._settle_batch)
         self.checkpoints: Batcher[Checkpoint, bool] = Batcher(self.store.checkpoint)
+        self.metrics = Metrics()
         executor = Executor(
             self.caller,
             self._settle,
@@ -113,6 +115,7 @@ class Engine:
             is_paused=self.registry.is_paused,
             slugs=lambda: self.registry.functions.by_slug,
             retry_interval=settings.retry_interval,
+            metrics=self.metrics,
         )
         self.worker = Worker(self.store, self.registry, executor, settings)
         self.intake = Intake(

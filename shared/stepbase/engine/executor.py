@@ -16,6 +16,7 @@ from stepbase.engine.caller import Caller
 from stepbase.engine.decide import decide
 from stepbase.engine.effects import Settlement, StepRow, Verdict
 from stepbase.engine.item import Item
+from stepbase.engine.metrics import Metrics
 from stepbase.engine.opening import State
 from stepbase.engine.store import Settled, Settling
 from stepbase.errors import StoreError
@@ -50,6 +51,7 @@ class Executor:
         is_paused: Says whether a function makes no calls for now.
         slugs: Returns the slugs of the functions that can be invoked.
         retry_interval: Fixed seconds between attempts, or None.
+        metrics: Where calls and what they led to are counted.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Executor:
         is_paused: Callable[[UUID], bool],
         slugs: Callable[[], Container[str]],
         retry_interval: float | None,
+        metrics: Metrics,
     ) -> None:
         self._caller = caller
         self._settle = settle
@@ -74,6 +77,7 @@ class Executor:
         self._is_paused = is_paused
         self._slugs = slugs
         self._retry_interval = retry_interval
+        self._metrics = metrics
 
     async def execute(self, item: Item) -> Settlement | None:
         """Work on an item; return the last settlement, or None if the item was lost."""
@@ -134,6 +138,7 @@ class Executor:
         began = clock.monotonic()
         reply = await self._caller.call(item.url, item.call_body(request_id), headers)
         took = clock.monotonic() - began
+        self._metrics.called(item.function.config.slug, took)
         failpoint.hit("engine.after_reply")
         state = State(
             attempt=item.attempt,
@@ -175,8 +180,10 @@ class Executor:
                 Settling(item.run_id, item.job, item.gen, effects, None, None, None)
             )
         if settled.outcome == "lost":
+            self._metrics.lost()
             _log.info("lease lost, reply thrown away", extra=_fields(item))
             return None, effects
+        self._metrics.settled(item.function.config.slug, effects)
         return settled, effects
 
     def _log_end(self, item: Item, effects: Settlement) -> None:

@@ -383,6 +383,10 @@ class Store:
         count: int = rows[0]["count"]
         return count
 
+    async def measures(self, most: int) -> dict[str, float | None]:
+        """Measure queue, outbox and snapshots; nothing is counted beyond `most`."""
+        return dict((await self._fetch("select * from stepbase.measures($1)", most))[0])
+
     async def outbox_take(self, count: int, token: str, lease: timedelta) -> "list[asyncpg.Record]":
         """Lease due outbox rows: (id, name, payload, tries)."""
         return await self._fetch(

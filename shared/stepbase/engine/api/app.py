@@ -39,6 +39,7 @@ def build(engine: Engine) -> Starlette:
                 ("GET", "/v0/runs/{run_id}/batch", runs.get_batch),
                 ("GET", "/v0/runs/{run_id}/actions", runs.get_actions),
                 ("DELETE", "/v0/runs/{run_id}", runs.delete_run),
+                ("GET", "/metrics", operations.get_metrics),
                 ("GET", "/dev", _dev),
             ),
         ],
@@ -49,6 +50,7 @@ def build(engine: Engine) -> Starlette:
     app.state.registry = engine.registry
     app.state.intake = engine.intake
     app.state.worker = engine.worker
+    app.state.metrics = engine.metrics
     app.state.caller = engine.caller
     app.state.new_id = engine.new_id
     app.state.checkpoints = engine.checkpoints

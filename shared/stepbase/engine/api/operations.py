@@ -1,4 +1,4 @@
-"""`POST /v1/runs/{run}/rerun` and `POST /v1/cancellations`: what people ask of runs from outside."""
+"""What operators ask: runs made again, runs cancelled in bulk, and how things are (`GET /metrics`)."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,17 +8,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stepbase import clock
-from stepbase.engine import expr, operate
+from stepbase.engine import expr, metrics, operate
 from stepbase.engine.api.answers import NO_ENV, error, wrapped
 from stepbase.engine.registry import Registry
 from stepbase.engine.retry import parse_instant
 from stepbase.engine.starts import Function
 from stepbase.engine.store import Store
-from stepbase.errors import ProtocolError
+from stepbase.errors import ProtocolError, StoreError
 from stepbase.protocol import names
 from stepbase.protocol.ids import is_ulid
 from stepbase.protocol.jsontext import dumps
 
+_MOST_COUNTED = 100_000
 _REFUSED = {
     "unknown": (404, "run {run} is not known here"),
     "live": (409, "run {run} has not ended: cancel it first, or let it end"),
@@ -121,3 +122,16 @@ def _functions(registry: Registry, app: str, function: str | None) -> Sequence[F
         if each.app_name == app
         and (function is None or each.config.slug in (function, f"{app}-{function}"))
     ]
+
+
+async def get_metrics(request: Request) -> Response:
+    """Say how things are, in Prometheus' text form; without the database it says only that."""
+    state = request.app.state
+    store: Store = state.store
+    engine_metrics: metrics.Metrics = state.metrics
+    try:
+        measured = await store.measures(_MOST_COUNTED)
+    except StoreError:
+        measured = None
+    text = engine_metrics.render(state.worker.in_flight, measured)
+    return Response(text, media_type=metrics.CONTENT_TYPE)
