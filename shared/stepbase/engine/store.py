@@ -1,4 +1,4 @@
-"""The engine's only SQL: one method per SQL function, values in, rows out."""
+"""The engine's only SQL: one method per SQL function, values in, rows out. What only reads: `reads.py`."""
 
 import asyncio
 import logging
@@ -12,6 +12,7 @@ import asyncpg
 
 from stepbase.engine.dberrors import translated
 from stepbase.engine.effects import FailedAttempt, NewPause, Settlement, StepRow
+from stepbase.engine.reads import Reads
 from stepbase.engine.schedule import Move
 from stepbase.engine.starts import Ingest, Rerun, Start
 from stepbase.errors import StoreError
@@ -95,7 +96,7 @@ class _Connection(asyncpg.Connection):
         """Do nothing."""
 
 
-class Store:
+class Store(Reads):
     """A small pool of connections to the engine's database; safe for concurrent use."""
 
     again: float | None = None
@@ -351,19 +352,6 @@ class Store:
         outcome: str = rows[0]["outcome"]
         return outcome
 
-    async def live_runs(
-        self, function_id: UUID, after: str, before: str, limit: int
-    ) -> tuple[list[str], str | None]:
-        """Look at `limit` runs of a function between two ids; return the live ones, and where to go on."""
-        rows = await self._fetch(
-            "select * from stepbase.live_runs($1, $2, $3, $4)", function_id, after, before, limit
-        )
-        return rows[0]["runs"], rows[0]["last"]
-
-    async def get_run_events(self, run_ids: Sequence[str]) -> "list[asyncpg.Record]":
-        """Return the events of runs: (run_id, event)."""
-        return await self._fetch("select * from stepbase.get_run_events($1)", list(run_ids))
-
     async def sweep(
         self, runs: timedelta, failed: timedelta, events: timedelta, limit: int
     ) -> tuple[int, int]:
@@ -383,10 +371,6 @@ class Store:
         count: int = rows[0]["count"]
         return count
 
-    async def measures(self, most: int) -> dict[str, float | None]:
-        """Measure queue, outbox and snapshots; nothing is counted beyond `most`."""
-        return dict((await self._fetch("select * from stepbase.measures($1)", most))[0])
-
     async def outbox_take(self, count: int, token: str, lease: timedelta) -> "list[asyncpg.Record]":
         """Lease due outbox rows: (id, name, payload, tries)."""
         return await self._fetch(
@@ -400,40 +384,6 @@ class Store:
         await self._fetch(
             "select stepbase.outbox_fail($1, $2, $3, $4)", row_id, error, retry_at, token
         )
-
-    async def get_event(self, event_id: str) -> "asyncpg.Record | None":
-        """Return an event by internal id: (id, payload, received_at, source)."""
-        rows = await self._fetch("select * from stepbase.get_event($1)", event_id)
-        return rows[0] if rows else None
-
-    async def list_events(
-        self,
-        limit: int,
-        before: str | None,
-        name: str | None,
-        after: datetime | None,
-        until: datetime | None,
-    ) -> "list[asyncpg.Record]":
-        """Return events, newest first."""
-        return await self._fetch(
-            "select * from stepbase.list_events($1, $2, $3, $4, $5)",
-            limit, before, name, after, until,
-        )  # fmt: skip
-
-    async def get_runs(
-        self, *, run_id: str | None = None, event_id: str | None = None
-    ) -> "list[asyncpg.Record]":
-        """Return one run by id, or all runs of an event by its internal id."""
-        return await self._fetch("select * from stepbase.get_runs($1, $2)", run_id, event_id)
-
-    async def get_jobs(self, run_id: str) -> "list[asyncpg.Record]":
-        """Return a run's queue items."""
-        return await self._fetch("select * from stepbase.get_jobs($1)", run_id)
-
-    async def get_state(self, run_id: str) -> "asyncpg.Record | None":
-        """Return a live run's (event, hashes, memos), or None if it has ended or never was."""
-        rows = await self._fetch("select * from stepbase.get_state($1)", run_id)
-        return rows[0] if rows else None
 
 
 def _start_row(s: Start) -> tuple[object, ...]:

@@ -1,0 +1,67 @@
+"""What the engine's API reads, one method per SQL function; the other part of `store.py`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+
+class Reads(ABC):
+    """The reading part of a store."""
+
+    @abstractmethod
+    async def _fetch(self, sql: str, *args: object) -> "list[asyncpg.Record]":
+        """Run a statement; the store says how."""
+
+    async def get_event(self, event_id: str) -> "asyncpg.Record | None":
+        """Return an event by internal id: (id, payload, received_at, source)."""
+        rows = await self._fetch("select * from stepbase.get_event($1)", event_id)
+        return rows[0] if rows else None
+
+    async def list_events(
+        self,
+        limit: int,
+        before: str | None,
+        name: str | None,
+        after: datetime | None,
+        until: datetime | None,
+    ) -> "list[asyncpg.Record]":
+        """Return events, newest first."""
+        return await self._fetch(
+            "select * from stepbase.list_events($1, $2, $3, $4, $5)",
+            limit, before, name, after, until,
+        )  # fmt: skip
+
+    async def get_runs(
+        self, *, run_id: str | None = None, event_id: str | None = None
+    ) -> "list[asyncpg.Record]":
+        """Return one run by id, or all runs of an event by its internal id."""
+        return await self._fetch("select * from stepbase.get_runs($1, $2)", run_id, event_id)
+
+    async def get_jobs(self, run_id: str) -> "list[asyncpg.Record]":
+        """Return a run's queue items."""
+        return await self._fetch("select * from stepbase.get_jobs($1)", run_id)
+
+    async def get_state(self, run_id: str) -> "asyncpg.Record | None":
+        """Return a live run's (event, hashes, memos), or None if it has ended or never was."""
+        rows = await self._fetch("select * from stepbase.get_state($1)", run_id)
+        return rows[0] if rows else None
+
+    async def live_runs(
+        self, function_id: UUID, after: str, before: str, limit: int
+    ) -> tuple[list[str], str | None]:
+        """Look at `limit` runs of a function between two ids; return the live ones, and where to go on."""
+        rows = await self._fetch(
+            "select * from stepbase.live_runs($1, $2, $3, $4)", function_id, after, before, limit
+        )
+        return rows[0]["runs"], rows[0]["last"]
+
+    async def get_run_events(self, run_ids: Sequence[str]) -> "list[asyncpg.Record]":
+        """Return the events of runs: (run_id, event)."""
+        return await self._fetch("select * from stepbase.get_run_events($1)", list(run_ids))
+
+    async def measures(self, most: int) -> dict[str, float | None]:
+        """Measure queue, outbox and snapshots; nothing is counted beyond `most`."""
+        return dict((await self._fetch("select * from stepbase.measures($1)", most))[0])
