@@ -134,11 +134,11 @@ end
 $$;
 
 -- Leases items of the lanes after p_after and of those in p_hints, each lane its share, what is left over to
--- those that have more. Returns the items, the lane to go on after, and when to look again (null: not
--- before something changes). Up to half of p_n is kept for calls without a lane. Locks: as _take.
+-- those that have more. Returns the items, the lane to go on after, whether there are more lanes than were
+-- looked at, and when to look again (null: not before something changes). Up to half of p_n is kept for calls without a lane. Locks: as _take.
 create or replace function stepbase._take_turns(
   p_owner text, p_n integer, p_lease interval, p_after text, p_hints text[], p_now timestamptz,
-  out p_runs text[], out p_jobs text[], out p_last text, out p_again timestamptz
+  out p_runs text[], out p_jobs text[], out p_last text, out p_more boolean, out p_again timestamptz
 )
 language plpgsql security invoker set search_path = ''
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
@@ -156,6 +156,7 @@ begin
   p_runs := '{}';
   p_jobs := '{}';
   p_last := p_after;
+  p_more := false;
   select p_n - least(count(*), floor(p_n / 2.0 + random()))::integer into v_budget
     from (
       select from stepbase.queue q where q.ready and q.lane is null limit p_n
@@ -189,7 +190,7 @@ begin
   end if;
   if cardinality(v_lanes) > v_most then
     v_lanes := v_lanes[:v_most];
-    p_again := p_now + interval '100 milliseconds';
+    p_more := true;
   end if;
   v_share := greatest(1, ceil(v_budget::numeric / cardinality(v_lanes))::integer);
 

@@ -9,8 +9,8 @@
 --
 -- Returns what a call needs: the run, its event, its memos in stack order (the woken step's own memo
 -- last), and for `match` items the event to check and the condition. If items wait in lanes, there is one
--- more row, without a run: the lane to go on after, and in how many seconds to look again (null: when
--- something changes).
+-- more row, without a run: the lane to go on after, whether there are more lanes than were looked at, and in
+-- how many seconds to look again (null: when something changes).
 -- Locks: queue rows and keys, skipping locked ones; waits for nothing.
 create or replace function stepbase.lease(
   p_owner text, p_n integer, p_lease interval, p_after text, p_hints text[]
@@ -20,7 +20,8 @@ returns table (
   outage_seconds double precision, hops smallint, function_id uuid, req_version smallint, has_started boolean,
   is_overdue boolean, step_count integer, state_bytes integer, event_id text, event text,
   hashes text[], memos text[], open_hashes text[], planning smallint, other_event text,
-  pause_kind text, residual text, edits text, lane text, again_seconds double precision
+  pause_kind text, residual text, edits text, lane text, has_more boolean,
+  again_seconds double precision
 )
 language plpgsql security invoker set search_path = ''
 set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
@@ -57,6 +58,7 @@ begin
     v_left := p_n - cardinality(v_runs);
     run_id := null;
     lane := v_turns.p_last;
+    has_more := v_turns.p_more;
     again_seconds := extract(epoch from v_turns.p_again - v_now);
     return next;
   end if;
@@ -95,7 +97,7 @@ begin
            case when l.kind = 'match' then
              (select o.payload::text from stepbase.events o where o.id = split_part(l.job, ':', 2))
            end,
-           w.kind, w.residual, r.edits::text, l.lane, null::double precision
+           w.kind, w.residual, r.edits::text, l.lane, null::boolean, null::double precision
       from held l
       cross join lateral (
         select * from stepbase.runs r where r.run_id = l.run_id offset 0

@@ -215,7 +215,23 @@ async def test_more_lanes_than_one_lease_visits_are_all_served_in_turn(hands: Ha
     sizes = [len(await hands.lease(100)) for _ in range(3)]
 
     assert sizes == [64, 64, 22]
-    assert hands.again == pytest.approx(0.1)
+    assert hands.turns.again == pytest.approx(0.1)
+
+
+async def test_full_lanes_are_looked_through_once_and_again_when_something_happens(
+    hands: Hands,
+) -> None:
+    await keep(hands, limits=[1])
+    await begin_each(hands, 150, 2)
+
+    looks = 0
+    while await hands.lease(100) or hands.turns.again is not None:
+        looks += 1
+    assert looks < 15
+
+    hands.turns.restart()
+    assert await hands.lease(100) == []
+    assert hands.turns.again == pytest.approx(0.1)
 
 
 async def begin_each(hands: Hands, lanes: int, count: int) -> None:
@@ -251,7 +267,7 @@ async def test_a_key_that_another_engine_counts_is_passed_over(connect: Connect)
         assert len(await a.lease(2)) == 2
         other = await b.begin()
         assert ids(await b.lease(5)) == [other.run_id]
-        assert b.again == pytest.approx(0.01)
+        assert b.turns.again == pytest.approx(0.01)
 
     assert len(await b.lease(5)) == 3
 
@@ -279,15 +295,15 @@ async def test_a_throttle_lets_limit_and_burst_start_and_then_one_in_its_time(ha
     runs = await begin(hands, 9, lane(throttle="t"))
 
     assert ids(await hands.lease(20)) == [run.run_id for run in runs[:6]]
-    assert hands.again == pytest.approx(2.0)
+    assert hands.turns.again == pytest.approx(2.0)
     await hands.at(1.999999)
     assert await hands.lease(20) == []
-    assert hands.again == pytest.approx(0.000001)
+    assert hands.turns.again == pytest.approx(0.000001)
     await hands.at(2)
     assert ids(await hands.lease(20)) == [runs[6].run_id]
     await hands.at(6)
     assert len(await hands.lease(20)) == 2
-    assert hands.again is None or hands.again > 0
+    assert hands.turns.again is None or hands.turns.again > 0
 
 
 async def test_only_the_start_is_throttled(hands: Hands) -> None:
@@ -372,7 +388,7 @@ async def test_throttled_starts_are_those_of_the_model(
         assert got == expected
         waiting -= got
         if waiting and got < slots:
-            assert hands.again == pytest.approx((model.tat - throttle.slack - micros) / 1e6)
+            assert hands.turns.again == pytest.approx((model.tat - throttle.slack - micros) / 1e6)
     await hands.connection.execute("delete from stepbase.queue")
     await hands.at(0)
 

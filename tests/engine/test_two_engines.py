@@ -204,6 +204,35 @@ async def test_killed_engines_call_is_taken_over_after_its_lease(
     assert first["run_id"] == second["run_id"]
 
 
+async def test_killed_engines_slot_is_taken_over_and_nobody_comes_in_between(
+    start: StartProcess, host: StubHost, gate: Gate, connect: Connect
+) -> None:
+    a = await start()
+    function = host.function("app-f", retries=0, concurrency=1)
+    await a.client.register(host.registration(function))
+    connection = await connect()
+    [first] = await a.client.send({"name": "app/f"})
+    await gate.came(1)
+    b = await start()
+    [second] = await b.client.send({"name": "app/f"})
+
+    await a.kill()
+    await gate.came(2)
+    held = await connection.fetchval(
+        "select count(*) from stepbase.queue where owner is not null and key_1 is not null"
+    )
+    gate.answer(1, Answer(200, "first"))
+    await gate.came(3)
+    gate.answer(2, Answer(200, "second"))
+
+    assert held == 1
+    assert (await b.client.result(first))["output"] == "first"
+    assert (await b.client.result(second))["output"] == "second"
+    assert [call["ctx"]["run_id"] for call in gate.calls[:2]] == [
+        gate.calls[0]["ctx"]["run_id"]
+    ] * 2
+
+
 async def test_late_reply_to_an_engine_that_hung_changes_nothing(
     start: StartProcess, host: StubHost, gate: Gate, connect: Connect
 ) -> None:

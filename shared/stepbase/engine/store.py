@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Self
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from stepbase.engine.effects import FailedAttempt, NewPause, Settlement, StepRow
 from stepbase.engine.reads import Reads
 from stepbase.engine.schedule import Move
 from stepbase.engine.starts import Ingest, Rerun, Start
+from stepbase.engine.turns import Turns
 from stepbase.errors import StoreError
 from stepbase.protocol import names
 
@@ -98,10 +100,6 @@ class _Connection(asyncpg.Connection):
 
 class Store(Reads):
     """A small pool of connections to the engine's database; safe for concurrent use."""
-
-    again: float | None = None
-    has_lanes = False
-    _last_lane = ""
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", owner: str, lease: timedelta) -> None:
         self._pool = pool
@@ -229,22 +227,18 @@ class Store(Reads):
             _INGEST, epoch, self.owner, self.lease_time, *events, *starts, *waits, *rules
         )
 
-    async def lease(self, count: int, freed: Collection[str] = ()) -> "list[asyncpg.Record]":
-        """Lease up to `count` items, first from the lanes in which calls were `freed`.
+    @cached_property
+    def turns(self) -> Turns:
+        """Where this engine is in the lanes."""
+        return Turns()
 
-        Sets `has_lanes`: whether items waited in lanes, some of which may do so still; and `again`: in how
-        many seconds it is worth another look although nothing happens, or None.
-        """
+    async def lease(self, count: int, freed: Collection[str] = ()) -> "list[asyncpg.Record]":
+        """Lease up to `count` items, first from the lanes in which calls were `freed`; see `turns`."""
         rows = await self._fetch(
             "select * from stepbase.lease($1, $2, $3, $4, $5)",
-            self.owner, count, self.lease_time, self._last_lane, list(freed),
+            self.owner, count, self.lease_time, self.turns.last, list(freed),
         )  # fmt: skip
-        self.again, self.has_lanes = None, False
-        if rows and rows[0]["run_id"] is None:
-            about = rows.pop(0)
-            self._last_lane, self.again = about["lane"], about["again_seconds"]
-            self.has_lanes = True
-        return rows
+        return self.turns.take(rows)
 
     async def tick(self, idle: timedelta | None) -> Tick:
         """Ask what there is to do; with `idle`, have outbox writers notify us for that long."""

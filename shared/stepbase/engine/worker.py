@@ -52,6 +52,7 @@ class Worker:
 
     def wake(self) -> None:
         """There may be ready items: look soon."""
+        self._store.turns.restart()
         self._has_work = True
         self._wake.set()
 
@@ -129,7 +130,7 @@ class Worker:
             # Another call of its limits may be made now, here or elsewhere.
             self._freed.add(item.lane)
             self._hands_over = True
-        if self.has_backlog or (item.lane is not None and self._store.has_lanes):
+        if self.has_backlog or (item.lane is not None and self._store.turns.has_lanes):
             self.wake()
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("an item failed inside the engine", exc_info=error)
@@ -196,11 +197,11 @@ class Worker:
         if self.has_backlog:
             self.wake()
             return
-        if self._freed and self._store.has_lanes:
+        if self._freed and self._store.turns.has_lanes:
             # While we asked: it may have been counted as going on.
             self.wake()
-        if self._store.again is not None:
-            self.due_in(self._store.again)
+        if self._store.turns.again is not None:
+            self.due_in(self._store.turns.again)
         if self._next_due is None:
             tick = await self._store.tick(None)
             # The lanes have just been looked through.
