@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from typing import Any
 
 import aiohttp
 import asyncpg
+from tests.interop.engine_requests import Aim, aimed, requests_recorded
 from tests.support.engine_client import EngineClient
 from tests.support.playback import Exchange, Playback, Stage
 from tests.support.recordings import Found, differing, expanded, load, names, served_at
@@ -19,6 +21,7 @@ from stepbase.engine.settings import Settings
 
 STUB = "stub-sdk-odd-replies.json"
 REGISTER = "02-register-POST-fn-register.json"
+REQUESTS = "gateway-and-ai-outbound-requests.json"
 CRON = "24-cron-call.json"
 START_MODE = "scenario-start-mode-nostep.json"
 
@@ -111,8 +114,8 @@ def playback_of(name: str) -> Playback:
     return Playback(exchanges)
 
 
-async def play_stub(client: EngineClient, stage: Stage, behaviour: str) -> Found:
-    recorded = load(STUB)[behaviour]
+async def play_stub(client: EngineClient, stage: Stage, behaviour: str, aim: Aim) -> Found:
+    recorded = aim.at(load(STUB)[behaviour])
     exchanges = [Exchange.of_stub(each) for each in recorded["calls"] if "reply" in each]
     # The recorded reply took three seconds.
     playback = Playback(exchanges, delay=0.5 if behaviour == "slow-3s" else 0)
@@ -143,7 +146,9 @@ async def engine_and_stage(
         await host.stop()
 
 
-async def play_runs(client: EngineClient, stage: Stage, host: StubHost) -> dict[str, Found]:
+async def play_runs(
+    client: EngineClient, stage: Stage, host: StubHost, aim: Aim
+) -> dict[str, Found]:
     """Play every run that was recorded in dev mode, at once."""
     recorded = load(REGISTER)
     status, body = await client.request(
@@ -177,7 +182,7 @@ async def play_runs(client: EngineClient, stage: Stage, host: StubHost) -> dict[
             if name != START_MODE
         }
         tasks |= {
-            f"{STUB}#{each}": group.create_task(play_stub(client, stage, each))
+            f"{STUB}#{each}": group.create_task(play_stub(client, stage, each, aim))
             for each in behaviours
         }
     found |= {name: task.result() for name, task in tasks.items()}
@@ -210,8 +215,10 @@ async def play_cron(database: str, client: EngineClient, stage: Stage, host: Stu
 
 async def play_dev(database: str) -> dict[str, Found]:
     """Play what was recorded in dev mode."""
-    async with engine_and_stage(database) as (client, stage, host):
-        found = await play_runs(client, stage, host)
+    async with engine_and_stage(database) as (client, stage, host), AsyncExitStack() as stack:
+        aim = await stack.enter_async_context(aimed())
+        found = await play_runs(client, stage, host, aim)
+        found[REQUESTS] = differing(aim.made(), requests_recorded())
         found[CRON] = await play_cron(database, client, stage, host)
         found |= await play_api(client, client, "api-event-ingest.json", host.port)
         return found | await play_api(client, client, "api-register-variants.json", host.port)

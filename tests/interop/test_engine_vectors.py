@@ -6,13 +6,13 @@ from collections.abc import Iterator
 import pytest
 from tests.interop.engine_differences import NOT_THE_ENGINES, explaining, unexplained, unused
 from tests.interop.engine_keys import REGISTER, SIGNED, SYNC, play_keys
-from tests.interop.engine_plays import CRON, SCENARIOS, STUB, play_dev
+from tests.interop.engine_plays import CRON, REQUESTS, SCENARIOS, STUB, play_dev
 from tests.support.recordings import Found, load, names
 from tests.support.server import Server
 
 PLAYED = [
     "02-register-POST-fn-register.json", "09-invoke.json", "23-on-failure-handler.json",
-    CRON, SYNC, REGISTER, SIGNED, *SCENARIOS,
+    CRON, REQUESTS, SYNC, REGISTER, SIGNED, *SCENARIOS,
 ]  # fmt: skip
 BY_ENTRY = (
     STUB, "api-event-ingest.json", "api-register-variants.json", "api-start-mode-auth.json"

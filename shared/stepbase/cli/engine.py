@@ -39,6 +39,11 @@ import click
     help="Seconds that calls in flight may go on after SIGTERM.",
 )
 @click.option(
+    "--private-requests/--no-private-requests",
+    default=None,
+    help="Whether step.fetch and step.ai may reach private addresses.  [default: only without keys]",
+)
+@click.option(
     "--sdk-url",
     "-u",
     "sdk_urls",
@@ -55,6 +60,7 @@ def command(
     lease: float,
     max_calls: int,
     drain: float,
+    private_requests: bool | None,
     sdk_urls: tuple[str, ...],
     log_level: str,
     log_json: bool,
@@ -83,6 +89,7 @@ def command(
         lease=timedelta(seconds=lease),
         max_calls=max_calls,
         drain_seconds=drain,
+        private_requests=private_requests,
         sdk_urls=sdk_urls,
     )
     try:

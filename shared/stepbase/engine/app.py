@@ -12,6 +12,7 @@ from stepbase.engine.batcher import Batcher
 from stepbase.engine.caller import Caller
 from stepbase.engine.crons import Crons
 from stepbase.engine.executor import Executor, retrying
+from stepbase.engine.gateway import Gateway
 from stepbase.engine.intake import Intake
 from stepbase.engine.listener import Listener
 from stepbase.engine.metrics import Metrics
@@ -102,11 +103,14 @@ class Engine:
             timeout=settings.call_timeout,
         )
         self._stack.push_async_callback(self.caller.close)
+        gateway = Gateway(timeout=settings.request_timeout, private=settings.may_request_private)
+        self._stack.callback(gateway.close)
         self._settling: Batcher[Settling, Settled] = Batcher(self._settle_batch)
         self.checkpoints: Batcher[Checkpoint, bool] = Batcher(self.store.checkpoint)
         self.metrics = Metrics()
         executor = Executor(
             self.caller,
+            gateway,
             self._settle,
             has_backlog=lambda: self.worker.has_backlog,
             is_stopping=lambda: self.worker.is_stopping,

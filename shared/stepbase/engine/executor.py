@@ -15,6 +15,7 @@ from stepbase.engine import expr
 from stepbase.engine.caller import Caller
 from stepbase.engine.decide import decide
 from stepbase.engine.effects import Settlement, StepRow, Verdict
+from stepbase.engine.gateway import Gateway
 from stepbase.engine.item import Item
 from stepbase.engine.metrics import Metrics
 from stepbase.engine.opening import State
@@ -22,7 +23,7 @@ from stepbase.engine.store import Settled, Settling
 from stepbase.errors import StoreError
 from stepbase.protocol import names
 from stepbase.protocol.jsontext import dumps
-from stepbase.protocol.reply import NoAnswer
+from stepbase.protocol.reply import NoAnswer, Ops
 
 _log = logging.getLogger("stepbase.engine.executor")
 
@@ -43,6 +44,7 @@ class Executor:
 
     Args:
         caller: Reaches functions.
+        gateway: Makes requests for them.
         settle: Writes effects (batched); raises StoreError only if they can never be written.
         has_backlog: Says whether others wait for a slot.
         is_stopping: Says whether runs must be handed over to other engines.
@@ -57,6 +59,7 @@ class Executor:
     def __init__(
         self,
         caller: Caller,
+        gateway: Gateway,
         settle: Settle,
         *,
         has_backlog: Callable[[], bool],
@@ -69,6 +72,7 @@ class Executor:
         metrics: Metrics,
     ) -> None:
         self._caller = caller
+        self._gateway = gateway
         self._settle = settle
         self._has_backlog = has_backlog
         self._is_stopping = is_stopping
@@ -140,10 +144,13 @@ class Executor:
         took = clock.monotonic() - began
         self._metrics.called(item.function.config.slug, took)
         failpoint.hit("engine.after_reply")
+        known = frozenset(hashed for hashed, _ in item.memos)
+        if isinstance(reply, Ops):
+            reply = await self._gateway.fulfil(reply, known)
         state = State(
             attempt=item.attempt,
             max_attempts=item.function.config.retries + 1,
-            known=frozenset(hashed for hashed, _ in item.memos),
+            known=known,
             state_bytes=item.state_bytes,
             outage=item.outage,
             now=clock.utcnow(),

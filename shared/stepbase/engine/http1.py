@@ -11,8 +11,9 @@ Parsing is llhttp's, through httptools; what is written here is bounded by `Limi
 """
 
 import asyncio
+import contextlib
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -24,6 +25,9 @@ CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 4.0
 """Unused connections are dropped after this; uvicorn and gunicorn close theirs after 5 or 2 seconds."""
 MAX_HEADER_BYTES = 64 * 1024
+
+
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
 class NotSentError(OSError):
@@ -140,6 +144,9 @@ class _Connection(asyncio.Protocol):
             or "chunked" in self._headers.get("transfer-encoding", "").lower()
             or self._status in (204, 304)
         )
+        if self._is_head and self._status >= 200:
+            # Whatever length is announced, no body follows, which the parser cannot know.
+            self._finish()
 
     def on_body(self, body: bytes) -> None:
         if self._answer is None or self._answer.done():
@@ -178,6 +185,7 @@ class _Connection(asyncio.Protocol):
 
     async def send(self, data: bytes) -> Response:
         """Write a request and return its answer."""
+        self._is_head = data.startswith(b"HEAD ")
         assert self._transport is not None  # connected before it is handed out
         self._parser = httptools.HttpResponseParser(self)
         self._has_begun = False
@@ -198,10 +206,12 @@ class Client:
 
     Args:
         max_body: Bytes of an answer to read; a longer one comes back cut, just above this size.
+        resolve: Looks up (host, port) and returns the addresses to try; None: the system's way.
     """
 
-    def __init__(self, *, max_body: int) -> None:
+    def __init__(self, *, max_body: int, resolve: Resolve | None = None) -> None:
         self._max_body = max_body
+        self._resolve = resolve
         self._idle: dict[tuple[str, int, bool], list[_Connection]] = {}
         self._tls: ssl.SSLContext | None = None
 
@@ -257,14 +267,24 @@ class Client:
             self._tls = ssl.create_default_context()
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: _Connection(self._max_body),
-                    target.host,
-                    target.port,
-                    ssl=self._tls if target.is_tls else None,
-                )
+                if self._resolve is None:
+                    return await self._open(target, target.host)
+                addresses = await self._resolve(target.host, target.port)
+                for address in addresses[:-1]:
+                    with contextlib.suppress(OSError):
+                        return await self._open(target, address)
+                return await self._open(target, addresses[-1])
         except OSError as error:
             raise NotSentError(f"cannot connect to {target.authority}: {error}") from error
+
+    async def _open(self, target: Target, address: str) -> _Connection:
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: _Connection(self._max_body),
+            address,
+            target.port,
+            ssl=self._tls if target.is_tls else None,
+            server_hostname=target.host if target.is_tls else None,
+        )
         return connection
 
     def close(self) -> None:

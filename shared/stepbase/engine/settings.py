@@ -19,6 +19,8 @@ class Settings:
         lease: How long an item is kept without a sign of life.
         call_timeout: Seconds one call may take.
         drain_seconds: How long the calls in flight may go on once the engine is to stop.
+        request_timeout: Seconds a request made for a function may take (step.fetch, step.ai).
+        private_requests: Whether such requests may reach private addresses; None: only without keys.
         patience: Seconds an event waits for a database that is away before its sender hears of it.
         sweep_seconds: How often an idle engine looks around (twice a lease, if that is more often).
         keep_runs, keep_failed, keep_events: Ages at which history is deleted.
@@ -36,6 +38,8 @@ class Settings:
     lease: timedelta = timedelta(seconds=30)
     call_timeout: float = 7200.0
     drain_seconds: float = 10.0
+    request_timeout: float = 600.0
+    private_requests: bool | None = None
     patience: float = 15.0
     sweep_seconds: float = 5.0
     keep_runs: timedelta = timedelta(days=30)
@@ -49,6 +53,11 @@ class Settings:
     def is_dev(self) -> bool:
         """True without signing keys: nothing is signed and nothing asked for."""
         return not self.signing_keys
+
+    @property
+    def may_request_private(self) -> bool:
+        """Whether requests made for functions may reach private addresses."""
+        return self.is_dev if self.private_requests is None else self.private_requests
 
     @property
     def server_kind(self) -> str:
