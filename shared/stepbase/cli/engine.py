@@ -48,7 +48,14 @@ import click
     "-u",
     "sdk_urls",
     multiple=True,
-    help="Serve URL of an app to sync at start; repeatable.",
+    help="Serve URL of an app to sync, at start and when it has changed; repeatable.",
+)
+@click.option(
+    "--poll",
+    default=5.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Seconds between two syncs of those apps; 0 syncs at start only.",
 )
 @click.option("--log-level", default="INFO", show_default=True)
 @click.option("--log-json", is_flag=True, help="Log lines as JSON.")
@@ -62,6 +69,7 @@ def command(
     drain: float,
     private_requests: bool | None,
     sdk_urls: tuple[str, ...],
+    poll: float,
     log_level: str,
     log_json: bool,
 ) -> None:
@@ -91,6 +99,7 @@ def command(
         drain_seconds=drain,
         private_requests=private_requests,
         sdk_urls=sdk_urls,
+        poll_seconds=poll,
     )
     try:
         check_address(settings)

@@ -11,6 +11,7 @@ from stepbase import clock, failpoint
 from stepbase.engine.batcher import Batcher
 from stepbase.engine.caller import Caller
 from stepbase.engine.crons import Crons
+from stepbase.engine.discovery import Discovery
 from stepbase.engine.executor import Executor, retrying
 from stepbase.engine.gateway import Gateway
 from stepbase.engine.intake import Intake
@@ -147,6 +148,9 @@ class Engine:
             self._spawn("crons", self.crons.run()),
             self._spawn("sweeper", sweep_forever(self.store, self.settings)),
         ]
+        if self.settings.sdk_urls:
+            apps = Discovery(self.caller, self.settings.sdk_urls, self.settings.poll_seconds)
+            tasks.append(self._spawn("discovery", apps.run()))
         self._stack.push_async_callback(self._stop_tasks, tasks)
         self.failure.add_done_callback(lambda _: ready.set())
         await ready.wait()

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Generator
 
 import uvicorn
 
+from stepbase.engine import http1
 from stepbase.engine.api import app as api
 from stepbase.engine.app import Engine
 from stepbase.engine.settings import Settings
@@ -23,10 +24,13 @@ def check_address(settings: Settings) -> None:
     """Refuse to serve the world without keys, or anybody with a key that opens nothing.
 
     Raises:
-        ValueError: If the address is not loopback and a key is missing, or a signing key is not hex.
+        ValueError: If the address is not loopback and a key is missing, a signing key is not hex, or
+            the URL of an app is none.
     """
     for key in settings.signing_keys:
         signing.hash_key(key)
+    for url in settings.sdk_urls:
+        http1.Target.parse(url)
     host = settings.host
     is_loopback = host == "localhost"
     with contextlib.suppress(ValueError):
@@ -108,20 +112,6 @@ async def main(settings: Settings) -> None:
     async with serving(settings) as (engine, port, _):
         sys.stdout.write(json.dumps({"ready": "engine", "port": port}) + "\n")
         sys.stdout.flush()
-        await _sync_apps(engine)
         assert engine.failure is not None  # set once the engine has started
         with contextlib.suppress(asyncio.CancelledError):
             await engine.failure
-
-
-async def _sync_apps(engine: Engine) -> None:
-    for url in engine.settings.sdk_urls:
-        try:
-            status, body = await engine.caller.sync(url)
-        except OSError as error:
-            _log.warning("app not synced", extra={"url": url, "reason": str(error)})
-            continue
-        if status != 200:
-            _log.warning(
-                "app not synced", extra={"url": url, "status": status, "body": body[:300].decode()}
-            )

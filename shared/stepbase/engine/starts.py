@@ -161,7 +161,7 @@ class Functions:
             return [invoked] if invoked is not None else []
         if event.target is not None:
             due = self.by_slug.get(event.target)
-            return [due] if due is not None and not (due.is_archived or due.is_paused) else []
+            return [due] if due is not None and not due.is_archived else []
         found: dict[UUID, Function] = {}
         for pattern in (event.name, *wildcard_prefixes(event.name)):
             for function, expression in self._by_event.get(pattern, ()):
