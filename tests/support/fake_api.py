@@ -1,6 +1,7 @@
 """A stand-in for a server's API over real HTTP: records requests, answers what it is told to."""
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,6 +41,13 @@ class FakeApi:
     answer: Callable[[Received], Answer] = lambda _: (200, {})
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Be silent about clients that have gone away."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def fake_api(answer: Callable[[Received], Answer] | None = None) -> Iterator[FakeApi]:
     """Run one for a while."""
@@ -72,7 +80,7 @@ def fake_api(answer: Callable[[Received], Answer] | None = None) -> Iterator[Fak
         def log_message(self, format: str, *args: Any) -> None:
             """Keep the test output clean."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = _Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     api.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)

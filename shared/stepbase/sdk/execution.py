@@ -135,7 +135,8 @@ class Execution:
     def _is_left(self) -> bool:
         return self.replay.is_over or self.replay.passed_over is not None
 
-    def _left(self) -> Outcome:
+    def _warn_of_change(self) -> None:
+        """Say that the code that runs is not the code that ran before."""
         replay = self.replay
         if replay.unreached:
             logger.warning(
@@ -146,6 +147,10 @@ class Execution:
                 self.function.slug,
                 replay.unreached,
             )
+
+    def _left(self) -> Outcome:
+        self._warn_of_change()
+        replay = self.replay
         if replay.ops or replay.is_target_gone:
             return Reported(
                 tuple(replay.ops), replay.no_retry, replay.retry_after, replay.is_outage
@@ -155,6 +160,8 @@ class Execution:
     def _returned(self, value: object) -> Outcome:
         if self._is_left:
             return self._left()  # the handler swallowed the suspension
+        if self.checkpoints is not None and self.checkpoints.is_used:
+            self._warn_of_change()
         try:
             what = f'function "{self.function.id}"'
             return Returned(typed.encode(value, self.function.returns, what))

@@ -52,7 +52,7 @@ class Fault:
     exception: BaseException | None = field(default=None, repr=False, compare=False)
 
 
-def step_fault(exception: Exception) -> Fault:
+def step_fault(exception: BaseException) -> Fault:
     """Describe an exception raised inside a step."""
     return _fault(exception, no_retry=isinstance(exception, NonRetriableError))
 

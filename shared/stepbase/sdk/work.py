@@ -84,9 +84,16 @@ def perform(replay: Replay, new: NewStep) -> StepOp:
 
 async def perform_async(replay: Replay, new: NewStep) -> StepOp:
     """Run an unfinished step's work on the event loop; plain functions run in a thread."""
+    import asyncio
+
     token = _inside.set(new.place.step_id)
     try:
         return _succeeded(new, await acall_work(_work_of(new)))
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise  # the step itself is not wanted any more
+        return _failed(replay, new, error)  # what it waited for was cancelled
     except Exception as error:
         return _failed(replay, new, error)
     finally:
@@ -131,7 +138,7 @@ def _succeeded(new: NewStep, value: object) -> StepOp:
     return StepOp(new.place, Opcode.STEP_RUN, new.name, new.opts, data)
 
 
-def _failed(replay: Replay, new: NewStep, error: Exception) -> StepOp:
+def _failed(replay: Replay, new: NewStep, error: BaseException) -> StepOp:
     # As TypeScript: errors inside a step fail the step, never the whole run (docs/protocol.md, errors).
     what = step_fault(error)
     # What is away has not failed: only the server knows how long it has been, and when that is enough.

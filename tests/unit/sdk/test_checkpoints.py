@@ -143,6 +143,17 @@ async def hurries_async(step: Step) -> None:
     await step.run("c", hurried.set)
 
 
+async def cancels() -> None:
+    asleep = asyncio.ensure_future(asyncio.sleep(3600))
+    asyncio.get_running_loop().call_soon(asleep.cancel)
+    await asleep
+
+
+@app.function("cancels-async")
+async def cancels_async(step: Step) -> None:
+    await step.run("a", cancels)
+
+
 @app.function("last-branch-sync")
 def last_branch(step: SyncStep) -> None:
     step.run("a", lambda: 1)
@@ -327,6 +338,25 @@ async def test_nothing_is_saved_once_the_call_is_answered(api: FakeApi, kind: st
             assert not thread.is_alive()
     assert shown(reply) == ["StepRun a", "RunComplete complete"]
     assert saved(api) == []
+
+
+@KINDS
+async def test_a_changed_function_is_warned_of_though_the_call_goes_on(
+    api: FakeApi, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    steps = {hashed("a"): {"data": 1}, hashed("gone"): {"data": 1}}
+
+    reply = await call(f"three-{kind}", steps=steps, stack=list(steps))
+
+    assert shown(reply) == ["StepRun c", "RunComplete complete"]
+    assert "1 steps with results were not reached: the function was changed" in caplog.text
+
+
+async def test_a_step_fails_when_what_it_waits_for_is_cancelled(api: FakeApi) -> None:
+    reply = await call("cancels-async")
+
+    assert shown(reply) == ["StepError a"]
+    assert reply.body[0]["error"]["name"] == "CancelledError"
 
 
 async def test_the_last_branch_runs_when_what_came_before_is_saved(api: FakeApi) -> None:
