@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from hypothesis import given, settings
-from tests.properties.test_replay import DEV, FAULTS, PROGRAMS, add_async, add_sync, plain, serve
+from tests.properties.test_replay import CHOICES, DEV, build, run
+from tests.support.parallel_programs import SEQUENTIAL, plain
 
-from stepbase import App, Middleware
+from stepbase import Middleware
 from stepbase.middleware import Input, Output, Response, StepInfo
 from stepbase.sdk.endpoint import Endpoint
 
@@ -74,22 +75,22 @@ class Wrapped(Middleware):
 
 
 @settings(max_examples=60, deadline=None)
-@given(PROGRAMS, FAULTS)
-def test_hooks_keep_their_order_and_results_survive(program: Any, faults: list[str]) -> None:
-    async def check() -> None:
-        expected = plain(program)
+@given(SEQUENTIAL, CHOICES)
+def test_hooks_keep_their_order_and_results_survive(program: Any, choices: bytes) -> None:
+    async def check(kind: str) -> None:
         lines: list[str] = []
-        app = App("p", middleware=[Wrapped.factory(lines)])
-        add_async(app, program)
-        add_sync(app, program)
-        endpoint = Endpoint(app, framework="test", settings=DEV)
+        endpoint = Endpoint(build(program, Wrapped.factory(lines)), framework="test", settings=DEV)
 
-        ends = [(await serve(endpoint, kind, faults)).end for kind in ("async", "sync")]
+        answer = await run(endpoint, kind, choices)
 
-        for end in ends:
-            assert (end["wrapped"] if isinstance(end, dict) else end) == expected
+        end = await plain(program, answer.stack)
+        if answer.status == 200:
+            assert (answer.body, None) == ({"wrapped": end.log}, end.error)
+        else:
+            assert [answer.body["name"], answer.body["message"]] == end.error
         for line in lines:
             assert ORDER.fullmatch(line), line
             assert ("new" in line) == ("ended" in line)
 
-    asyncio.run(check())
+    asyncio.run(check("async"))
+    asyncio.run(check("sync"))

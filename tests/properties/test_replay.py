@@ -1,26 +1,40 @@
-"""Replay keeps the promise: whatever gets lost or repeated, a run ends as the plain program would.
+"""Replay keeps the promise: whatever gets lost, repeated or late, a run ends as the plain program would.
 
 Programs are random: steps that fail some times or for good, sleeps, loops, branches on results, caught
-errors and clean-up, with few ids so that they repeat. Each runs three ways: as a plain program, as an
-async handler and as a sync one, the latter two against a server that loses and repeats replies.
+errors, clean-up, and all of these beside each other in every way asyncio has; with few ids, so that they
+repeat. Each runs as an async and as a plain handler against a server that does what it likes
+(`tests/support/unruly.py`), and as a program without any durability, whose steps end in the order that
+the server has recorded.
 """
 
 import asyncio
-import json
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+import gc
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import pytest
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.sdk_calls import call_body
+from tests.support.parallel_programs import (
+    MAX_ATTEMPTS,
+    PROGRAMS,
+    AsyncProgram,
+    End,
+    Run,
+    plain,
+)
+from tests.support.sync_programs import PlainSyncSteps, ReadAsSync, SyncProgram
+from tests.support.unruly import Answer, Unruly, seen
 
-from stepbase import App, Context, Step, StepError, SyncStep
+from stepbase import App, Context, Step, SyncStep
 from stepbase.config import InngestConfig
 from stepbase.sdk.endpoint import Endpoint
-from stepbase.sdk.message import Request
+from stepbase.sdk.message import Request, Response
+from stepbase.sdk.work import current_step
 
-MAX_ATTEMPTS = 3
 DEV = InngestConfig(
     is_dev=True,
     api_origin="http://127.0.0.1:1",
@@ -32,258 +46,138 @@ DEV = InngestConfig(
     signing_key=None,
     signing_key_fallback=None,
 )
-MOST_CALLS = 400
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+EXAMPLES = {"async": 700, "sync": 400}
+CHOICES = st.binary(max_size=100)
 
 
-@dataclass(frozen=True)
-class Run:
-    """A step that fails its first `failures` attempts."""
+def build(program: Any, *middleware: Any) -> App:
+    """Return an app that runs the program as an async and as a plain handler."""
+    app = App("p", middleware=list(middleware))
 
-    id: str
-    value: int
-    failures: int
+    @app.function("async", on="x", checkpointing=False)
+    async def handler(step: Step, ctx: Context) -> list[Any]:
+        record, replay = seen.get(), step._replay
 
+        def effect(what: Any) -> None:
+            if not replay.is_over:
+                record.effects.append(what)
 
-@dataclass(frozen=True)
-class Sleep:
-    id: str
+        running = AsyncProgram(
+            step, lambda node: work_of(node, ctx.attempt, step), effect, lambda: replay.is_over
+        )
+        await running.go(program)
+        return list(running.log)
 
+    @app.function("sync", on="x", checkpointing=False)
+    def sync_handler(step: SyncStep, ctx: Context) -> list[Any]:
+        running = SyncProgram(step, lambda node: work_of(node, ctx.attempt, step))
+        running.go(program)
+        return running.log
 
-@dataclass(frozen=True)
-class Loop:
-    times: int
-    body: Any
-
-
-@dataclass(frozen=True)
-class Branch:
-    """Goes on by whether the last result was even."""
-
-    even: Any
-    odd: Any
-
-
-@dataclass(frozen=True)
-class Catch:
-    body: Any
-    then: Any
-
-
-@dataclass(frozen=True)
-class Finally:
-    body: Any
-    always: Any
-
-
-@dataclass(frozen=True)
-class Sequence_:
-    parts: tuple[Any, ...]
-
-
-IDS = st.sampled_from(["a", "b", "a:1", "c"])
-LEAVES = st.builds(Run, IDS, st.integers(0, 9), st.sampled_from([0, 0, 0, 1, 2, 3])) | st.builds(
-    Sleep, IDS
-)
-PROGRAMS = st.recursive(
-    LEAVES,
-    lambda inner: st.one_of(
-        st.builds(Loop, st.integers(1, 3), inner),
-        st.builds(Branch, inner, inner),
-        st.builds(Catch, inner, inner),
-        st.builds(Finally, inner, inner),
-        st.lists(inner, min_size=1, max_size=4).map(lambda parts: Sequence_(tuple(parts))),
-    ),
-    max_leaves=8,
-)
-FAULTS = st.lists(st.sampled_from(["ok", "ok", "lost", "repeated"]), max_size=60)
-
-Steps = Generator[Run | Sleep, Any, None]
-
-
-def interpret(node: Any, log: list[Any]) -> Steps:
-    """Run a program; yields each step and is sent its result, or thrown its error."""
-    match node:
-        case Run():
-            log.append((yield node))
-        case Sleep():
-            yield node
-        case Loop(times, body):
-            for _ in range(times):
-                yield from interpret(body, log)
-        case Branch(even, odd):
-            last = log[-1] if log and isinstance(log[-1], int) else 0
-            yield from interpret(odd if last % 2 else even, log)
-        case Sequence_(parts):
-            for part in parts:
-                yield from interpret(part, log)
-        case _:
-            yield from interpret_guard(node, log)
-
-
-def interpret_guard(node: Catch | Finally, log: list[Any]) -> Steps:
-    """Run a program that handles errors."""
-    if isinstance(node, Finally):
-        try:
-            yield from interpret(node.body, log)
-        finally:
-            yield from interpret(node.always, log)
-        return
-    try:
-        yield from interpret(node.body, log)
-    except StepError as error:
-        log.append(f"caught {error.name}: {error.message}")
-        yield from interpret(node.then, log)
-
-
-def work(step: Run, attempt: int) -> int:
-    if attempt < step.failures:
-        raise ValueError(f"{step.id} failed")
-    return step.value
-
-
-def plain(program: Any) -> Any:
-    """Return what the program does without any durability: its log, or its error."""
-    log: list[Any] = []
-    steps = interpret(program, log)
-    try:
-        node = next(steps)
-        while True:
-            if isinstance(node, Sleep):
-                node = steps.send(None)
-            elif node.failures >= MAX_ATTEMPTS:
-                node = steps.throw(StepError("ValueError", f"{node.id} failed"))
-            else:
-                node = steps.send(node.value)
-    except StopIteration:
-        return log
-    except StepError as error:
-        return [error.name, error.message]
-
-
-def build(program: Any) -> App:
-    """Return an app that runs the program as an async and as a sync handler."""
-    app = App("p")
-    add_async(app, program)
-    add_sync(app, program)
     return app
 
 
-def add_async(app: App, program: Any) -> None:
-    @app.function("async", on="x")
-    async def handler(step: Step, ctx: Context) -> list[Any]:
-        async def take(node: Run | Sleep) -> Any:
-            if isinstance(node, Sleep):
-                return await step.sleep(node.id, "1h")
-            return await step.run(node.id, work, node, ctx.attempt)
-
-        log: list[Any] = []
-        walk = Walk(interpret(program, log))
-        while (node := walk.next_step()) is not None:
-            try:
-                walk.outcome = await take(node)
-            except BaseException as error:
-                walk.error = error
-        return log
+def work_of(node: Run, attempt: int, step: Step | SyncStep) -> Callable[[], Any]:
+    """Return what a step runs: every other one is async."""
+    work = partial(plain_work, node, attempt, step)
+    return partial(async_work, work) if node.value % 2 and isinstance(step, Step) else work
 
 
-def add_sync(app: App, program: Any) -> None:
-    @app.function("sync", on="x")
-    def sync_handler(step: SyncStep, ctx: Context) -> list[Any]:
-        def take(node: Run | Sleep) -> Any:
-            if isinstance(node, Sleep):
-                return step.sleep(node.id, "1h")
-            return step.run(node.id, work, node, ctx.attempt)
-
-        log: list[Any] = []
-        walk = Walk(interpret(program, log))
-        while (node := walk.next_step()) is not None:
-            try:
-                walk.outcome = take(node)
-            except BaseException as error:
-                walk.error = error
-        return log
+def plain_work(node: Run, attempt: int, step: Step | SyncStep) -> int:
+    seen.get().works.append(current_step() or "")
+    assert not step._replay.is_replaying, "new work, and yet this is said to be a replay"
+    if attempt < node.failures:
+        raise ValueError(f"{node.id} failed")
+    return node.value
 
 
-@dataclass
-class Walk:
-    """Goes through a program's steps with what came of the one before."""
-
-    steps: Steps
-    outcome: Any = None
-    error: BaseException | None = None
-
-    def next_step(self) -> Run | Sleep | None:
-        """Hand over the last outcome; returns the next step, or None at the end."""
-        outcome, error = self.outcome, self.error
-        self.outcome = self.error = None
-        try:
-            return self.steps.send(outcome) if error is None else self.steps.throw(error)
-        except StopIteration:
-            return None
+async def async_work(work: Callable[[], Any]) -> Any:
+    await asyncio.sleep(0)
+    return work()
 
 
-@dataclass
-class Transcript:
-    """What a server recorded of a run: the ops it took, in order, and the end."""
+async def run(endpoint: Endpoint, kind: str, choices: bytes) -> Answer:
+    """Run a function to its end; everything a call could leave behind is an error."""
 
-    ops: list[tuple[str, str, Any]]
-    end: Any
+    async def post(query: str, body: bytes) -> Response:
+        response = await endpoint.ahandle(Request("POST", "http://x/", query, {}, body))
+        assert isinstance(response, Response)
+        return response
 
-
-async def serve(endpoint: Endpoint, kind: str, faults: Sequence[str]) -> Transcript:
-    """Run a function to its end, losing and repeating replies as told."""
-    memos: dict[str, Any] = {}
-    ops: list[tuple[str, str, Any]] = []
-    attempt = 0
-    left = list(faults)
-    for _ in range(MOST_CALLS):
-        body = call_body(steps=memos, attempt=attempt, max_attempts=MAX_ATTEMPTS)
-        request = Request("POST", "http://x/", f"fnId=p-{kind}&stepId=step", {}, body)
-        response = await endpoint.ahandle(request)
-        fault = left.pop(0) if left else "ok"
-        if fault == "lost":
-            continue  # nobody saw it: the same call is made again
-        if fault == "repeated":
-            again = await endpoint.ahandle(request)
-            assert (again.status, shown(again.body)) == (response.status, shown(response.body))
-        answer = json.loads(response.body)
-        if response.status == 200:
-            return Transcript(ops, answer)
-        if response.status == 500:
-            assert response.headers["x-inngest-no-retry"] == "true"
-            return Transcript(ops, [answer["name"], answer["message"]])
-        (op,) = answer
-        assert op["id"] not in memos, "a finished step was reported again"
-        ops.append((op["op"], op["id"], op["data"]))
-        attempt = attempt + 1 if op["op"] == "StepError" else 0
-        if op["op"] == "StepFailed":
-            memos[op["id"]] = {"error": op["error"]}
-        elif op["op"] != "StepError":
-            memos[op["id"]] = {"data": op["data"]} if op["op"] == "StepRun" else None
-    raise AssertionError("the run has not ended")
+    server = Unruly(
+        post, f"p-{kind}", choices, max_attempts=MAX_ATTEMPTS, is_ordered=kind == "async"
+    )
+    return await server.finish()
 
 
-def shown(body: bytes) -> Any:
-    """Return a reply without what may differ between two answers to one call."""
-    answer = json.loads(body)
-    for each in answer if isinstance(answer, list) else []:
-        if isinstance(each, dict) and each.get("op") == "Sleep":
-            each["name"] = ""
-    return answer
+async def verify(program: Any, kind: str, choices: bytes) -> End:
+    """Compare a program's run with what it does by itself."""
+    endpoint = Endpoint(build(program), framework="test", settings=DEV)
+    answer = await run(endpoint, kind, choices)
+    if kind == "async":
+        end = await plain(program, answer.stack)
+        if end.error is None:
+            assert answer.seen.effects[: len(end.log)] == end.log
+    else:
+        end = await plain(program, answer.stack, PlainSyncSteps(), ReadAsSync)
+    if answer.status == 200:
+        assert (answer.body, None) == (end.log, end.error)
+    else:
+        assert [answer.body["name"], answer.body["message"]] == end.error
+    return end
 
 
-@settings(max_examples=150, deadline=None)
-@given(PROGRAMS, FAULTS)
-def test_a_run_ends_as_the_plain_program_whatever_is_lost(program: Any, faults: list[str]) -> None:
-    async def check() -> None:
-        expected = plain(program)
-        endpoint = Endpoint(build(program), framework="test", settings=DEV)
+class Troubles:
+    """What an event loop has complained of."""
 
-        undisturbed = await serve(endpoint, "async", [])
-        disturbed = await serve(endpoint, "async", faults)
-        sync = await serve(endpoint, "sync", faults)
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.found: list[str] = []
+        loop.set_exception_handler(lambda _, context: self.found.append(str(context)))
 
-        assert undisturbed.end == expected
-        assert undisturbed == disturbed == sync
+    def check(self) -> None:
+        """Look for what only shows once the garbage is gone."""
+        gc.collect()
+        assert self.found == []
 
-    asyncio.run(check())
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_run_ends_as_the_plain_program_whatever_the_server_does(
+    loop: str, kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tally: Counter[str] = Counter()
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        troubles = Troubles(runner.get_loop())
+
+        @settings(max_examples=EXAMPLES[kind], deadline=None)
+        @given(PROGRAMS, CHOICES)
+        def check(program: Any, choices: bytes) -> None:
+            end = runner.run(verify(program, kind, choices))
+            assert troubles.found == []
+            count(tally, end)
+
+        check()
+        troubles.check()
+    with capfd.disabled():
+        print(f"\n{kind} handlers on {loop}: {shown(tally)}")
+    total = tally["programs"]
+    assert total >= EXAMPLES[kind]
+    assert tally["of three branches or more"] >= 0.3 * total
+    assert tally["with a caught error"] >= 0.2 * total
+
+
+def count(tally: Counter[str], end: End) -> None:
+    """Count what a program came by."""
+    widths = [fact for fact in end.facts if isinstance(fact, int)]
+    tally["programs"] += 1
+    tally["of three branches or more"] += max(widths, default=0) >= 3
+    tally["with branches"] += bool(widths)
+    tally["with a caught error"] += "caught" in end.facts
+    tally["that fail"] += end.error is not None
+
+
+def shown(tally: Counter[str]) -> str:
+    """Write a tally as one line."""
+    shares = [f"{tally[each]} {each}" for each in tally if each != "programs"]
+    return f"{tally['programs']} programs, {', '.join(shares)}"

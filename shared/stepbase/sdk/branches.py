@@ -1,7 +1,7 @@
 """Branches of an async handler that race against each other. Plain asyncio: the order is in the steps'."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -12,10 +12,11 @@ async def race(branches: Iterable[Awaitable[T]]) -> T:
     return (await _first(branches)).result()
 
 
-async def within(branch: Awaitable[T], clock: Awaitable[None], what: str) -> T:
+async def within(branch: Awaitable[T], clock: Callable[[], Awaitable[None]], what: str) -> T:
     """Return the branch's result if it ends before the clock.
 
     Args:
+        clock: Begins the limit's sleep.
         what: Names the limit, for the message.
 
     Raises:
@@ -23,7 +24,7 @@ async def within(branch: Awaitable[T], clock: Awaitable[None], what: str) -> T:
     """
 
     async def limit() -> T:
-        await clock
+        await clock()
         raise TimeoutError(f"step.timeout {what} is over")
 
     return await race((branch, limit()))
@@ -49,8 +50,7 @@ def _forget(task: "asyncio.Future[T]") -> None:
 
 
 async def _cancel(tasks: "list[asyncio.Future[T]]") -> None:
-    """End the losers, and wait until their `finally` blocks have run."""
+    """End the losers, and wait until their `finally` blocks have run; if this is cancelled, so are they."""
     for task in tasks:
         task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -18,7 +18,7 @@ Five rules:
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from stepbase import standin
 from stepbase.errors import NonRetriableError, StepError
@@ -89,6 +89,16 @@ class NewStep:
             stand_in.step(self)
 
 
+class Branches(Protocol):
+    """Keeps the order of what branches do that run one after the other (`sdk.sync_branches`)."""
+
+    def reach(self, step_id: str) -> None:
+        """Note that a step is reached, before it is named."""
+
+    def take(self, position: int) -> None:
+        """Note that a result is taken that was stored then."""
+
+
 @dataclass(slots=True)
 class StepOp:
     """An op to report, its result already as JSON text."""
@@ -113,12 +123,13 @@ class Replay:
         is_outage: True if what a failed step called is away.
         retry_after: When the failed step may be tried again, as a header value, or None.
         passed_over: The first unfinished step met in a call that was for another one.
+        branches: Told of what the branches of a plain handler reach and take; None outside of them.
         on_caught_up: Called once, when the code begins that has not run before; or None.
     """
 
     __slots__ = (
-        "_call", "_caught_up", "_counts", "_gone", "_left", "_positions", "_used", "is_outage",
-        "is_over", "is_parallel", "may_run", "no_retry", "on_caught_up", "ops", "passed_over",
+        "_call", "_caught_up", "_counts", "_gone", "_left", "_positions", "_used", "branches",
+        "is_outage", "is_over", "is_parallel", "may_run", "no_retry", "on_caught_up", "ops", "passed_over",
         "retry_after",
     )  # fmt: skip
 
@@ -139,6 +150,7 @@ class Replay:
         self.is_outage = False
         self.passed_over: Place | None = None
         self.on_caught_up: Callable[[], None] | None = None
+        self.branches: Branches | None = None
 
     @property
     def run_id(self) -> str:
@@ -179,6 +191,8 @@ class Replay:
             raise NonRetriableError(
                 f'a step id is non-empty text such as "charge-card", got {step_id!r}'
             )
+        if self.branches is not None:
+            self.branches.reach(step_id)
         hashed = hash_step_id(step_id, index)
         while hashed in self._used:
             index += 1
@@ -214,6 +228,8 @@ class Replay:
         self._left -= 1
         if self._left == 0:
             self.catch_up()
+        if self.branches is not None:
+            self.branches.take(self.position(place))
         if type(raw) is dict and len(raw) == 1 and "data" in raw:
             return raw["data"]  # nearly all of them, so without the detour
         memo = decode_memo(raw)
@@ -229,16 +245,11 @@ class Replay:
             self._positions = {hashed: i for i, hashed in enumerate(self._call.stack)}
         return self._positions.get(place.hashed, UNORDERED)
 
-    def reached_since(self, before: set[str]) -> int:
-        """Return the latest position among the steps reached since `reached` was taken; -1 if none."""
-        if self._positions is None:
-            self._positions = {hashed: i for i, hashed in enumerate(self._call.stack)}
-        positions = self._positions
-        return max((positions.get(each, UNORDERED) for each in self._used - before), default=-1)
-
-    def reached(self) -> set[str]:
-        """Return the hashed ids of the steps reached so far."""
-        return set(self._used)
+    def unreach(self, step_id: str) -> None:
+        """Take back the latest use of a step id."""
+        index = self._counts[step_id] - 1
+        self._counts[step_id] = index
+        self._used.discard(hash_step_id(step_id, index))
 
     def catch_up(self) -> None:
         """Note that what comes now has not run before."""

@@ -148,7 +148,7 @@ class Step(ServerSteps):
 
         token = _racing.set(True)
         try:
-            return await within(branch, self.sleep(id, duration), f'"{id}": {duration}')
+            return await within(branch, lambda: self.sleep(id, duration), f'"{id}": {duration}')
         finally:
             _racing.reset(token)
 

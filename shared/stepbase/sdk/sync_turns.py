@@ -5,37 +5,19 @@ result; then all that wait is decided about (`Replay.decide`). At each call ever
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Never, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Never, TypeVar
 
 from stepbase.errors import Suspend
 from stepbase.sdk.replay import RACE, Decision, NewStep, Replay, StepOp, planned
+from stepbase.sdk.sync_branches import Branches
 from stepbase.sdk.work import perform
 
 if TYPE_CHECKING:
     from stepbase.sdk.checkpoints import Checkpoints
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class _Ended(Generic[T]):
-    """A branch that has ended.
-
-    Attributes:
-        value: What it returned: one value, or none if it failed.
-        position: Where in the server's stack the last of its results stands.
-    """
-
-    value: list[T]
-    error: Exception | None
-    position: int
-
-    def result(self) -> T:
-        if self.error is not None:
-            raise self.error
-        return self.value[0]
 
 
 class SyncTurns:
@@ -48,13 +30,13 @@ class SyncTurns:
         on_output: Called with the op of a step that ran before it is saved, and may change it; or None.
     """
 
-    __slots__ = ("_checkpoints", "_is_racing", "_replay", "_waiting", "on_output")
+    __slots__ = ("_branches", "_checkpoints", "_is_racing", "_replay", "on_output")
 
     def __init__(self, replay: Replay, checkpoints: "Checkpoints | None" = None) -> None:
         self._replay = replay
         self._checkpoints = checkpoints
         self.on_output: Callable[[StepOp], None] | None = None
-        self._waiting: list[NewStep] | None = None
+        self._branches: Branches | None = None
         self._is_racing = False
 
     def settle(self, step: NewStep) -> Any:
@@ -68,9 +50,8 @@ class SyncTurns:
             step.opts = {**(step.opts or {}), **RACE}
         if self._replay.is_over:
             raise Suspend
-        if self._waiting is not None:
-            self._waiting.append(step)
-            raise Suspend
+        if self._branches is not None:
+            self._branches.wait(step)
         decision, _ = self._replay.decide([step])
         if decision is Decision.RUN:
             return self._run(step)
@@ -104,15 +85,13 @@ class SyncTurns:
         Raises:
             Suspend: While one has not ended.
         """
-        is_outermost, waiting = self._open()
-        try:
-            ended = [self._evaluate(branch) for branch in branches]
-        finally:
-            self._close(is_outermost)
-        results = [each for each in ended if each is not None]
-        if len(results) < len(ended):
-            self._suspend(is_outermost, waiting)
-        return [each.result() for each in results]
+        with self._open() as group:
+            all_ = group.run(branches)
+            ended = [each for each in all_ if each is not None]
+            if len(ended) < len(all_):
+                self._suspend(group)
+            group.end_parallel(ended)
+        return [each.result() for each in ended]
 
     def race(self, branches: Sequence[Callable[[], T]]) -> T:
         """Return the result of the branch that ended first, or raise its error.
@@ -122,48 +101,38 @@ class SyncTurns:
         """
         if not branches:
             raise TypeError("step.race needs a branch at least")
-        is_outermost, waiting = self._open()
-        start, was_racing, self._is_racing = len(waiting), self._is_racing, True
+        with self._open() as group:
+            reached, waiting = group.reached, len(group.waiting)
+            was_racing, self._is_racing = self._is_racing, True
+            try:
+                ended = [each for each in group.run(branches) if each is not None]
+            finally:
+                self._is_racing = was_racing
+            if not ended:
+                self._suspend(group)
+            winner = min(ended, key=lambda each: each.time)
+            group.end_race(winner, reached, waiting)
+        return winner.result()
+
+    @contextmanager
+    def _open(self) -> Iterator[Branches]:
+        outer = self._branches
+        group = self._branches = self._replay.branches = outer or Branches(self._replay)
         try:
-            ended = [self._evaluate(branch) for branch in branches]
+            yield group
         finally:
-            self._is_racing = was_racing
-            self._close(is_outermost)
-        results = [each for each in ended if each is not None]
-        if not results:
-            self._suspend(is_outermost, waiting)
-        for step in waiting[start:]:
-            self._replay.abandon(step.place)
-        del waiting[start:]
-        return min(results, key=lambda each: each.position).result()
+            self._branches = self._replay.branches = outer
 
-    def _open(self) -> tuple[bool, list[NewStep]]:
-        is_outermost = self._waiting is None
-        if self._waiting is None:
-            self._waiting = []
-        return is_outermost, self._waiting
-
-    def _close(self, is_outermost: bool) -> None:
-        if is_outermost:
-            self._waiting = None
-
-    def _evaluate(self, branch: Callable[[], T]) -> _Ended[T] | None:
-        before = self._replay.reached()
-        try:
-            value, error = [branch()], None
-        except Suspend:
-            return None
-        except Exception as raised:
-            value, error = [], raised
-        return _Ended(value, error, self._replay.reached_since(before))
-
-    def _suspend(self, is_outermost: bool, waiting: list[NewStep]) -> Never:
-        if not is_outermost or self._replay.is_over:
+    def _suspend(self, group: Branches) -> Never:
+        """Leave a group that has not ended; if it is in a branch, that is left too."""
+        if group.is_inner:
+            group.leave()
+        if self._replay.is_over:
             raise Suspend
-        decision, chosen = self._replay.decide(waiting)
+        decision, chosen = self._replay.decide(group.waiting)
         if decision is Decision.RUN and chosen is not None:
             self._leave(self._perform(chosen))
-        self._end(decision, waiting if chosen is None else [chosen])
+        self._end(decision, group.waiting if chosen is None else [chosen])
 
     def _end(self, decision: Decision, steps: Sequence[NewStep]) -> Never:
         self._leave(*(map(planned, steps) if decision is Decision.REPORT else ()))

@@ -88,6 +88,29 @@ async def sore_loser(step: Step) -> Any:
     return await step.race(slow(), one(step, "fast"))
 
 
+@app.function("impatient")
+async def impatient(step: Step) -> Any:
+    async def slow() -> Any:
+        try:
+            return await one(step, "slow")
+        finally:
+            await one(step, "clean up")
+
+    racing = asyncio.create_task(step.race(slow(), one(step, "fast")))
+    await one(step, "enough")
+    racing.cancel()
+    await asyncio.wait([racing])
+    return await one(step, "after")
+
+
+async def test_a_race_that_is_cancelled_leaves_no_loser_behind() -> None:
+    cleaning = await call("impatient", steps=done("fast"))
+    cancelled = await call("impatient", steps=done("fast", "enough"))
+
+    assert shown(cleaning) == ["StepPlanned enough", "StepPlanned clean up"]
+    assert shown(cancelled) == ["StepRun after"]
+
+
 async def test_a_loser_may_clean_up_by_a_step_and_the_race_waits_for_it() -> None:
     memos = done("fast", "slow")
 
