@@ -47,7 +47,7 @@ DEV = InngestConfig(
     signing_key_fallback=None,
 )
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-EXAMPLES = {"async": 700, "sync": 400}
+EXAMPLES = {"async": 600, "sync": 420}
 CHOICES = st.binary(max_size=100)
 
 

@@ -151,7 +151,8 @@ class Unruly:
         before = asyncio.all_tasks()
         async with asyncio.timeout(LONGEST_CALL):
             answers = list(await asyncio.gather(*map(self._ask_one, items)))
-        assert asyncio.all_tasks() == before, "a call has left tasks behind"
+        left = asyncio.all_tasks() - before
+        assert not left, f"a call has left tasks behind: {left}"
         for answer in answers:
             self._judge(answer)
         return answers

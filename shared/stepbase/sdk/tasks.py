@@ -30,6 +30,11 @@ def waits_on_tasks(coroutine: Any, waits_for: object = None) -> bool:
         inner = following
 
 
+def is_waiting_on_tasks(task: "asyncio.Task[Any]") -> bool:
+    """Say whether a task waits for other tasks."""
+    return waits_on_tasks(task.get_coro(), getattr(task, "_fut_waiter", None))
+
+
 def is_in_wait_for(end: CodeType) -> bool:
     """Say whether `asyncio.wait_for` is among the callers: it awaits (3.12) or makes a task (3.11).
 

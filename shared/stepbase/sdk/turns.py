@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Never
 
 from stepbase.sdk.fault import CodedError
 from stepbase.sdk.replay import Decision, NewStep, Replay, StepOp, planned
-from stepbase.sdk.tasks import is_in_wait_for, waits_on_tasks
+from stepbase.sdk.tasks import is_in_wait_for, is_waiting_on_tasks, waits_on_tasks
 from stepbase.sdk.work import NotSaved, is_inside_step, perform_async
 
 if TYPE_CHECKING:
@@ -276,7 +276,7 @@ class Turns:
         if self._main is not asyncio.current_task() and self._main not in self._parked:
             if not waits_on_tasks(self._coroutine, self._waits_for):
                 return False
-        return all(task in self._parked or waits_on_tasks(task.get_coro()) for task in self._tasks)
+        return all(task in self._parked or is_waiting_on_tasks(task) for task in self._tasks)
 
     def _interrupt(self) -> None:
         """End the handler's wait, then those of its tasks that wait for a turn."""
@@ -303,7 +303,7 @@ class Turns:
         tasks = [
             task
             for task in self._tasks
-            if not task.done() and (task in self._stepped or waits_on_tasks(task.get_coro()))
+            if not task.done() and (task in self._stepped or is_waiting_on_tasks(task))
         ]
         for task in tasks:
             task.cancel()

@@ -103,6 +103,21 @@ async def impatient(step: Step) -> Any:
     return await one(step, "after")
 
 
+@app.function("forgotten")
+async def forgotten(step: Step) -> Any:
+    async def group() -> Any:
+        return await asyncio.gather(one(step, "a"), one(step, "b"))
+
+    tasks = [asyncio.create_task(group()), asyncio.create_task(step.race(group(), group()))]
+    await one(step, "c")
+    return len(tasks)
+
+
+async def test_tasks_that_wait_for_tasks_end_with_the_handler() -> None:
+    assert (await call("forgotten", steps=done("c"))).body == 2
+    assert shown(await call("forgotten", target=hashed("c"))) == ["StepRun c"]
+
+
 async def test_a_race_that_is_cancelled_leaves_no_loser_behind() -> None:
     cleaning = await call("impatient", steps=done("fast"))
     cancelled = await call("impatient", steps=done("fast", "enough"))

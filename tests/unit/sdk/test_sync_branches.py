@@ -40,7 +40,7 @@ def nested(step: SyncStep) -> list[str]:
 
 
 @app.function("clean-up")
-def clean_up(step: SyncStep) -> list[list[str]]:
+def clean_up(step: SyncStep) -> Any:
     def careful() -> list[str]:
         try:
             return do(step, "a")()
@@ -58,7 +58,7 @@ def clean_up(step: SyncStep) -> list[list[str]]:
 
 
 @app.function("swallows")
-def swallows(step: SyncStep) -> list[list[str]]:
+def swallows(step: SyncStep) -> Any:
     def greedy() -> list[str]:
         try:
             return do(step, "a")()
@@ -74,17 +74,17 @@ def again(step: SyncStep) -> list[list[str]]:
 
 
 @app.function("shared")
-def shared(step: SyncStep) -> list[list[str]]:
+def shared(step: SyncStep) -> Any:
     return step.parallel(do(step, "mail", "note"), do(step, "mail", "note"))
 
 
 @app.function("same")
-def same(step: SyncStep) -> list[list[str]]:
+def same(step: SyncStep) -> Any:
     return step.parallel(do(step, "mail"), do(step, "mail")) + step.parallel(do(step, "mail"))
 
 
 @app.function("no-branches")
-def no_branches(step: SyncStep) -> list[list[str]]:
+def no_branches(step: SyncStep) -> Any:
     return step.parallel()
 
 
