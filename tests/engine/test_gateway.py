@@ -56,6 +56,15 @@ async def group(event: Event[dict[str, Any]], step: Step) -> Any:
     return [first.body, second, third.body]
 
 
+@app.function("race", on="asking/race", retries=1)
+async def race(event: Event[dict[str, Any]], step: Step) -> Any:
+    answer = await step.race(
+        step.fetch("one", event.data["url"]), step.wait_for_event("never", "none", timeout="1h")
+    )
+    assert answer is not None and not isinstance(answer, Event)
+    return answer.body
+
+
 @asynccontextmanager
 async def synced(
     start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch, **settings: Any
@@ -112,6 +121,16 @@ async def test_requests_of_a_group_stand_beside_its_steps(
 
     assert output == ['{"ok": true}', 4, '{"ok": true}']
     assert len(web.asked) == 2
+
+
+async def test_a_request_that_wins_a_race_ends_it(
+    start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch, web: RawServer, connect: Connect
+) -> None:
+    async with synced(start_engine, monkeypatch) as client:
+        assert await result(client, "race", web.url) == '{"ok": true}'
+
+    assert len(web.asked) == 1
+    assert await (await connect()).fetchval("select count(*) from stepbase.steps") == 1
 
 
 async def test_a_model_is_asked_again_and_its_key_is_kept_nowhere(

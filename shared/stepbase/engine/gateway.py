@@ -73,6 +73,9 @@ class Gateway:
             outcomes[op.id][0] if op.op in _OPCODES and op.id in outcomes else op
             for op in reply.ops
         )
+        if any(_is_race(op) and outcomes[op.id][0].op is Opcode.STEP_RUN for op in wanted.values()):
+            # It is decided: what it would open comes again if the function still wants it.
+            ops = tuple(op for op in ops if not _is_race(op))
         waits = [after for _, after in done if after is not None]
         return _without_requests(
             replace(reply, ops=ops, retry_after=waits[0] if waits else reply.retry_after)
@@ -110,6 +113,10 @@ class Gateway:
                 return response
             asked = following
         raise http1.BrokenReplyError(f"more than {_MAX_REDIRECTS} redirects")
+
+
+def _is_race(op: Op) -> bool:
+    return (op.opts or {}).get("parallelMode") == "race"
 
 
 def _without_requests(reply: Ops) -> Ops:
