@@ -76,6 +76,7 @@ class Turns:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failed: list[asyncio.Task[Any]] = []
         self._refused: set[object] = set()
+        self._makers: dict[object, asyncio.Task[Any] | None] = {}
         self._stepped: set[object] = set()
         self._parked: dict[object, _Parked] = {}
         self._memos: list[tuple[int, int, _Parked]] = []
@@ -166,6 +167,7 @@ class Turns:
     def add(self, task: "asyncio.Task[Any]") -> None:
         """Count a task as the handler's."""
         self._tasks.add(task)
+        self._makers[task] = asyncio.current_task()
         self._replay.is_parallel = True
         task.add_done_callback(self._task_ended)
         self._moved()
@@ -174,6 +176,7 @@ class Turns:
         self._tasks.discard(task)
         self._refused.discard(task)
         self._stepped.discard(task)
+        self._makers.pop(task, None)
         if getattr(task, "_log_traceback", False):
             self._failed.append(task)
         self._replay.is_parallel = bool(self._tasks)
@@ -200,7 +203,10 @@ class Turns:
 
     async def _park(self, task: object, step: NewStep) -> Decision | None:
         replay = self._replay
-        self._stepped.add(task)
+        maker = task
+        while maker is not None and maker not in self._stepped:
+            self._stepped.add(maker)
+            maker = self._makers.get(maker)
         parked = self._parked[task] = _Parked(step, self._loop.create_future())
         if replay.has_memo(step.place):
             self._reached += 1
@@ -290,13 +296,12 @@ class Turns:
         if not self._replay.is_over:
             return
         for task in self._failed:
-            if not task.cancelled():
-                task.exception()  # whether the handler would have asked, a later call shows
+            task.exception()  # whether the handler would have asked, a later call shows
         while self._main and self._main.cancelling() > self._cancels:
             self._main.uncancel()  # task groups have cancelled the host's task (Python 3.11)
 
     async def _end_tasks(self) -> None:
-        """End what lives on after the handler, but for tasks that never had to do with steps.
+        """End what lives on after the handler, but for tasks without steps of their own or of their tasks.
 
         Those are a library's, of a connection opened in the handler say, and others may use them.
         """
@@ -341,8 +346,7 @@ class _Watch:
         if turns is not None and not turns._is_closed and not is_inside_step():
             if is_in_wait_for(_FORWARD):
                 turns._refused.add(task)
-            if not task.done():
-                turns.add(task)
+            turns.add(task)
         return task
 
 

@@ -113,6 +113,26 @@ async def forgotten(step: Step) -> Any:
     return len(tasks)
 
 
+@app.function("lingering")
+async def lingering(step: Step) -> Any:
+    async def group() -> Any:
+        try:
+            return await asyncio.gather(one(step, "a"), one(step, "b"))
+        finally:
+            await asyncio.sleep(0.001)
+            told.append("cleaned")
+
+    task = asyncio.create_task(group())
+    await one(step, "c")
+    task.cancel()
+    return "enough"
+
+
+async def test_a_task_whose_tasks_have_steps_ends_with_the_handler() -> None:
+    assert (await call("lingering", steps=done("c"))).body == "enough"
+    assert told == ["c", "cleaned"]
+
+
 async def test_tasks_that_wait_for_tasks_end_with_the_handler() -> None:
     assert (await call("forgotten", steps=done("c"))).body == 2
     assert shown(await call("forgotten", target=hashed("c"))) == ["StepRun c"]
