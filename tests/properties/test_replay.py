@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from tests.support.parallel_programs import (
     MAX_ATTEMPTS,
     PROGRAMS,
+    SAVED,
     AsyncProgram,
     End,
     Run,
@@ -150,14 +151,14 @@ def test_a_run_ends_as_the_plain_program_whatever_the_server_does(
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
         troubles = Troubles(runner.get_loop())
 
-        @settings(max_examples=EXAMPLES[kind], deadline=None)
-        @given(PROGRAMS, CHOICES)
         def check(program: Any, choices: bytes) -> None:
             end = runner.run(verify(program, kind, choices))
             assert troubles.found == []
             count(tally, end)
 
-        check()
+        for programs in (PROGRAMS, SAVED):
+            half = settings(max_examples=EXAMPLES[kind] // 2, deadline=None)
+            half(given(programs, CHOICES)(check))()
         troubles.check()
     with capfd.disabled():
         print(f"\n{kind} handlers on {loop}: {shown(tally)}")

@@ -150,9 +150,11 @@ _DOOMED = st.builds(Run, IDS, st.just(0), st.just(MAX_ATTEMPTS), TICKS)
 _FAILING = st.tuples(_PARTS, _DOOMED).map(Sequence_) | st.builds(
     _group, st.sampled_from(KINDS[:5]), st.tuples(LEAVES, _DOOMED, _PARTS), LEAVES
 )
-_SAVED = st.builds(Catch, _FAILING, _PARTS)
-PROGRAMS = _PARTS | _beside(_PARTS) | _SAVED | _SAVED | _SAVED | _SAVED
-"""Programs of all kinds; in many of them a step fails for good."""
+SAVED = st.builds(Catch, _FAILING, _PARTS)
+"""Programs that catch the error of a step which fails for good, if they come to it."""
+
+PROGRAMS = _PARTS | _beside(_PARTS) | SAVED
+"""Programs of all kinds."""
 
 
 class Face(Protocol):
