@@ -212,7 +212,9 @@ def test_an_engine_is_run_as_the_page_says(reader: Reader, database: str) -> Non
         for command in commands(block):
             if command.startswith("export DATABASE_URL="):
                 command = f"export DATABASE_URL='{database}'"
-            if any(server in command for server in SERVERS):
+            if command == "stepbase engine check":
+                reader.type(command)
+            elif any(server in command for server in SERVERS):
                 with reader.running(command):
                     pass
             else:

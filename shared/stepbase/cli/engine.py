@@ -7,7 +7,7 @@ from datetime import timedelta
 import click
 
 
-@click.command("engine")
+@click.group("engine", invoke_without_command=True)
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -59,7 +59,9 @@ import click
 )
 @click.option("--log-level", default="INFO", show_default=True)
 @click.option("--log-json", is_flag=True, help="Log lines as JSON.")
+@click.pass_context
 def command(
+    ctx: click.Context,
     host: str,
     port: int,
     database_url: str | None,
@@ -77,22 +79,21 @@ def command(
 
     Keys come from INNGEST_SIGNING_KEY and INNGEST_EVENT_KEY; without them it is in dev mode.
     """
-    from stepbase import config, log
+    if ctx.invoked_subcommand is not None:
+        return
+    from stepbase import log
     from stepbase.engine.server import check_address, main
     from stepbase.engine.settings import Settings
     from stepbase.errors import StoreError
 
     log.setup(log_level, as_json=log_json)
-    database_url = database_url or config.database_url()
-    if database_url is None:
-        raise click.UsageError("no database: give --database-url or set DATABASE_URL")
-    keys = config.inngest()
+    signing_keys, event_keys = _keys()
     settings = Settings(
-        database_url=database_url,
+        database_url=_database_url(database_url),
         host=host,
         port=port,
-        signing_keys=tuple(k for k in (keys.signing_key, keys.signing_key_fallback) if k),
-        event_keys=(keys.event_key,) if keys.event_key else (),
+        signing_keys=signing_keys,
+        event_keys=event_keys,
         retry_interval=retry_interval,
         lease=timedelta(seconds=lease),
         max_calls=max_calls,
@@ -111,6 +112,57 @@ def command(
         raise click.ClickException(f"cannot listen on {host}:{port}: {error}") from error
     except StoreError as error:
         raise click.ClickException(str(error)) from error
+
+
+@command.command("check")
+@click.option("--database-url", help="Direct connection or session pooler.  [env: DATABASE_URL]")
+@click.option("--sdk-url", "-u", "sdk_urls", multiple=True, help="Serve URL of an app; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array.")
+def check(database_url: str | None, sdk_urls: tuple[str, ...], as_json: bool) -> None:
+    """Say what is wrong with a set-up: database, schema, rights, clocks, keys, apps.
+
+    Changes nothing. Exit code 1 if an engine could not work like this.
+    """
+    import json
+    from dataclasses import asdict
+
+    from stepbase.engine.check import State
+    from stepbase.engine.check import check as look
+    from stepbase.engine.settings import Settings
+
+    signing_keys, event_keys = _keys()
+    settings = Settings(
+        database_url=_database_url(database_url),
+        signing_keys=signing_keys,
+        event_keys=event_keys,
+        sdk_urls=sdk_urls,
+    )
+    findings = asyncio.run(look(settings))
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        for finding in findings:
+            click.echo(f"{finding.state:<8} {finding.what}: {' '.join(finding.text.split())}")
+    if any(finding.state is State.BROKEN for finding in findings):
+        raise SystemExit(1)
+
+
+def _database_url(given: str | None) -> str:
+    from stepbase import config
+
+    url = given or config.database_url()
+    if url is None:
+        raise click.UsageError("no database: give --database-url or set DATABASE_URL")
+    return url
+
+
+def _keys() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the signing keys and the event keys."""
+    from stepbase import config
+
+    keys = config.inngest()
+    signing_keys = tuple(k for k in (keys.signing_key, keys.signing_key_fallback) if k)
+    return signing_keys, (keys.event_key,) if keys.event_key else ()
 
 
 def _run(coroutine: Coroutine[object, object, None]) -> None:

@@ -65,6 +65,22 @@ class Caller:
             raise OSError(f"{url}: {error}") from error
         return response.status, response.body
 
+    async def inspect(self, url: str) -> tuple[int, bytes]:
+        """Ask an app what it is (`GET`); return the status and body of its answer.
+
+        Raises:
+            OSError: If nothing (that speaks HTTP) answers there in time.
+            ValueError: If the URL is none.
+        """
+        headers = {names.SERVER_KIND: self._kind, "accept": "*/*", "user-agent": "stepbase"}
+        if self._key is not None:
+            headers[names.SIGNATURE] = signing.sign(b"", self._key, clock.now_s())
+        try:
+            response = await self._client.request("GET", url, b"", headers, timeout=self._timeout)
+        except http1.BrokenReplyError as error:
+            raise OSError(str(error)) from error
+        return response.status, response.body
+
     async def _send(
         self, method: str, url: str, body: bytes, headers: Mapping[str, str], timeout: float
     ) -> http1.Response:

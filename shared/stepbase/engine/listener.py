@@ -75,7 +75,7 @@ class Listener:
             server_settings={"application_name": "stepbase engine listener"},
         )
         try:
-            await self._probe(connection)
+            await probe(connection)
             await connection.add_listener(CHANNEL, self._received)
             ready.set()
             for payload in ("c", "q", "o"):
@@ -93,20 +93,32 @@ class Listener:
     def _received(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         self._on_notify(str(payload))
 
-    async def _probe(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-        """Make sure that a notification comes back on this very connection."""
-        came = asyncio.Event()
-        name = f"stepbase_probe_{await connection.fetchval('select pg_backend_pid()')}"
-        await connection.add_listener(name, lambda *_: came.set())
-        await connection.execute(f"notify {name}")
-        try:
-            async with asyncio.timeout(_PROBE_SECONDS):
-                await came.wait()
-        except TimeoutError:
-            raise StoreError(
-                "notifications do not arrive on this connection: the engine needs a direct "
-                "connection or the session pooler (port 5432), not the transaction pooler (6543)",
-                sqlstate=None,
-                is_transient=False,
-            ) from None
-        await connection.execute(f"unlisten {name}")
+
+async def probe(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Make sure that this connection is a session: one backend, and notifications come back on it.
+
+    Raises:
+        StoreError: If a transaction pooler sits in between.
+    """
+    pid = await connection.fetchval("select pg_backend_pid()")
+    came = asyncio.Event()
+    name = f"stepbase_probe_{pid}"
+    await connection.add_listener(name, lambda *_: came.set())
+    await connection.execute(f"notify {name}")
+    if await connection.fetchval("select pg_backend_pid()") != pid:
+        raise _no_session("one connection is served by several sessions")
+    try:
+        async with asyncio.timeout(_PROBE_SECONDS):
+            await came.wait()
+    except TimeoutError:
+        raise _no_session("notifications do not arrive on this connection") from None
+    await connection.execute(f"unlisten {name}")
+
+
+def _no_session(seen: str) -> StoreError:
+    return StoreError(
+        f"{seen}: the engine needs a direct connection or the session pooler (port 5432), not the "
+        "transaction pooler (6543)",
+        sqlstate=None,
+        is_transient=False,
+    )
