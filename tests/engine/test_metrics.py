@@ -107,6 +107,10 @@ async def test_what_the_database_knows_is_measured(
         " ('a', 'n', '{}', $1, $1)",
         sql.NOON,
     )
+    waiting = await hands.begin()
+    await db.execute(
+        "update stepbase.queue set lane = 'l' where run_id = $1 and job = 'main'", waiting.run_id
+    )
     await hands.at(25)
 
     measured = await hands.measures(100)
@@ -114,6 +118,7 @@ async def test_what_the_database_knows_is_measured(
     assert leased.run_id != timer.run_id
     wanted = {
         "ready": 1,
+        "in_lanes": 1,
         "leased": 1,
         "overdue": 1,
         "oldest_due_s": 15.0,

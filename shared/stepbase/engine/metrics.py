@@ -16,6 +16,7 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 _OF_THE_DATABASE = {
     "ready": ("stepbase_queue_ready", "Items that wait for an engine, counted up to 100000."),
+    "in_lanes": ("stepbase_queue_in_lanes", "Items that wait for their turn under a limit."),
     "leased": ("stepbase_queue_leased", "Items that an engine works on."),
     "overdue": ("stepbase_queue_overdue", "Timers and lost leases that no engine took up yet."),
     "queue_rows": ("stepbase_queue_rows", "All items with the sleeping ones, as estimated."),
