@@ -91,16 +91,57 @@ begin
   update stepbase.queue q
     set ready = true, due_at = null, kind = 'edge', step = null, attempt = 0
     where q.run_id = any (v_runs) and q.job = 'main' and q.due_at = 'infinity'
-      and not stepbase._has_open_step(q.run_id);
-  insert into stepbase.queue (run_id, job, kind, ready, score, lane, key_1, key_2)
-    select r.run_id, 'after:' || c.hash, 'edge', true, m.score, m.lane, m.key_1, m.key_2
-      from unnest(v_runs, v_hashes) as c (run_id, hash)
+      and not stepbase._has_open_step(q.run_id)
+      and not exists (
+        select from stepbase.queue a where a.run_id = q.run_id and a.job like 'after:%'
+      );
+  -- In a race the run goes on after each step that closes, in one call at a time: what has won may take
+  -- long, and a loser that ends meanwhile must not have the same code run beside it. See _next_of_race.
+  insert into stepbase.queue (run_id, job, kind, ready, due_at, score, lane, key_1, key_2)
+    select r.run_id, 'after:' || c.hash, 'edge', c.is_next,
+           case when not c.is_next then timestamptz 'infinity' end, m.score, m.lane, m.key_1, m.key_2
+      from (
+        select u.run_id, u.hash,
+               row_number() over (partition by u.run_id order by u.hash) = 1
+               and not exists (
+                 select from stepbase.queue a where a.run_id = u.run_id and a.job like 'after:%'
+               ) as is_next
+          from unnest(v_runs, v_hashes) as u (run_id, hash)
+      ) c
       join stepbase.runs r
         on r.run_id = c.run_id and r.planning = 2 and r.run_id = any (v_runs)
       join stepbase.queue m
         on m.run_id = r.run_id and m.job = 'main' and m.run_id = any (v_runs)
     on conflict do nothing;
   perform pg_catalog.pg_notify('stepbase', 'q');
+end
+$$;
+
+-- Lets runs go on whose last call of a race is done: with the next such call, or with their own item if
+-- nothing is open. For settle. Locks: queue.
+create or replace function stepbase._next_of_race(p_runs text[]) returns void
+language plpgsql security invoker set search_path = ''
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+begin
+  update stepbase.queue q
+    set ready = true, due_at = null, kind = 'edge', step = null, attempt = 0
+    from (
+      -- 'after:…' comes before 'main'.
+      select distinct on (k.run_id) k.run_id, k.job
+        from stepbase.queue k
+        where k.run_id = any (p_runs) and k.due_at = 'infinity' and k.owner is null
+          and (k.job like 'after:%' or (k.job = 'main' and not stepbase._has_open_step(k.run_id)))
+          and not exists (
+            select from stepbase.queue a
+              where a.run_id = k.run_id and a.job like 'after:%' and a.due_at is distinct from 'infinity'
+          )
+        order by k.run_id, k.job
+    ) t
+    where q.run_id = t.run_id and q.job = t.job and q.run_id = any (p_runs);
+  if found then
+    perform pg_catalog.pg_notify('stepbase', 'q');
+  end if;
 end
 $$;
 

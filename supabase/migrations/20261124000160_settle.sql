@@ -53,6 +53,7 @@ declare
   v_new_hashes text[] := '{}';
   v_new_bytes integer[] := '{}';
   v_new_closed integer[] := '{}';
+  v_raced text[];
   v_ended integer[];
 begin
   if 'e' = any (c_verdict) then
@@ -206,6 +207,12 @@ begin
           from unnest(v_mine) as m (i) where c_verdict[m.i] = 'p'
       ) t
       where q.run_id = t.run_id and q.job = t.job and q.run_id = any (c_run) and q.owner is null;
+  end if;
+
+  select array_agg(c_run[m.i]) into v_raced
+    from unnest(v_mine) as m (i) where c_verdict[m.i] = 'd' and c_job[m.i] like 'after:%';
+  if v_raced is not null then
+    perform stepbase._next_of_race(v_raced);
   end if;
 
   select array_agg(x.i) into v_ended

@@ -296,3 +296,41 @@ async def test_options_that_are_not_honoured_yet_are_named_at_sync(
     answer = await client.register(host.registration(function))
 
     assert answer["message"] == "not honoured by this engine yet: app-f: debounce, concurrency.fn"
+
+
+async def test_what_follows_a_race_runs_once_though_a_loser_ends_meanwhile(
+    client: EngineClient, host: StubHost, connect: Connect
+) -> None:
+    loser_ended = asyncio.Event()
+    begun: list[str] = []
+    nap = {"op": "Sleep", "id": "nap", "name": "100ms", "opts": {"parallelMode": "race"}}
+
+    async def handler(call: dict[str, Any]) -> Answer:
+        memos = call["steps"]
+        if call["_step_id"] == "fast":
+            return ops(step_run("fast", 1))
+        if "after" in memos:
+            return Answer(200, "done")
+        if "fast" not in memos:
+            return ops(planned("fast", parallelMode="race"), nap)
+        begun.append("after")
+        await loser_ended.wait()
+        return ops(step_run("after", 2))
+
+    host.handlers["app-f"] = handler
+    await client.register(host.registration(host.function("app-f")))
+    connection = await connect()
+
+    [event_id] = await client.send({"name": "app/f"})
+    async with asyncio.timeout(10):
+        while not await connection.fetchval(
+            "select exists (select from stepbase.steps where hash = 'nap' and status = 'done')"
+        ):
+            await asyncio.sleep(0.02)
+    parked = await connection.fetchval(
+        "select due_at = 'infinity' from stepbase.queue where job = 'main'"
+    )
+    loser_ended.set()
+    run = await client.result(event_id)
+
+    assert (parked, run["output"], begun) == (True, "done", ["after"])

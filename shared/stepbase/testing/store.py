@@ -135,6 +135,8 @@ class Store:
                 return
             case Verdict.DONE:
                 self.items.pop((run.id, item.job), None)
+                if item.job.startswith("after:"):
+                    self._next_of_race(run)
                 return
             case Verdict.TIMER:
                 item.due = effects.due or self.after(effects.delay)
@@ -207,12 +209,32 @@ class Store:
         self.items.pop((run.id, hashed), None)
         if run.has_open_step:
             if run.planning == 2:
-                self.put(run, f"after:{hashed}", "edge", self.now)
+                due = None if self._of_race(run) else self.now
+                self.put(run, f"after:{hashed}", "edge", due)
             return
         run.planning = 0
-        main = self.items.get((run.id, MAIN))
-        if main is not None and main.due is None and not main.is_held:
-            main.due, main.kind, main.step, main.attempt = self.now, "edge", None, 0
+        if not self._of_race(run):
+            self._go_on(self.items.get((run.id, MAIN)))
+
+    def _of_race(self, run: RunState) -> list[QueueItem]:
+        """Return the calls of a race: one at a time is made, the others are parked."""
+        return [
+            item
+            for (run_id, job), item in self.items.items()
+            if run_id == run.id and job.startswith("after:")
+        ]
+
+    def _next_of_race(self, run: RunState) -> None:
+        """Let a run go on whose last call of a race is done."""
+        calls = self._of_race(run)
+        if calls:
+            self._go_on(calls[0])
+        elif not run.has_open_step:
+            self._go_on(self.items.get((run.id, MAIN)))
+
+    def _go_on(self, item: QueueItem | None) -> None:
+        if item is not None and item.due is None and not item.is_held:
+            item.due, item.kind, item.step, item.attempt = self.now, "edge", None, 0
 
     def finish(
         self, run: RunState, status: str, *, output: str | None = None, error: str | None = None
