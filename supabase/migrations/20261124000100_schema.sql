@@ -9,7 +9,8 @@
 --   pauses                 stored waits for an event (cancel_on today)
 --   crons                  when the functions with a schedule start next
 --   dedupe                 event ids seen per function, for 24 hours
---   gates, not_started    rates by key; why an event started no run
+--   gates, buffers        rates by key; events that wait for quiet or for company
+--   not_started           why an event started no run
 --   outbox, ledger, …      the later files: events from row triggers, exactly-once calls
 --
 -- The life of a run: `ingest` inserts its event, its row and its first queue item; `lease` gives the
@@ -22,8 +23,8 @@
 -- reply is still wanted, whether an event id is new.
 --
 -- Lock order, for every function: runs by run_id (for no key update) → queue → pauses → dedupe by key
--- → gates by key → inserts. `lease` starts at queue but never waits (skip locked, advisory locks it can
--- get), so it closes no cycle.
+-- → gates by key → buffers by key → inserts. `lease` starts at queue but never waits (skip locked, advisory
+-- locks it can get), so it closes no cycle.
 -- A two-connection test holds this (tests/engine/test_lock_order.py).
 --
 -- Time is `stepbase.now()`, the database's clock; no engine's own clock decides anything.

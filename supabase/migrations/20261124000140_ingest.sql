@@ -14,14 +14,17 @@
 --      literal.
 -- r_*: the rules of those starts: r_rule 'once' (idempotency), 'rate' or 'singleton' (r_limit 1: the newer
 --      run wins), r_key what shares the rule, r_period in microseconds. Starts that a rule drops are noted
---      in not_started.
+--      in not_started. 'debounce' (r_period, r_ends) and 'batch' (r_limit events, r_period) put the event
+--      into a buffer instead of starting a run.
+-- b_*: the starts (b_start) that take a buffer's events: its id, which is the run's, the gen it was taken
+--      with, and for a batch the ids of its events, comma between them. Their event is stored already.
 --
 -- Sending the same batch again is harmless: same ids, nothing new. An event that is stored already
 -- starts and cancels nothing, also when it comes again in another batch (a client repeats a request
 -- whose answer it did not see): what it was to do was done in the transaction that stored it.
 -- Returns, per start that has a run: its place, whether it is leased to p_owner, and its gen.
 -- Raises SB101 when the functions have changed since p_epoch. Locks: outbox rows, then as the order
--- says (the runs of _match before dedupe, then gates by key).
+-- says (the runs of _match before dedupe, then gates, then buffers by key).
 create or replace function stepbase.ingest(
   p_epoch bigint, p_owner text, p_lease interval,
   e_id text[], e_event_id text[], e_name text[], e_payload text[], e_ts timestamptz[],
@@ -31,7 +34,8 @@ create or replace function stepbase.ingest(
   s_priority double precision[], s_lane text[], s_key_1 text[], s_key_2 text[],
   w_start integer[], w_hash text[], w_event text[], w_path text[], w_value text[],
   w_residual text[], w_expires double precision[],
-  r_start integer[], r_rule text[], r_key text[], r_limit integer[], r_period bigint[], r_ends bigint[]
+  r_start integer[], r_rule text[], r_key text[], r_limit integer[], r_period bigint[], r_ends bigint[],
+  b_start integer[], b_id text[], b_gen integer[], b_events text[]
 ) returns table (start integer, run_id text, is_leased boolean, gen integer)
 language plpgsql security invoker set search_path = ''
 -- The joins below are between arrays, up to some ten thousand entries each: hashed, never nested. The
@@ -49,6 +53,10 @@ declare
   v_out integer[];
   v_reasons text[];
   v_rivals text[] := '{}';
+  v_fired text[] := '{}';
+  v_places integer[];
+  v_out_events text[];
+  v_functions uuid[];
   v_born text[];
 begin
   perform 1 from stepbase.epoch e where e.n = p_epoch;
@@ -88,6 +96,10 @@ begin
       from stepbase.runs r where r.run_id = any (s_run);
   end if;
 
+  if cardinality(b_id) > 0 then
+    v_fired := stepbase._take_out(b_id, b_gen);
+  end if;
+
   -- Which starts are new, or were made by an earlier sending of this batch: of those with an event
   -- id the first of each (function, event id) that is not remembered.
   with wanted as materialized (
@@ -97,7 +109,8 @@ begin
       join unnest(e_id) with ordinality as e (id, i) on e.i = s.event
       left join unnest(v_new) as n (id) on n.id = e.id
       left join unnest(v_again) as a (run_id) on a.run_id = s.run_id
-      where n.id is not null or a.run_id is not null
+      left join unnest(v_fired) as f (run_id) on f.run_id = s.run_id
+      where n.id is not null or a.run_id is not null or f.run_id is not null
   ), firsts as (
     select distinct on (w.function_id, w.key) w.run_id, w.function_id, w.key
       from wanted w where w.key is not null
@@ -139,6 +152,27 @@ begin
         where o.i is null;
     end if;
   end if;
+  if r_rule && array['debounce', 'batch'] and v_started is not null then
+    v_places := array(
+      select t.i from unnest(v_started) as t (i)
+        join unnest(r_start, r_rule) as r (start, rule)
+          on r.start = t.i and r.rule in ('debounce', 'batch')
+        where not (s_run[t.i] = any (v_again))
+    );
+    select array_agg(d.late_event), array_agg(d.late_function) into v_out_events, v_functions
+      from stepbase._debounce(
+        v_places, e_id, e_ts, s_event, s_run, s_function, r_start, r_rule, r_key, r_period, r_ends, v_now
+      ) d;
+    if v_out_events is not null then
+      perform stepbase._note_debounced(v_out_events, v_functions, v_now);
+    end if;
+    perform stepbase._gather(
+      v_places, e_id, e_payload, s_event, s_run, s_function, r_start, r_rule, r_key, r_limit, r_period,
+      v_now
+    );
+    select array_agg(t.i order by t.i) into v_started
+      from unnest(v_started) as t (i) where not (t.i = any (v_places));
+  end if;
   if 'singleton' = any (r_rule) and v_started is not null then
     select array_agg(x.place) into v_out
       from stepbase._yield(
@@ -158,7 +192,8 @@ begin
   end if;
 
   with started as materialized (
-    select s.run_id, k.key as singleton, s.function_id, s.version, s.deadline, e.id as event_id,
+    select s.run_id, k.key as singleton, string_to_array(b.events, ',') as event_ids,
+           s.function_id, s.version, s.deadline, e.id as event_id,
            split_part(s.parent, '.', 1) as parent_run, split_part(s.parent, '.', 2) as parent_hash,
            case when s.due > v_now then s.due end as due,
            s.direct and s.lane is null and coalesce(s.due <= v_now, true) as is_direct,
@@ -174,10 +209,13 @@ begin
       join unnest(e_id) with ordinality as e (id, i) on e.i = s.event
       left join unnest(r_start, r_rule, r_key) as k (start, rule, key)
         on k.start = s.i and k.rule = 'singleton'
+      left join unnest(b_start, b_events) as b (start, events) on b.start = s.i
   ), born as (
     insert into stepbase.runs as r
-      (run_id, function_id, fn_version, event_id, created_at, parent_run, parent_hash, singleton)
-      select s.run_id, s.function_id, s.version, s.event_id, v_now, s.parent_run, s.parent_hash, s.singleton
+      (run_id, function_id, fn_version, event_id, created_at, parent_run, parent_hash, singleton,
+       event_ids)
+      select s.run_id, s.function_id, s.version, s.event_id, v_now, s.parent_run, s.parent_hash, s.singleton,
+             s.event_ids
         from started s
         order by s.function_id, s.singleton
       on conflict do nothing
@@ -206,6 +244,16 @@ begin
       perform stepbase._skip(v_out, e_id, s_event, s_run, s_function, s_version, s_parent, v_now);
       v_started := array(select t.i from unnest(v_started) as t (i) where not (t.i = any (v_out)));
     end if;
+  end if;
+
+  if cardinality(b_id) > 0 then
+    insert into stepbase.not_started (event_id, function_id, reason, run_id, at)
+      select x.event_id, s_function[b.start], 'batched', s_run[b.start], v_now
+        from unnest(b_start, b_events) as b (start, events)
+        join unnest(v_born) as n (run_id) on n.run_id = s_run[b.start]
+        cross join lateral unnest(string_to_array(b.events, ',')) with ordinality as x (event_id, place)
+        where x.place > 1
+      on conflict do nothing;
   end if;
 
   if cardinality(w_start) > 0 then

@@ -23,12 +23,18 @@ begin
   if v_runs is not null then
     delete from stepbase.steps s where s.run_id = any (v_runs);
     delete from stepbase.attempts a where a.run_id = any (v_runs);
+    delete from stepbase.not_started n where n.run_id = any (v_runs);
     delete from stepbase.runs r where r.run_id = any (v_runs);
   end if;
   with old as (
     select e.id from stepbase.events e
-      where e.received_at < v_now - p_events_older
+      where e.received_at < least(
+          v_now - p_events_older, (select b.first_at from stepbase.buffers b order by b.first_at limit 1)
+        )
         and not exists (select from stepbase.runs r where r.event_id = e.id)
+        and not exists (
+          select from stepbase.not_started n where n.event_id = e.id and n.run_id is not null
+        )
       limit p_limit for update skip locked
   ), gone as (
     delete from stepbase.events e using old where e.id = old.id returning e.id

@@ -71,10 +71,12 @@ $$;
 -- The stored memos of a live run in stack order (that of the sleeper its current call wakes comes last),
 -- for calls too large to carry them, and which steps are open; no row when the run has ended.
 create or replace function stepbase.get_state(p_run text)
-returns table (event text, hashes text[], memos text[], open_hashes text[], edits text)
+returns table (
+  event text, hashes text[], memos text[], open_hashes text[], edits text, more_events text[]
+)
 language sql stable security invoker set search_path = '' set enable_seqscan = off
 as $$
-  select e.payload::text, m.hashes, m.memos, m.open_hashes, r.edits::text
+  select e.payload::text, m.hashes, m.memos, m.open_hashes, r.edits::text, stepbase._payloads(r.event_ids)
     from stepbase.runs r
     cross join lateral (
       select x.payload from stepbase.events x where x.id = r.event_id offset 0

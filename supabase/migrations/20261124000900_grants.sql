@@ -62,7 +62,8 @@ grant execute on function
 -- To look at.
 grant select on
   stepbase.apps, stepbase.functions, stepbase.events, stepbase.runs, stepbase.steps, stepbase.attempts,
-  stepbase.queue, stepbase.pauses, stepbase.crons, stepbase.not_started, stepbase.row_triggers,
+  stepbase.queue, stepbase.pauses, stepbase.crons, stepbase.buffers, stepbase.not_started,
+  stepbase.row_triggers,
   stepbase.run_overview, stepbase.run_timeline, stepbase.failing_functions,
   stepbase.throughput_by_minute, stepbase.outbox_health
   to service_role;

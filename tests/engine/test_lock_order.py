@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from itertools import combinations_with_replacement
 
@@ -92,6 +93,23 @@ async def alone(hands: Hands, runs: list[Start], chance: random.Random) -> None:
     await take_in(hands, events, starts)
 
 
+async def gather(hands: Hands, runs: list[Start], chance: random.Random) -> None:
+    """Send events that wait, named in any order, and that cancel some runs; start what is due."""
+    keys = [chance.randrange(6) for _ in range(8)]
+    events = [sql.event("app/stop", {"id": chance.randrange(RUNS)}) for _ in keys]
+    rules = (sql.batch(3, 0.001, "k"), sql.debounce(0.001, key="k"))
+    starts = [
+        sql.start(i, rules=(replace(rules[key % 2], key=f"{key}"),))
+        for i, key in enumerate(keys, 1)
+    ]
+    await take_in(hands, events, starts)
+    try:
+        await hands.fire()
+    except asyncpg.PostgresError as error:
+        if error.sqlstate != STALE:
+            raise  # else they are taken again when their lease has ended
+
+
 async def wake(hands: Hands, runs: list[Start], chance: random.Random) -> None:
     """Send events and signals that end waits of some runs."""
     chosen = chance.sample(runs, RUNS // 2)
@@ -136,7 +154,20 @@ async def pause(hands: Hands, runs: list[Start], chance: random.Random) -> None:
 
 OPERATIONS: dict[str, Operation] = {
     each.__name__: each
-    for each in (settle, cancel, refund, limited, alone, wake, lease, extend, sweep, rerun, pause)
+    for each in (
+        settle,
+        cancel,
+        refund,
+        limited,
+        alone,
+        gather,
+        wake,
+        lease,
+        extend,
+        sweep,
+        rerun,
+        pause,
+    )
 }
 
 
@@ -193,7 +224,7 @@ async def _emptied(connect: Connect) -> None:
     await connection.execute(
         "truncate stepbase.events, stepbase.runs, stepbase.steps, stepbase.attempts, stepbase.queue,"
         " stepbase.pauses, stepbase.dedupe, stepbase.outbox, stepbase.gates, stepbase.not_started,"
-        " stepbase.functions, stepbase.apps"
+        " stepbase.buffers, stepbase.functions, stepbase.apps"
     )
     flow = '{"limits":[4,6],"every":1000,"slack":3000}'
     function = (sql.FUNCTION_ID, "app-f1", "f", "{}", flow)

@@ -291,11 +291,13 @@ async def test_function_may_have_a_retry_curve_of_its_own(
 async def test_options_that_are_not_honoured_yet_are_named_at_sync(
     client: EngineClient, host: StubHost
 ) -> None:
-    function = host.function("app-f", debounce={"period": "1s"}, concurrency={"fn": [{"limit": 1}]})
+    function = host.function(
+        "app-f", concurrency={"fn": [{"limit": 1}]}, stepbase={"lookBack": True}
+    )
 
     answer = await client.register(host.registration(function))
 
-    assert answer["message"] == "not honoured by this engine yet: app-f: debounce, concurrency.fn"
+    assert answer["message"] == "not honoured by this engine yet: app-f: concurrency.fn, lookBack"
 
 
 async def test_what_follows_a_race_runs_once_though_a_loser_ends_meanwhile(

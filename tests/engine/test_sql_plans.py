@@ -19,7 +19,7 @@ from stepbase.engine.store import Checkpoint
 RUNS = 50_000
 BIG = (
     "events", "runs", "steps", "attempts", "queue", "pauses", "dedupe", "gates", "not_started",
-    "crons",
+    "crons", "buffers",
 )  # fmt: skip
 
 # Sleeping runs, each with two pauses of its own: 100,000 of one event name. Every tenth has ended.
@@ -48,6 +48,10 @@ insert into stepbase.gates (key, tat)
   select 'k' || n, timestamptz '{sql.NOON}' + interval '1 day' from generate_series(1, {RUNS}) n;
 insert into stepbase.not_started (event_id, function_id, reason, at)
   select 'E' || n, '{sql.FUNCTION_ID}', 'rate_limited', '{sql.NOON}' from generate_series(1, {RUNS}) n;
+insert into stepbase.buffers (id, function_id, kind, key, event_ids, bytes, first_at, last_ts, due_at)
+  select 'B' || n, '{sql.FUNCTION_ID}', case n % 2 when 0 then 'batch' else 'debounce' end, 'b' || n,
+         array['E' || n], 9, '{sql.NOON}', '{sql.NOON}', timestamptz '{sql.NOON}' + interval '1 day'
+    from generate_series(1, {RUNS}) n;
 insert into stepbase.dedupe (function_id, key, run_id, until)
   select '{sql.FUNCTION_ID}', 'u' || n, 'R' || n, timestamptz '{sql.NOON}' + interval '1 day'
     from generate_series(1, {RUNS}) n;
@@ -127,6 +131,19 @@ async def in_a_lane(hands: Hands) -> None:
     [row] = await hands.lease(10)
     assert (row["run_id"], row["lane"]) == (run.run_id, "a mine")
     await hands.settle_one(run, 1, completed())
+
+
+async def gather(hands: Hands) -> None:
+    """Events that wait, and the runs they start."""
+    key = sql.new_id()
+    rules = [sql.batch(2, 60, key)] * 3 + [sql.debounce(0.000001, key=key)] * 2
+    starts = [sql.start(i, rules=(rule,)) for i, rule in enumerate(rules, 1)]
+    await hands.take_in([sql.event() for _ in starts], starts)
+    begun = await hands.fire()
+    for row in await hands.lease(10):
+        await hands.cancel([row["run_id"]], "{}")
+    assert len(begun) == 1
+    await hands.next_buffer()
 
 
 async def ask(hands: Hands) -> None:
@@ -226,6 +243,7 @@ async def test_a_refund_among_many_sleeping_runs_and_all_hot_functions_are_look_
         await group(hands)
         await limit(hands)
         await in_a_lane(hands)
+        await gather(hands)
         await ask(hands)
         await operate(hands)
         await alarm(hands)
@@ -235,13 +253,16 @@ async def test_a_refund_among_many_sleeping_runs_and_all_hot_functions_are_look_
     run_cycle = await reads(hands, cycle)
     run_group = await reads(hands, group)
     limited = await reads(hands, limit)
+    gathered = await reads(hands, gather)
     question = await reads(hands, ask)
     operations = await reads(hands, operate)
     idle_sweep = await reads(hands, sweep)
     fired = await reads(hands, alarm)
     assert run_cycle.seq_scans == run_group.seq_scans == {}
     assert question.seq_scans == idle_sweep.seq_scans == limited.seq_scans == {}
+    assert gathered.seq_scans == {}
     assert limited.rows < 100
+    assert gathered.rows < 200
     assert run_cycle.rows < 200, "a run reads its own rows, whatever else is stored"
     assert run_group.rows < 400
     assert question.rows < 100

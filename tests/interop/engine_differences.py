@@ -38,7 +38,6 @@ _ENDS = "a run that could only be polled for ever ends with an error that says w
 _AT_ONCE = "what breaks the protocol can only come again: the run ends at the first, in our words"
 _WORDS = "the error is ours: no SDK wrote one"
 _LOST = "events without a key are refused; theirs says 200 and throws them away"
-_NAMED = "what is asked for and not honoured yet is named"
 
 DIFFERENCES = (
     Difference("*", "$.calls[*].ctx.generation_id", "counts the leases of our items"),
@@ -110,8 +109,6 @@ DIFFERENCES = (
             ("events[*].user", "an event looks the same wherever it is shown"),
         )
     ),
-    Difference("scenario-batch.json", "*", "batches are not honoured yet: a run for each event"),
-    Difference("scenario-debounce.json", "*", "debounce is not honoured yet: a run for each event"),
     # Replies that no SDK should give.
     Difference(_STUB + "200-no-sdk-header", "$.runs[0].output", _WORDS),
     Difference(_STUB + "206-no-sdk-header", "$.runs[0].output", _WORDS),
@@ -156,12 +153,6 @@ DIFFERENCES = (
         "without a key there is no such header; theirs is empty",
     ),
     # Answers.
-    Difference("02-register*.json", "$.body.message", _NAMED),
-    Difference("28-start-mode*.json", "$.body.message", _NAMED),
-    Difference(_VARIANTS + "unchanged", "$.body.message", _NAMED),
-    Difference(_VARIANTS + "kind-dev", "$.body.message", _NAMED),
-    Difference(_VARIANTS + "with-deployId", "$.body.message", _NAMED),
-    Difference(_VARIANTS + "fn-batch-101", "$.body.message", _NAMED),
     Difference(_VARIANTS + "bad-json", "$.body", "in our words, with the status beside them"),
     Difference(_VARIANTS + "wrong-kind-cloud", "$.body", "says what to do, with the status beside it"),
     *(

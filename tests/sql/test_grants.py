@@ -71,6 +71,7 @@ _TABLES = {
         "stepbase.ledger": {"SELECT", "INSERT", "UPDATE"},
         "stepbase.outbox": {"SELECT", "INSERT", "UPDATE", "DELETE"},
         "stepbase.outbox_health": _LOOK,
+        "stepbase.buffers": _LOOK,
         "stepbase.not_started": _LOOK,
         "stepbase.pauses": _LOOK,
         "stepbase.queue": _LOOK,

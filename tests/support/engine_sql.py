@@ -11,11 +11,11 @@ import asyncpg
 from stepbase.engine.effects import FailedAttempt, Settlement, StepRow, Verdict
 from stepbase.engine.match import Wait
 from stepbase.engine.rules import Rule, rules_for
-from stepbase.engine.starts import Event, Function, Ingest, Pause, Start
+from stepbase.engine.starts import Buffered, Event, Function, Ingest, Pause, Start
 from stepbase.engine.store import Settled, Settling, Store
 from stepbase.protocol.ids import hash_step_id, ulid
 from stepbase.protocol.jsontext import dumps
-from stepbase.protocol.start_rules import RateLimit, Singleton, StartRules
+from stepbase.protocol.start_rules import Batch, Debounce, RateLimit, Singleton, StartRules
 from stepbase.protocol.sync import FunctionConfig
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -105,6 +105,19 @@ def singleton(key: str = "k", mode: Literal["skip", "cancel"] = "skip") -> Rule:
     return rule
 
 
+def debounce(seconds: float, timeout: float | None = None, key: str = "k") -> Rule:
+    """Return a debounce as the engine works it out."""
+    rules = StartRules(debounce=Debounce(seconds, timeout, key))
+    [rule] = rules_for(FUNCTION_ID, rules, {}, _as_is)
+    return rule
+
+
+def batch(size: int, seconds: float, key: str = "k") -> Rule:
+    """Return a batch rule as the engine works it out."""
+    [rule] = rules_for(FUNCTION_ID, StartRules(batch=Batch(size, seconds, key)), {}, _as_is)
+    return rule
+
+
 def _as_is(expression: str, _: object) -> object:
     return expression
 
@@ -162,6 +175,20 @@ class Hands(Store):
     ) -> "list[asyncpg.Record]":
         """Ingest at the current epoch."""
         return await self.ingest(await self.epoch(), Ingest(events, starts))
+
+    async def fire(self, count: int = 8) -> list[Start]:
+        """Take due buffers and start their runs; returns the starts, of runs or not."""
+        return await self.start_taken(await self.take_buffers(count))
+
+    async def start_taken(self, rows: "Sequence[asyncpg.Record]") -> list[Start]:
+        """Start the runs of buffers that were taken."""
+        starts = []
+        for row in rows:
+            ids = tuple(row["event_ids"]) if row["kind"] == "batch" else ()
+            begun = start(run_id=row["id"], buffer=Buffered(row["id"], row["gen"], ids))
+            await self.take_in([event(internal_id=row["event_ids"][0])], [begun])
+            starts.append(begun)
+        return starts
 
     async def begin(self, **changes: Any) -> Start:
         """Start one run of a new event; return its start."""

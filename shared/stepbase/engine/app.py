@@ -9,6 +9,7 @@ from typing import Self
 
 from stepbase import clock, failpoint
 from stepbase.engine.batcher import Batcher
+from stepbase.engine.buffers import Buffers
 from stepbase.engine.caller import Caller
 from stepbase.engine.crons import Crons
 from stepbase.engine.discovery import Discovery
@@ -124,8 +125,14 @@ class Engine:
         )
         self.worker = Worker(self.store, self.registry, executor, settings)
         self.intake = Intake(
-            self.store, self.registry, self.worker, self.new_id, patience=settings.patience
+            self.store,
+            self.registry,
+            self.worker,
+            self.new_id,
+            patience=settings.patience,
+            on_waiting=lambda seconds: self.buffers.due_in(seconds),
         )
+        self.buffers = Buffers(self.store, self.registry, self.intake)
         self.relay = Relay(self.store, self.intake, self.owner)
         self.crons = Crons(self.store, self.new_id)
         await self._start_tasks()
@@ -146,6 +153,7 @@ class Engine:
             self._spawn("worker", self.worker.run()),
             self._spawn("relay", self.relay.run()),
             self._spawn("crons", self.crons.run()),
+            self._spawn("buffers", self.buffers.run()),
             self._spawn("sweeper", sweep_forever(self.store, self.settings)),
         ]
         if self.settings.sdk_urls:
@@ -199,6 +207,8 @@ class Engine:
             self.worker.wake()
         elif payload == "o":
             self.relay.wake()
+        elif payload == "b":
+            self.buffers.due_in(0)
         elif payload == "c":
             self.crons.wake()
             reload = asyncio.create_task(self._reload())
@@ -214,6 +224,8 @@ class Engine:
     def _ticked(self, tick: Tick) -> None:
         self.worker.on_tick(tick)
         self.crons.due_in(tick.cron_seconds)
+        if tick.buffer_seconds is not None:
+            self.buffers.due_in(tick.buffer_seconds)
         if tick.has_outbox:
             self.relay.wake()
 

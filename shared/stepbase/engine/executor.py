@@ -33,6 +33,7 @@ MAX_HOPS = 10
 _REFUSED = {
     "idempotent": "its idempotency key was seen within 24 hours",
     "rate_limited": "its rate limit is used up",
+    "debounced": "a later event took the place of this one",
     "skipped": "another run of its singleton was going on",
 }
 

@@ -33,7 +33,12 @@ class Sent:
 
 
 class Intake:
-    """Takes events from the API and the relay; `patience` is in seconds."""
+    """Takes events from the API and the relay.
+
+    Args:
+        patience: Seconds for which events wait for the database.
+        on_waiting: Told in how many seconds a buffer may be due.
+    """
 
     def __init__(
         self,
@@ -43,12 +48,14 @@ class Intake:
         new_id: Callable[[], str],
         *,
         patience: float,
+        on_waiting: Callable[[float], None],
     ) -> None:
         self._store = store
         self._registry = registry
         self._worker = worker
         self._new_id = new_id
         self._patience = patience
+        self._on_waiting = on_waiting
         self._batcher: Batcher[list[Event], None] = Batcher(self._flush)
 
     async def accept(self, sent: Sequence[Sent], *, seed: str | None = None) -> list[str]:
@@ -81,23 +88,36 @@ class Intake:
 
     async def _flush(self, groups: Sequence[list[Event]]) -> list[None]:
         events = [event for group in groups for event in group]
+
+        def plan() -> list[Start]:
+            return plan_starts(
+                events,
+                self._registry.functions,
+                expr.holds,
+                self._new_id,
+                clock.utcnow(),
+                expr.value_of,
+            )
+
+        await self.begin(events, plan)
+        return [None] * len(groups)
+
+    async def begin(self, events: Sequence[Event], plan: Callable[[], list[Start]]) -> None:
+        """Store events and start runs; the plan is made again when the functions have changed.
+
+        Raises:
+            StoreError: As `accept` does.
+        """
         deadline = clock.monotonic() + self._patience
         delay = 0.05
         epoch, starts = 0, None
         while True:
             if starts is None:
                 epoch = self._registry.epoch
-                starts = plan_starts(
-                    events,
-                    self._registry.functions,
-                    expr.holds,
-                    self._new_id,
-                    clock.utcnow(),
-                    expr.value_of,
-                )
+                starts = plan()
             try:
                 await self._write(epoch, Ingest(events, starts))
-                return [None] * len(groups)
+                return
             except StoreError as error:
                 if error.sqlstate == STALE:
                     await self._registry.reload(unless_epoch=epoch)
@@ -111,7 +131,7 @@ class Intake:
                     raise
 
     async def _write(self, epoch: int, batch: Ingest) -> None:
-        now = [start for start in batch.starts if start.due is None]
+        now = [start for start in batch.starts if start.due is None and start.waits is None]
         ready = [start for start in now if start.lane.name is None]
         reserved = self._worker.reserve(len(ready))
         for place, start in enumerate(ready):
@@ -132,6 +152,9 @@ class Intake:
         if len(now) > len(ready):
             self._worker.wake()
         for start in batch.starts:
+            if start.waits is not None:
+                self._on_waiting(start.waits.period / 1_000_000)
+                continue
             if start.due is not None:
                 self._worker.due_in((start.due - clock.utcnow()).total_seconds())
             if start.deadline is not None:
@@ -164,4 +187,5 @@ def _item(start: Start, event: Event, gen: int) -> Item:
         attempt=0,
         function=start.function,
         event=event.payload,
+        batch=list(start.buffer.payloads) if start.buffer is not None else [],
     )

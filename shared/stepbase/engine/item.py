@@ -34,6 +34,7 @@ class Item:
         planning: 1 while a group of parallel steps is open, 2 while a race is.
         other_event, pause_kind, residual: For kind "match": the event to check, what its pause is
             for, and the condition.
+        batch: All events of a batch (`event` is the first), or empty.
         edits: Of a rerun: JSON object of memos that a step runs with, by hash ({"input": […]}).
     """
 
@@ -60,6 +61,7 @@ class Item:
     pause_kind: str | None = None
     residual: str | None = None
     edits: str | None = None
+    batch: list[str] = field(default_factory=list)
 
     @property
     def created_ms(self) -> int:
@@ -86,7 +88,7 @@ class Item:
         """Write the body of the next call; above the size limit the SDK is told to fetch the rest."""
         for use_api in (False, True):
             body = encode_call(
-                events=[self.event],
+                events=self.batch or [self.event],
                 memos=self.memos,
                 edits=open_edits(self.edits, (hashed for hashed, _ in self.memos)),
                 run_id=self.run_id,

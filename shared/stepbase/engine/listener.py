@@ -22,7 +22,7 @@ _PROBE_SECONDS = 5.0
 
 
 class Listener:
-    """Listens on `stepbase`: payload q = ready items, c = functions changed, o = outbox rows.
+    """Listens on `stepbase`: payload q = ready items, c = functions changed, o = outbox rows, b = batches.
 
     Args:
         on_notify: Called with each payload, and with every one of them after a reconnect.
@@ -78,7 +78,7 @@ class Listener:
             await probe(connection)
             await connection.add_listener(CHANNEL, self._received)
             ready.set()
-            for payload in ("c", "q", "o"):
+            for payload in ("c", "q", "o", "b"):
                 self._on_notify(payload)
             while not connection.is_closed():
                 row = await connection.fetchrow(

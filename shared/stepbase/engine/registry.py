@@ -105,15 +105,9 @@ class Registry:
         return app_id, modified
 
 
-# Declared options that this engine stores and does not honour yet.
-_NOT_HONOURED = (
-    "debounce", "batchEvents",
-)  # fmt: skip
-
-
 def not_honoured(config: FunctionConfig) -> list[str]:
     """Return what a function asks for that this engine does not do yet, as on the wire."""
-    asked = [option for option in _NOT_HONOURED if config.raw.get(option)]
+    asked = []
     concurrency = config.raw.get("concurrency")
     if isinstance(concurrency, dict) and concurrency.get("fn"):
         asked.append("concurrency.fn")

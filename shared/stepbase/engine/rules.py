@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
+from stepbase.protocol import names
 from stepbase.protocol.jsontext import dumps
-from stepbase.protocol.start_rules import DAY, RateLimit, StartRules
+from stepbase.protocol.start_rules import DAY, Batch, RateLimit, StartRules
 
 _KEY_CHARS = 128
 
@@ -20,12 +21,13 @@ class Rule:
     """One rule of a start.
 
     Attributes:
-        name: "once", "rate" or "singleton".
+        name: "once", "rate", "singleton", "debounce" or "batch".
         key: What shares the rule.
         limit: For "rate": how many may start at once above the first. For "singleton": 1 if the newer
-            run wins.
-        period: Microseconds: for "once" how long it holds, for "rate" the time that one start costs.
-        ends: Microseconds, or None.
+            run wins. For "batch": how many events fill it.
+        period: Microseconds: for "once" how long it holds, for "rate" the time that one start costs,
+            else how long it waits.
+        ends: For "debounce": microseconds from the first event after which it starts, or None.
     """
 
     name: str
@@ -50,11 +52,38 @@ def rules_for(
 
     if rules.once is not None and (key := key_of(rules.once)) is not None:
         found.append(Rule("once", f"once:{function_id}:{key}", period=_micros(DAY)))
-    if rules.rate is not None and (key := key_of(rules.rate.key)) is not None:
-        found.append(_rate(rules.rate, f"rate:{function_id}:{key}"))
+    gathers = rules.batch is not None and _gathers(rules.batch, event, value_of)
+    # A batch is many events and one start.
+    rate = None if gathers else rules.rate
+    if rate is not None and (key := key_of(rate.key)) is not None:
+        found.append(_rate(rate, f"rate:{function_id}:{key}"))
     if rules.singleton is not None and (key := key_of(rules.singleton.key)) is not None:
         found.append(Rule("singleton", key, limit=int(rules.singleton.mode == "cancel")))
+    if rules.debounce is not None and (key := key_of(rules.debounce.key)) is not None:
+        ends = rules.debounce.timeout
+        found.append(
+            Rule(
+                "debounce",
+                key,
+                period=_micros(rules.debounce.period),
+                ends=None if ends is None else _micros(ends),
+            )
+        )
+    if rules.batch is not None and gathers:
+        key = written(value_of(rules.batch.key, {"event": event}) if rules.batch.key else None)
+        found.append(Rule("batch", key, rules.batch.max_size, _micros(rules.batch.timeout)))
     return tuple(found)
+
+
+def _gathers(
+    batch: Batch,
+    event: Mapping[str, object],
+    value_of: Callable[[str, Mapping[str, object]], object],
+) -> bool:
+    """Say whether an event waits for others; who invokes a function waits for a result of its own."""
+    if event.get("name") == names.EVENT_FUNCTION_INVOKED:
+        return False
+    return batch.if_ is None or value_of(batch.if_, {"event": event}) is True
 
 
 def _rate(rate: RateLimit, key: str) -> Rule:

@@ -64,6 +64,21 @@ class Pause:
     expires: float
 
 
+@dataclass(frozen=True, slots=True)
+class Buffered:
+    """The buffer whose events a start takes.
+
+    Attributes:
+        gen: With which it was taken.
+        event_ids, payloads: All events of a batch, in order; empty for a debounce.
+    """
+
+    id: str
+    gen: int
+    event_ids: tuple[str, ...] = ()
+    payloads: tuple[str, ...] = ()
+
+
 @dataclass(slots=True)
 class Start:
     """A run to be started.
@@ -77,6 +92,7 @@ class Start:
         rules: What may keep it from starting, or starts it later or with others.
         lane: Where its calls wait if they are limited.
         priority: Seconds by which it goes before others.
+        buffer: Where its events have waited, or None.
         is_direct: The engine has a free slot: lease the item to it in the same statement.
     """
 
@@ -91,7 +107,13 @@ class Start:
     rules: tuple[Rule, ...] = ()
     lane: Lane = NO_LANE
     priority: float = 0.0
+    buffer: Buffered | None = None
     is_direct: bool = False
+
+    @property
+    def waits(self) -> Rule | None:
+        """The rule that has it start later, or None."""
+        return next((rule for rule in self.rules if rule.name in ("debounce", "batch")), None)
 
     @property
     def function_id(self) -> UUID:
@@ -209,6 +231,36 @@ def plan_starts(
                 )
             )
     return starts
+
+
+class _One(Functions):
+    """One function, whatever the event."""
+
+    def __init__(self, function: Function) -> None:
+        self._function = function
+
+    def started_by(
+        self, event: Event, holds: Callable[[str, Mapping[str, object]], bool]
+    ) -> list[Function]:
+        """Return it."""
+        return [self._function]
+
+
+def plan_buffered(
+    buffer: Buffered,
+    event: Event,
+    function: Function,
+    holds: Callable[[str, Mapping[str, object]], bool],
+    now: datetime,
+    value_of: Callable[[str, Mapping[str, object]], object],
+) -> Start:
+    """Work out the run that a buffer starts with its (first) event; what let the event in is over."""
+    [start] = plan_starts([event], _One(function), holds, lambda: buffer.id, now, value_of)
+    start.buffer, start.key, start.due = buffer, None, None
+    start.rules = tuple(rule for rule in start.rules if rule.name == "singleton")
+    if buffer.event_ids:
+        start.pauses, start.deadline = (), None
+    return start
 
 
 def _parent(event: Event) -> str | None:

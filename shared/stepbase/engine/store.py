@@ -39,7 +39,7 @@ class Settled:
 @dataclass(frozen=True, slots=True)
 class Tick:
     """What there is to do: seconds until the next timer (None: no timer), ready items, outbox rows, and
-    seconds until the next schedule fires (None: no schedule).
+    seconds until the next schedule fires and the next buffer is due (None: there is none).
 
     Items that wait in lanes are apart: there may be no place for them.
     """
@@ -49,6 +49,7 @@ class Tick:
     has_lanes: bool
     has_outbox: bool
     cron_seconds: float | None = None
+    buffer_seconds: float | None = None
 
     @classmethod
     def of(cls, row: "asyncpg.Record") -> Self:
@@ -59,6 +60,7 @@ class Tick:
             row["has_lanes"],
             row["has_outbox"],
             row["cron_seconds"],
+            row["buffer_seconds"],
         )
 
 
@@ -223,9 +225,30 @@ class Store(Reads):
             ],
             6,
         )
-        return await self._fetch(
-            _INGEST, epoch, self.owner, self.lease_time, *events, *starts, *waits, *rules
+        buffers = _columns(
+            [
+                (i, b.id, b.gen, ",".join(b.event_ids) or None)
+                for i, start in enumerate(batch.starts, 1)
+                if (b := start.buffer) is not None
+            ],
+            4,
         )
+        return await self._fetch(
+            _INGEST, epoch, self.owner, self.lease_time,
+            *events, *starts, *waits, *rules, *buffers,
+        )  # fmt: skip
+
+    async def take_buffers(self, count: int) -> "list[asyncpg.Record]":
+        """Take due buffers: (id, gen, function_id, kind, event_ids, payloads)."""
+        return await self._fetch(
+            "select * from stepbase.take_buffers($1, $2)", count, self.lease_time
+        )
+
+    async def next_buffer(self) -> float | None:
+        """Return the seconds until a buffer is due, or None."""
+        rows = await self._fetch("select stepbase.next_buffer() as seconds")
+        seconds: float | None = rows[0]["seconds"]
+        return seconds
 
     @cached_property
     def turns(self) -> Turns:
@@ -427,6 +450,6 @@ def _call(name: str, count: int) -> str:
     return f"select * from stepbase.{name}({', '.join(f'${i}' for i in range(1, count + 1))})"
 
 
-_INGEST = _call("ingest", 36)
+_INGEST = _call("ingest", 40)
 _SETTLE = _call("settle", 50)
 _CHECKPOINT = _call("checkpoint", 11)

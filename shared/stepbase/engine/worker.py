@@ -245,6 +245,7 @@ class Worker:
             pause_kind=row["pause_kind"],
             residual=row["residual"],
             edits=row["edits"],
+            batch=row["more_events"] or [],
         )
 
     async def _extend_leases(self) -> None:

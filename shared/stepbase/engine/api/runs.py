@@ -106,7 +106,7 @@ async def get_batch(request: Request) -> Response:
     row = await _store(request).get_state(run_id)
     if row is None:
         return error(410, f"runtime state is no longer available for runID: {run_id}")
-    return RawJson(f"[{row['event']}]")
+    return RawJson(f"[{','.join(row['more_events'] or [row['event']])}]")
 
 
 async def get_actions(request: Request) -> Response:
