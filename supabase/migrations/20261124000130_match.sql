@@ -93,7 +93,8 @@ begin
     where q.run_id = any (v_runs) and q.job = 'main' and q.due_at = 'infinity'
       and not stepbase._has_open_step(q.run_id)
       and not exists (
-        select from stepbase.queue a where a.run_id = q.run_id and a.job like 'after:%'
+        select from stepbase.queue a
+          where a.run_id = q.run_id and a.job like 'after:%' and a.run_id = any (v_runs)
       );
   -- In a race the run goes on after each step that closes, in one call at a time: what has won may take
   -- long, and a loser that ends meanwhile must not have the same code run beside it. See _next_of_race.
@@ -104,7 +105,8 @@ begin
         select u.run_id, u.hash,
                row_number() over (partition by u.run_id order by u.hash) = 1
                and not exists (
-                 select from stepbase.queue a where a.run_id = u.run_id and a.job like 'after:%'
+                 select from stepbase.queue a
+                   where a.run_id = u.run_id and a.job like 'after:%' and a.run_id = any (v_runs)
                ) as is_next
           from unnest(v_runs, v_hashes) as u (run_id, hash)
       ) c
@@ -134,7 +136,8 @@ begin
           and (k.job like 'after:%' or (k.job = 'main' and not stepbase._has_open_step(k.run_id)))
           and not exists (
             select from stepbase.queue a
-              where a.run_id = k.run_id and a.job like 'after:%' and a.due_at is distinct from 'infinity'
+              where a.run_id = k.run_id and a.job like 'after:%' and a.run_id = any (p_runs)
+                and a.due_at is distinct from 'infinity'
           )
         order by k.run_id, k.job
     ) t

@@ -170,8 +170,8 @@ BROKEN_REPLIES: dict[str, tuple[Callable[[], Answer], str]] = {
         "op [0] has the unknown opcode 'Dance'; known: StepRun, Step, ",
     ),
     "known, but not here": (
-        lambda: ops({"op": "AIGateway", "id": "d", "displayName": "ask"}),
-        "opcode AIGateway (step 'ask') is not supported by this engine; ",
+        lambda: ops({"op": "DeferAdd", "id": "d", "displayName": "ask"}),
+        "opcode DeferAdd (step 'ask') is not supported by this engine; ",
     ),
     "no id": (lambda: ops({"op": "StepRun"}), "op [0] (StepRun) has no id: "),
     "an op that is no object": (

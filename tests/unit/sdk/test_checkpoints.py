@@ -487,5 +487,7 @@ def test_what_the_option_takes(options: dict[str, Any], message: str) -> None:
 
 
 def test_an_app_and_a_function_refuse_anything_else() -> None:
+    wrong: dict[str, Any] = {"checkpointing": "yes"}
+
     with pytest.raises(DefinitionError, match="True, False or Checkpointing"):
-        App("x", checkpointing="yes")  # type: ignore[arg-type]  # that is the point
+        App("x", **wrong)
