@@ -239,6 +239,11 @@ class Replay:
             raise _step_error(memo.value)
         return MISSING  # an edited input: the step is to run again
 
+    def edited_input(self, place: Place) -> list[Any] | None:
+        """Return the arguments that a rerun gives the step instead of its own, or None."""
+        memo = decode_memo(self._call.steps.get(place.hashed))
+        return memo.value if memo.kind is MemoKind.INPUT and isinstance(memo.value, list) else None
+
     def position(self, place: Place) -> int:
         """Return when the step's result was stored, counted from 0; `UNORDERED` if that is not known."""
         if self._positions is None:

@@ -41,6 +41,9 @@ def run(
         returns = typed.returns_of(function)
     value = replay.recall(place)
     if value is MISSING:
+        edited = replay.edited_input(place)
+        if edited is not None:
+            args, kwargs = tuple(edited), {}
         work = partial(function, *args, **kwargs) if args or kwargs else function
         value = yield NewStep(place, Opcode.STEP_RUN, place.step_id, work, returns)
     if returns is typed.UNTYPED:
