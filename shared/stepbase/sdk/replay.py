@@ -118,18 +118,16 @@ class Replay:
         ops: What the reply will carry.
         is_over: True once the ops are known.
         is_parallel: True while the handler runs tasks of its own, so that memos wait for their turn.
-        may_run: False if unfinished steps are to be planned although they could run here.
         no_retry: True if a failed step among them is final.
         is_outage: True if what a failed step called is away.
         retry_after: When the failed step may be tried again, as a header value, or None.
         passed_over: The first unfinished step met in a call that was for another one.
         branches: Told of what the branches of a plain handler reach and take; None outside of them.
-        on_caught_up: Called once, when the code begins that has not run before; or None.
     """
 
     __slots__ = (
         "_call", "_caught_up", "_counts", "_gone", "_left", "_positions", "_used", "branches",
-        "is_outage", "is_over", "is_parallel", "may_run", "no_retry", "on_caught_up", "ops", "passed_over",
+        "is_outage", "is_over", "is_parallel", "no_retry", "ops", "passed_over",
         "retry_after",
     )  # fmt: skip
 
@@ -144,12 +142,10 @@ class Replay:
         self.ops: list[StepOp] = []
         self.is_over = False
         self.is_parallel = False
-        self.may_run = True
         self.no_retry = False
         self.retry_after: str | None = None
         self.is_outage = False
         self.passed_over: Place | None = None
-        self.on_caught_up: Callable[[], None] | None = None
         self.branches: Branches | None = None
 
     @property
@@ -258,10 +254,7 @@ class Replay:
 
     def catch_up(self) -> None:
         """Note that what comes now has not run before."""
-        if not self._caught_up:
-            self._caught_up = True
-            if self.on_caught_up is not None:
-                self.on_caught_up()
+        self._caught_up = True
 
     def abandon(self, place: Place) -> None:
         """Note that the handler waits no more for this unfinished step (it lost a race, say)."""
@@ -291,7 +284,7 @@ class Replay:
         first = steps[0]
         if len(steps) > 1 or first.work is None or first.is_racing:
             return Decision.REPORT, None
-        if self._call.is_planning or not self.may_run:
+        if self._call.is_planning:
             return Decision.REPORT, None
         return Decision.RUN, first
 
