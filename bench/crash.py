@@ -149,6 +149,8 @@ class Storm:
         else:
             piece = self._stack.pieces[name]
             while not piece.is_ready:
+                # Dead, and its keeper does not know yet: it needs a turn of the loop to see that.
+                await asyncio.sleep(0.02)
                 await piece.wait_ready()
             await self._stack.kill(name)
         self.kills[name] += 1
