@@ -83,7 +83,7 @@ NOT_HERE: dict[str, tuple[Sdk, ...]] = {
 }
 """Features that stepbase does not have, with the SDKs that do."""
 
-_NOT_ASKED = "not asked in this session"
+_NOT_ASKED = "not asked: these tests were not all chosen"
 _seen: dict[tuple[str, Sdk], set[str]] = defaultdict(set)
 _used: set[Difference] = set()
 

@@ -162,7 +162,7 @@ class Hands(Store):
         return Hands(self.connection, owner, self.lease_time)
 
     async def at(self, seconds: float) -> None:
-        """Set the database's clock, for this session, to so many seconds after noon."""
+        """Set the database's clock, for this connection, to so many seconds after noon."""
         now = NOON + timedelta(seconds=seconds)
         await self.connection.execute(f"set stepbase.fake_now = '{now.isoformat()}'")
 
