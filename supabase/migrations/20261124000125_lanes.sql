@@ -55,7 +55,7 @@ declare
   v_key text;
   v_limit integer;
   v_place integer := 0;
-  v_free bigint := p_most;
+  v_free bigint := p_most::bigint;
   v_throttle text := split_part(p_lane, chr(31), 2);
   v_tat timestamptz;
   v_ahead bigint;
@@ -149,8 +149,8 @@ declare
   v_lanes text[];
   v_share integer;
   v_lane text;
-  v_seen text[] := '{}';
-  v_more text[] := '{}';
+  v_seen text[] := '{}'::text[];
+  v_more text[] := '{}'::text[];
   v_got record;
 begin
   p_runs := '{}';

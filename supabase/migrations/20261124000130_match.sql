@@ -370,13 +370,13 @@ as $$
 declare
   v_names text[];
   v_hit record;
-  v_cancelled text[] := '{}';
-  v_ended_runs text[] := '{}';
-  v_ended_hashes text[] := '{}';
-  v_ended_memos text[] := '{}';
-  v_events text[] := '{}';
-  v_runs text[] := '{}';
-  v_hashes text[] := '{}';
+  v_cancelled text[] := '{}'::text[];
+  v_ended_runs text[] := '{}'::text[];
+  v_ended_hashes text[] := '{}'::text[];
+  v_ended_memos text[] := '{}'::text[];
+  v_events text[] := '{}'::text[];
+  v_runs text[] := '{}'::text[];
+  v_hashes text[] := '{}'::text[];
 begin
   select array_agg(n.name) into v_names
     from (select distinct u.name from unnest(p_names) as u (name)) n

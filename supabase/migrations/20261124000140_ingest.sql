@@ -45,15 +45,15 @@ as $$
 declare
   v_now timestamptz := stepbase.now();
   v_outbox text[] := array_remove(e_outbox, null);
-  v_taken text[] := '{}';
+  v_taken text[] := '{}'::text[];
   v_new text[];
-  v_again text[] := '{}';
+  v_again text[] := '{}'::text[];
   v_started integer[];
   v_twice integer[];
   v_out integer[];
   v_reasons text[];
-  v_rivals text[] := '{}';
-  v_fired text[] := '{}';
+  v_rivals text[] := '{}'::text[];
+  v_fired text[] := '{}'::text[];
   v_places integer[];
   v_out_events text[];
   v_functions uuid[];
@@ -124,8 +124,8 @@ begin
         where d.until <= v_now or d.run_id = excluded.run_id
       returning d.run_id
   )
-  select array_agg(w.i order by w.i) filter (where w.key is null or fresh.run_id is not null),
-         array_agg(w.i order by w.i) filter (where w.key is not null and fresh.run_id is null)
+  select array_agg(w.i::int order by w.i) filter (where w.key is null or fresh.run_id is not null),
+         array_agg(w.i::int order by w.i) filter (where w.key is not null and fresh.run_id is null)
     into v_started, v_twice
     from wanted w
     left join fresh on fresh.run_id = w.run_id;

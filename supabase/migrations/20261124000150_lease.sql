@@ -30,8 +30,8 @@ declare
   v_now timestamptz := stepbase.now();
   v_left integer := p_n;
   v_turns record;
-  v_runs text[] := '{}';
-  v_jobs text[] := '{}';
+  v_runs text[] := '{}'::text[];
+  v_jobs text[] := '{}'::text[];
 begin
   -- `= any (array(…))` beside a join makes it a look-up by key, whatever the planner believes about
   -- the size of the tables; `offset 0` does that for the joins that only read.
@@ -59,7 +59,7 @@ begin
     run_id := null;
     lane := v_turns.p_last;
     has_more := v_turns.p_more;
-    again_seconds := extract(epoch from v_turns.p_again - v_now);
+    again_seconds := extract(epoch from v_turns.p_again - v_now)::double precision;
     return next;
   end if;
 

@@ -49,10 +49,10 @@ declare
   v_now timestamptz := stepbase.now();
   v_mine integer[];
   v_woken text[] := array_remove(c_woken, null);
-  v_new_runs text[] := '{}';
-  v_new_hashes text[] := '{}';
-  v_new_bytes integer[] := '{}';
-  v_new_closed integer[] := '{}';
+  v_new_runs text[] := '{}'::text[];
+  v_new_hashes text[] := '{}'::text[];
+  v_new_bytes integer[] := '{}'::integer[];
+  v_new_closed integer[] := '{}'::integer[];
   v_raced text[];
   v_ended integer[];
 begin

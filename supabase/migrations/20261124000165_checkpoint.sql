@@ -18,7 +18,7 @@ declare
 begin
   perform 1 from stepbase.runs r
     where r.run_id = any (c_run) order by r.run_id for no key update;
-  select coalesce(array_agg(u.i), '{}') into v_mine
+  select coalesce(array_agg(u.i::int), '{}') into v_mine
     from unnest(c_run, c_job, c_gen) with ordinality as u (run_id, job, gen, i)
     join stepbase.queue q
       on q.run_id = u.run_id and q.job = u.job and q.owner is not null and u.gen in (0, q.gen);

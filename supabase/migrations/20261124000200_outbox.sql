@@ -107,7 +107,7 @@ create function stepbase.enqueue_event(
   as $$
 declare
   v_now constant timestamptz := stepbase.now();
-  v_ms constant bigint := floor(date_part('epoch', v_now) * 1000);
+  v_ms constant bigint := floor(date_part('epoch', v_now) * 1000)::bigint;
   -- UUIDv7 (RFC 9562 5.7): 48 bits of milliseconds, then a random UUID from behind its version digit.
   v_hex constant text := lpad(to_hex(v_ms), 12, '0');
   v_id constant text := coalesce(p_id, left(v_hex, 8) || '-' || right(v_hex, 4) || '-7'

@@ -219,7 +219,7 @@ begin
         as $body$
       declare
         v_now constant timestamptz := stepbase.now();
-        v_ms constant bigint := floor(date_part('epoch', v_now) * 1000);
+        v_ms constant bigint := floor(date_part('epoch', v_now) * 1000)::bigint;
         v_hex constant text := lpad(to_hex(v_ms), 12, '0');
         v_id constant text := left(v_hex, 8) || '-' || right(v_hex, 4) || '-7'
           || substr(gen_random_uuid()::text, 16);

@@ -348,7 +348,7 @@ begin
       p_key, p_fn, v_entry.created_at
       using errcode = 'SB005';
   end if;
-  return v_entry.result;
+  return v_entry.result::text;
 end
 $$;
 
@@ -443,7 +443,7 @@ create function public.stepbase_call(
   set statement_timeout = '60s'
   as $$
 declare
-  v_args constant jsonb := coalesce(p_args, '{}');
+  v_args constant jsonb := coalesce(p_args::jsonb, '{}');
   v_as_user constant jsonb := nullif(p_as_user::jsonb, 'null');
   v_callable stepbase.callable;
   v_key text;

@@ -215,7 +215,7 @@ declare
   v_columns text;
   v_names text;
   v_part text;
-  v_parts text[] := '{}';
+  v_parts text[] := '{}'::text[];
 begin
   if jsonb_typeof(p_args -> 'rows') is distinct from 'array'
     or exists (select from jsonb_array_elements(p_args -> 'rows') as r where jsonb_typeof(r) <> 'object')
@@ -379,7 +379,7 @@ create function public.stepbase_write(
   set statement_timeout = '60s'
   as $$
 declare
-  v_args constant jsonb := p_args;
+  v_args constant jsonb := p_args::jsonb;
   v_as_user constant jsonb := nullif(p_as_user::jsonb, 'null');
   v_table constant regclass := stepbase.resolve_table(p_table);
   v_fn constant text := case p_action

@@ -1,0 +1,56 @@
+"""Puts the extension plpgsql_check into a database: the server's own, or a copy of Debian's package.
+
+Loaded from its files: a server under test need not be writable, and nothing has to be installed.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@asynccontextmanager
+async def installed(connection: asyncpg.Connection) -> AsyncIterator[bool]:
+    """Have the extension during the block; False where there is none for this server."""
+    if await connection.fetchval(
+        "select exists (select from pg_available_extensions where name = 'plpgsql_check')"
+    ):
+        await connection.execute("create extension plpgsql_check")
+        yield True
+        return
+    major = int(await connection.fetchval("show server_version_num")) // 10_000
+    with tempfile.TemporaryDirectory(prefix="stepbase-check-") as folder:
+        Path(folder).chmod(0o755)  # the server may run as somebody else
+        yield await _install_from(connection, fetched(major, Path(folder)))
+
+
+def fetched(major: int, folder: Path) -> Path | None:
+    """Unpack the package for a version in `folder`; None where there is no apt, or no package."""
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        return None
+    script = ROOT / "scripts" / "fetch_plpgsql_check.py"
+    done = subprocess.run([sys.executable, script, str(major), folder], capture_output=True)
+    return folder / "files" if done.returncode == 0 else None
+
+
+async def _install_from(connection: asyncpg.Connection, files: Path | None) -> bool:
+    if files is None:
+        return False
+    [library] = files.rglob("plpgsql_check.so")
+    [script] = files.rglob("plpgsql_check--?.?.sql")
+    text = script.read_text("utf-8").replace("@extschema@", "public")
+    text = text.replace("MODULE_PATHNAME", str(library.with_suffix("")))
+    try:
+        await connection.execute(
+            "\n".join(line for line in text.splitlines() if not line.startswith("\\"))
+        )
+    except asyncpg.UndefinedFileError:
+        return False  # the server sees other files than we do
+    return True
