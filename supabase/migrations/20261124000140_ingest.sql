@@ -197,7 +197,9 @@ begin
            split_part(s.parent, '.', 1) as parent_run, split_part(s.parent, '.', 2) as parent_hash,
            case when s.due > v_now then s.due end as due,
            s.direct and s.lane is null and coalesce(s.due <= v_now, true) as is_direct,
-           v_now - s.priority * interval '1 second' as score, s.lane, s.key_1, s.key_2
+           -- Those of one batch in their order, which rows with one score would not keep.
+           v_now - s.priority * interval '1 second' + s.i * interval '1 microsecond' as score,
+           s.lane, s.key_1, s.key_2
       from unnest(
              s_event, s_run, s_function, s_version, s_due, s_deadline, s_direct, s_parent,
              s_priority, s_lane, s_key_1, s_key_2

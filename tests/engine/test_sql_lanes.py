@@ -63,6 +63,27 @@ async def test_no_more_calls_of_a_key_are_leased_than_its_limit(hands: Hands) ->
     assert ids(await hands.of("B").lease(10)) == [a[2].run_id]
 
 
+async def test_runs_of_one_batch_take_their_turns_in_the_order_of_their_events(
+    hands: Hands,
+) -> None:
+    # They were in the order in which their rows were stored, which is another one now and then.
+    await keep(hands, limits=[1])
+    runs = await begin(hands, 4, lane("a"))
+    for run in reversed(runs):  # stores their rows again, the last one first
+        for name in ("elsewhere", "1 a"):
+            await hands.connection.execute(
+                "update stepbase.queue set lane = $1 where run_id = $2", name, run.run_id
+            )
+
+    order = []
+    for _ in runs:
+        [row] = await hands.lease(10)
+        order.append(row["run_id"])
+        await hands.settle_one(row["run_id"], row["gen"], completed())
+
+    assert order == [run.run_id for run in runs]
+
+
 async def test_calls_with_a_lane_are_never_leased_at_the_start(hands: Hands) -> None:
     await keep(hands, limits=[1])
 
