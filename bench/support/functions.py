@@ -8,13 +8,28 @@ app = App(
 )  # the same calls as the floor; bench/checkpoint.py has the rest
 
 
+async def one() -> int:
+    """Do nothing."""
+    return 1
+
+
+async def two() -> int:
+    """Do nothing."""
+    return 2
+
+
+async def more() -> int:
+    """Do nothing."""
+    return 3
+
+
 @app.function("three", on="bench/three")
 async def three(step: Step) -> dict[str, int]:
     """Run three steps, one after another."""
-    one = await step.run("one", lambda: 1)
-    two = await step.run("two", lambda: 2)
-    more = await step.run("three", lambda: 3)
-    return {"sum": one + two + more}
+    first = await step.run("one", one)
+    second = await step.run("two", two)
+    third = await step.run("three", more)
+    return {"sum": first + second + third}
 
 
 @app.function(

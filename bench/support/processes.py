@@ -57,10 +57,19 @@ def child(*command: str, env: dict[str, str] | None = None) -> Iterator[subproce
             process.wait()
 
 
+def _module(name: str, report: Path | None) -> tuple[str, ...]:
+    """Return what runs a module, under the sampler if there is to be a report."""
+    if report is None:
+        return (sys.executable, "-m", name)
+    return (sys.executable, str(ROOT / "bench/support/sampled.py"), str(report), name)
+
+
 @contextlib.contextmanager
-def engine(dsn: str, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Run an engine; yields its URL and its process."""
-    command = (sys.executable, "-m", "stepbase.cli", "engine", "--port", "0", "--database-url", dsn)
+def engine(
+    dsn: str, *options: str, report: Path | None = None
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Run an engine; yields its URL and its process. `report`: where its CPU time went (`sampled.py`)."""
+    command = (*_module("stepbase.cli", report), "engine", "--port", "0", "--database-url", dsn)
     with child(*command, "--log-level", "WARNING", *options) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -69,14 +78,23 @@ def engine(dsn: str, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]
 
 
 @contextlib.contextmanager
-def uvicorn_host(module: str, engine_url: str, path: str = "/api/inngest") -> Iterator[str]:
-    """Serve `module:attribute` with uvicorn in dev mode; yields its serve URL."""
+def uvicorn_process(
+    module: str, engine_url: str, path: str = "/api/inngest", report: Path | None = None
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Serve `module:attribute` with uvicorn in dev mode; yields its serve URL and its process."""
     port = free_port()
-    command = (sys.executable, "-m", "uvicorn", module, "--port", str(port))
+    command = (*_module("uvicorn", report), module, "--port", str(port))
     env = {"INNGEST_DEV": engine_url, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'shared'}"}
-    with child(*command, "--log-level", "warning", "--no-access-log", env=env):
+    with child(*command, "--log-level", "warning", "--no-access-log", env=env) as process:
         url = f"http://127.0.0.1:{port}{path}"
         wait_for(url)
+        yield url, process
+
+
+@contextlib.contextmanager
+def uvicorn_host(module: str, engine_url: str, path: str = "/api/inngest") -> Iterator[str]:
+    """Serve `module:attribute` with uvicorn in dev mode; yields its serve URL."""
+    with uvicorn_process(module, engine_url, path) as (url, _):
         yield url
 
 
@@ -86,3 +104,22 @@ def put(url: str) -> dict[str, object]:
     with urllib.request.urlopen(request, timeout=10) as response:
         answer: dict[str, object] = json.load(response)
         return answer
+
+
+def printed_json(*command: str) -> dict[str, float]:
+    """Run a script and return the JSON of its last line."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    if done.returncode != 0:
+        raise RuntimeError(f"{command} failed:\n{done.stderr[-2000:]}")
+    last: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return last
+
+
+@contextlib.contextmanager
+def bare_host() -> Iterator[str]:
+    """Serve the floor's function."""
+    port = free_port()
+    with child(sys.executable, "bench/floor.py", "host", str(port)):
+        url = f"http://127.0.0.1:{port}/"
+        wait_for(url)
+        yield url
