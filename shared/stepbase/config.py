@@ -166,6 +166,14 @@ def database_url() -> str | None:
     return _env("DATABASE_URL")
 
 
+def is_traced() -> bool:
+    """Say whether OpenTelemetry's variables name a place that spans are sent to."""
+    if _word("OTEL_SDK_DISABLED") == "true" or _word("OTEL_TRACES_EXPORTER") == "none":
+        return False
+    names = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    return any(map(_env, names))
+
+
 def pg_bin() -> str | None:
     """Return `PG_BIN`, the folder with the PostgreSQL binaries to use, or None."""
     return _env("PG_BIN")

@@ -144,8 +144,12 @@ def distributions(import_name: str) -> set[str]:
 
 FUNCTION_SIDE = ("sdk", "supabase", "hosts", "protocol")
 """What a function folder gets with the plain distribution, without extras."""
-EXTRAS_OF = {"middleware": ("encryption", "otel"), "testing": ("testing",)}
-"""Packages that need other extras than the engine's."""
+EXTRAS_OF = {
+    "engine": ("engine", "otel"),
+    "middleware": ("encryption", "otel"),
+    "testing": ("testing",),
+}
+"""Packages that need other extras than the engine's alone."""
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)

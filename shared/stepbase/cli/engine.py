@@ -81,7 +81,7 @@ def command(
     """
     if ctx.invoked_subcommand is not None:
         return
-    from stepbase import log
+    from stepbase import config, log
     from stepbase.engine.server import check_address, main
     from stepbase.engine.settings import Settings
     from stepbase.errors import StoreError
@@ -99,6 +99,7 @@ def command(
         max_calls=max_calls,
         drain_seconds=drain,
         private_requests=private_requests,
+        is_traced=config.is_traced(),
         sdk_urls=sdk_urls,
         poll_seconds=poll,
     )

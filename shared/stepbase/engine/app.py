@@ -5,7 +5,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from stepbase import clock, failpoint
 from stepbase.engine.batcher import Batcher
@@ -26,6 +26,9 @@ from stepbase.engine.sweeper import sweep_forever
 from stepbase.engine.worker import Worker
 from stepbase.errors import StoreError
 from stepbase.protocol.ids import ulid
+
+if TYPE_CHECKING:
+    from stepbase.engine.tracing import Tracing
 
 _log = logging.getLogger("stepbase.engine.app")
 
@@ -122,6 +125,7 @@ class Engine:
             slugs=lambda: self.registry.functions.by_slug,
             retry_interval=settings.retry_interval,
             metrics=self.metrics,
+            tracing=self._open_tracing() if settings.is_traced else None,
         )
         self.worker = Worker(self.store, self.registry, executor, settings)
         self.intake = Intake(
@@ -136,6 +140,13 @@ class Engine:
         self.relay = Relay(self.store, self.intake, self.owner)
         self.crons = Crons(self.store, self.new_id)
         await self._start_tasks()
+
+    def _open_tracing(self) -> "Tracing":
+        from stepbase.engine.tracing import Tracing
+
+        tracing = Tracing()
+        self._stack.push_async_callback(asyncio.to_thread, tracing.close)
+        return tracing
 
     async def _start_tasks(self) -> None:
         listener = Listener(

@@ -6,6 +6,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import asyncpg
@@ -24,6 +25,9 @@ from stepbase.errors import StoreError
 from stepbase.protocol import names
 from stepbase.protocol.jsontext import dumps
 from stepbase.protocol.reply import NoAnswer, Ops
+
+if TYPE_CHECKING:
+    from stepbase.engine.tracing import Tracing
 
 _log = logging.getLogger("stepbase.engine.executor")
 
@@ -55,6 +59,7 @@ class Executor:
         slugs: Returns the slugs of the functions that can be invoked.
         retry_interval: Fixed seconds between attempts, or None.
         metrics: Where calls and what they led to are counted.
+        tracing: Where their spans go, or None.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class Executor:
         slugs: Callable[[], Container[str]],
         retry_interval: float | None,
         metrics: Metrics,
+        tracing: "Tracing | None",
     ) -> None:
         self._caller = caller
         self._gateway = gateway
@@ -83,6 +89,7 @@ class Executor:
         self._slugs = slugs
         self._retry_interval = retry_interval
         self._metrics = metrics
+        self._tracing = tracing
 
     async def execute(self, item: Item) -> Settlement | None:
         """Work on an item; return the last settlement, or None if the item was lost."""
@@ -96,7 +103,7 @@ class Executor:
                 return None
             if effects.verdict is not Verdict.CONTINUE:
                 if effects.verdict is Verdict.END:
-                    self._log_end(item, effects)
+                    self._tell_end(item, effects)
                 return effects
             _advance(item, effects, settled.gen)
             if settled.step_count != len(item.memos):
@@ -139,6 +146,16 @@ class Executor:
             names.REQUEST_ID: request_id,
             names.REQ_VERSION: str(item.version),
         }
+        if self._tracing is None:
+            return await self._call(item, request_id, headers)
+        with self._tracing.call(item, headers) as span:
+            effects, took = await self._call(item, request_id, headers)
+            self._tracing.decided(span, effects)
+        return effects, took
+
+    async def _call(
+        self, item: Item, request_id: str, headers: Mapping[str, str]
+    ) -> tuple[Settlement, float | None]:
         failpoint.hit("engine.before_call")
         began = clock.monotonic()
         reply = await self._caller.call(item.url, item.call_body(request_id), headers)
@@ -194,7 +211,9 @@ class Executor:
         self._metrics.settled(item.function.config.slug, effects)
         return settled, effects
 
-    def _log_end(self, item: Item, effects: Settlement) -> None:
+    def _tell_end(self, item: Item, effects: Settlement) -> None:
+        if self._tracing is not None:
+            self._tracing.ended(item, effects)
         if effects.status == "Failed":
             _log.warning("run failed", extra=_fields(item, reason=(effects.error or "")[:300]))
         else:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import importlib
 import ipaddress
 import json
 import logging
@@ -24,13 +25,21 @@ def check_address(settings: Settings) -> None:
     """Refuse to serve the world without keys, or anybody with a key that opens nothing.
 
     Raises:
-        ValueError: If the address is not loopback and a key is missing, a signing key is not hex, or
-            the URL of an app is none.
+        ValueError: If the address is not loopback and a key is missing, a signing key is not hex, the
+            URL of an app is none, or spans are asked for that nothing installed can send.
     """
     for key in settings.signing_keys:
         signing.hash_key(key)
     for url in settings.sdk_urls:
         http1.Target.parse(url)
+    if settings.is_traced:
+        try:
+            importlib.import_module("stepbase.engine.tracing")
+        except ImportError as error:
+            raise ValueError(
+                "spans are asked for (OTEL_EXPORTER_OTLP_ENDPOINT), but OpenTelemetry is missing: "
+                "pip install 'stepbase[engine,otel]', or unset the variable"
+            ) from error
     host = settings.host
     is_loopback = host == "localhost"
     with contextlib.suppress(ValueError):

@@ -37,12 +37,17 @@ def is_ulid(text: str) -> bool:
     return len(text) == 26 and text[0] in "01234567" and _ULID_CHARS.issuperset(text)
 
 
-def ulid_ms(text: str) -> int:
-    """Return the time in milliseconds that a ULID carries."""
+def ulid_number(text: str) -> int:
+    """Return the 128 bits of a ULID."""
     number = 0
-    for char in text[:10]:
+    for char in text:
         number = number * 32 + _CROCKFORD.index(char)
     return number
+
+
+def ulid_ms(text: str) -> int:
+    """Return the time in milliseconds that a ULID carries."""
+    return ulid_number(text[:10])
 
 
 def event_id_seed(ms: int, entropy: bytes) -> str:
