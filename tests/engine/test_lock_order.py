@@ -210,6 +210,21 @@ def _waiting(run_id: str) -> Settlement:
     )
 
 
+async def take_turns(
+    name: str, turns: int, hands: Hands, runs: list[Start], chance: random.Random
+) -> None:
+    """Do an operation again and again; a deadlock says who waited for whom, and where."""
+    for _ in range(turns):
+        try:
+            await OPERATIONS[name](hands, runs, chance)
+        except asyncpg.DeadlockDetectedError as error:
+            pid = hands.connection.get_server_pid()
+            error.add_note(
+                f"{name}, process {pid}: {error.detail}\n{error.as_dict().get('context')}"
+            )
+            raise
+
+
 @pytest.fixture(scope="module")
 def database(cluster: Server, template: str) -> Iterator[str]:
     """One database for all pairs."""
@@ -240,15 +255,14 @@ async def test_no_two_functions_deadlock(connect: Connect, pair: tuple[str, str]
         await each.connection.execute("set deadlock_timeout = '50ms'")
     chance = random.Random(str(pair))
 
-    async def take_turns(each: Hands, name: str, runs: list[Start]) -> None:
-        for _ in range(TURNS):
-            await OPERATIONS[name](each, runs, chance)
-
     async with asyncio.timeout(60):
         for _ in range(ROUNDS):
             runs = await begin(hands[0])
             await asyncio.gather(
-                *(take_turns(h, name, runs) for h, name in zip(hands, pair * 2, strict=True))
+                *(
+                    take_turns(name, TURNS, h, runs, chance)
+                    for h, name in zip(hands, pair * 2, strict=True)
+                )
             )
 
     await _is_sound(hands[0])
@@ -260,14 +274,12 @@ async def test_all_functions_at_once_do_not_deadlock(connect: Connect) -> None:
         await each.connection.execute("set deadlock_timeout = '50ms'")
     chance = random.Random(7)
 
-    async def take_turns(name: str, runs: list[Start]) -> None:
-        for _ in range(2 * TURNS):
-            await OPERATIONS[name](hands[name], runs, chance)
-
     async with asyncio.timeout(60):
         for _ in range(2 * ROUNDS):
             runs = await begin(hands["lease"])
-            await asyncio.gather(*(take_turns(name, runs) for name in OPERATIONS))
+            await asyncio.gather(
+                *(take_turns(name, 2 * TURNS, hands[name], runs, chance) for name in OPERATIONS)
+            )
 
     await _is_sound(hands["lease"])
 
