@@ -1,13 +1,17 @@
 """What the cases share: one engine, the app served by uvicorn, and ways to look at both."""
 
+import asyncio
 import warnings
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import aiohttp
+import asyncpg
 import fastapi
 import inngest
 from tests.official.cases import Cases
@@ -24,8 +28,35 @@ with warnings.catch_warnings():
 APP = "official"
 RETRY_SECONDS = 0.05
 """Between attempts, instead of the schedule of minutes."""
+PATIENCE = 45
+"""Seconds after which a case gives up waiting."""
 
 Handler = Callable[[Any], Any]
+Data = dict[str, Any]
+
+seen: defaultdict[str, list[Any]] = defaultdict(list)
+"""What functions note while they run, under keys of their own."""
+
+
+class Gate:
+    """Holds calls in the app's thread until `count` of them are there, or a case opens it."""
+
+    def __init__(self, count: int | None = None) -> None:
+        self._count = count
+        self._opened: Future[None] = Future()
+        self.arrived = 0
+
+    async def passed(self) -> None:
+        """Wait here."""
+        self.arrived += 1
+        if self.arrived == self._count:
+            self.open()
+        opened = asyncio.wrap_future(self._opened)
+        await asyncio.wait_for(asyncio.shield(opened), PATIENCE)
+
+    def open(self) -> None:
+        """Let all go on."""
+        self._opened.set_result(None)
 
 
 @dataclass(frozen=True)
@@ -35,33 +66,118 @@ class World:
     Attributes:
         engine: Its API.
         client: The app's own client.
-        database: For what no API tells or sets.
+        host: The origin of the app.
+        database: A connection, for what no API tells or sets.
     """
 
     engine: EngineClient
     client: inngest.Inngest
-    database: str
+    host: str
+    database: asyncpg.Connection
+    _turn: asyncio.Lock
 
-    async def send(self, name: str, data: dict[str, Any] | None = None, **fields: Any) -> str:
+    async def send(self, name: str, data: Data | None = None, **fields: Any) -> str:
         """Send an event with the official client; return its id."""
         [event_id] = await self.client.send(inngest.Event(name=name, data=data or {}, **fields))
         return event_id
 
-    async def run(self, name: str, data: dict[str, Any] | None = None, **fields: Any) -> Any:
+    async def send_all(self, name: str, *data: Data) -> list[str]:
+        """Send events in one request; return their ids."""
+        return await self.client.send([inngest.Event(name=name, data=each) for each in data])
+
+    async def run(self, name: str, data: Data | None = None, **fields: Any) -> Any:
         """Send an event and wait for its one run to end; return it."""
         return await self.engine.result(await self.send(name, data, **fields))
 
-    async def output(self, name: str, data: dict[str, Any] | None = None) -> Any:
+    async def output(self, name: str, data: Data | None = None, **fields: Any) -> Any:
         """Send an event, and return what its one run returned."""
-        run = await self.run(name, data)
-        assert run["status"] == "Completed", run
-        return run["output"]
+        return completed(await self.run(name, data, **fields))
+
+    async def started(self, event_id: str) -> str:
+        """Wait until an event has a run; return the run's id."""
+        runs: list[Data] = []
+
+        async def has_run() -> bool:
+            runs.extend(await self.engine.runs_of(event_id))
+            return bool(runs)
+
+        await self.until(has_run)
+        run_id: str = runs[0]["run_id"]
+        return run_id
+
+    async def waits(self, run_id: str, *kinds: str) -> None:
+        """Wait until a run has a job of each kind: "wait", "sleep", "invoke"."""
+
+        async def has() -> bool:
+            _, answer = await self.engine.request("GET", f"/v1/runs/{run_id}/jobs")
+            return {job["kind"] for job in answer["data"]} >= set(kinds)
+
+        await self.until(has)
+
+    async def status(self, event_id: str) -> str:
+        """Return the status of an event's one run."""
+        [run] = await self.engine.runs_of(event_id)
+        status: str = run["status"]
+        return status
+
+    async def sql(self, query: str, *arguments: object) -> list[Any]:
+        """Ask the database."""
+        async with self._turn:
+            return await self.database.fetch(query, *arguments)
+
+    async def not_started(self, event_id: str) -> list[str]:
+        """Return why an event started no run."""
+        rows = await self.sql(
+            "select reason from stepbase.not_started where event_id = $1", event_id
+        )
+        return [row["reason"] for row in rows]
+
+    async def until(self, holds: Callable[[], Any]) -> None:
+        """Wait until something holds."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                found = holds()
+                if await found if asyncio.iscoroutine(found) else found:
+                    return
+                await asyncio.sleep(0.02)
+
+    async def finished_event(self, run_id: str, name: str = "finished") -> Any:
+        """Wait for a function to be told of the end of a run; return the event's data."""
+        key = f"inngest/function.{name} {run_id}"
+        await self.until(lambda: key in seen)
+        [data] = seen[key]
+        return data
+
+    async def sync(self, host: str) -> Any:
+        """Let an app register itself; return what it answers."""
+        body = {"url": f"{host}/api/inngest"}
+        status, answer = await self.engine.request("PUT", "/fn/sync", body)
+        assert status == 200, answer
+        return answer
+
+
+def completed(run: Any) -> Any:
+    """Return what a run returned."""
+    assert run["status"] == "Completed", run
+    return run["output"]
+
+
+@asynccontextmanager
+async def official_client(origin: str, **options: Any) -> AsyncIterator[inngest.Inngest]:
+    """A client of the official package that talks to an engine."""
+    options = {"app_id": APP, "is_production": False, **options}
+    client = inngest.Inngest(api_base_url=origin, event_api_base_url=origin, **options)
+    yield client
+    # It has no call to close its connections.
+    await client._http_client._http_client.aclose()
+    client._http_client._http_client_sync.close()
 
 
 case: Cases[World] = Cases("python")
 """The cases; every module of this folder adds its own."""
 
-_declaring = inngest.Inngest(app_id=APP, is_production=False)
+declaring = inngest.Inngest(app_id=APP, is_production=False)
+"""Functions are declared before there is an engine to talk to."""
 _functions: list[inngest.Function[Any]] = []
 
 
@@ -70,7 +186,7 @@ def function(
 ) -> Callable[[Handler], inngest.Function[Any]]:
     """Add a function to the app; its event is `py/<id>` unless it has other triggers."""
     on = inngest.TriggerEvent(event=f"py/{fn_id}") if trigger is None else trigger
-    create = _declaring.create_function(fn_id=fn_id, trigger=on, **options)
+    create = declaring.create_function(fn_id=fn_id, trigger=on, **options)
 
     def add(handler: Handler) -> inngest.Function[Any]:
         _functions.append(create(handler))
@@ -79,24 +195,40 @@ def function(
     return add
 
 
+@contextmanager
+def app_host(
+    client: inngest.Inngest, functions: list[inngest.Function[Any]], **options: Any
+) -> Iterator[str]:
+    """Serve functions with FastAPI; yields the origin."""
+    site = fastapi.FastAPI()
+    inngest.fast_api.serve(site, client, functions, **options)
+    with serving_asgi(site) as host:
+        yield host
+
+
 @asynccontextmanager
-async def world(database: str) -> AsyncIterator[World]:
+async def world(database: str, **changes: Any) -> AsyncIterator[World]:
     """Start an engine and the app with the functions of all modules, and sync them."""
     settings = Settings(
         database_url=database,
         port=0,
         retry_interval=RETRY_SECONDS,
         lease=timedelta(seconds=5),
+        drain_seconds=2,
         sweep_seconds=0.5,
+        **changes,
     )
-    async with serving(settings) as (_, port, _), aiohttp.ClientSession() as session:
-        origin = f"http://127.0.0.1:{port}"
-        client = inngest.Inngest(
-            app_id=APP, is_production=False, api_base_url=origin, event_api_base_url=origin
-        )
-        site = fastapi.FastAPI()
-        inngest.fast_api.serve(site, client, _functions)
-        with serving_asgi(site) as host:
-            async with session.put(f"{host}/api/inngest") as response:
-                assert response.status == 200, await response.text()
-            yield World(EngineClient(session, origin), client, database)
+    async with (
+        serving(settings) as (_, port, _),
+        aiohttp.ClientSession() as session,
+        official_client(
+            f"http://127.0.0.1:{port}", serializer=inngest.PydanticSerializer()
+        ) as client,
+    ):
+        connection = await asyncpg.connect(database)
+        with app_host(client, _functions) as host:
+            engine = EngineClient(session, client.api_origin)
+            running = World(engine, client, host, connection, asyncio.Lock())
+            await running.sync(host)
+            yield running
+        await connection.close()
