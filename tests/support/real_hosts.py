@@ -16,9 +16,9 @@ from stepbase.local.serving import listen
 
 
 @contextmanager
-def serving_asgi(application: Any) -> Iterator[str]:
-    """Serve with uvicorn; yields the origin."""
-    sock = listen("127.0.0.1", 0)
+def serving_asgi(application: Any, port: int = 0) -> Iterator[str]:
+    """Serve with uvicorn, on a free port unless one is given; yields the origin."""
+    sock = listen("127.0.0.1", port)
     config = uvicorn.Config(
         application, log_config=None, lifespan="auto", timeout_graceful_shutdown=2
     )

@@ -3,7 +3,7 @@
 import asyncio
 import warnings
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -197,12 +197,15 @@ def function(
 
 @contextmanager
 def app_host(
-    client: inngest.Inngest, functions: list[inngest.Function[Any]], **options: Any
+    client: inngest.Inngest,
+    functions: Sequence[inngest.Function[Any]],
+    port: int = 0,
+    **options: Any,
 ) -> Iterator[str]:
     """Serve functions with FastAPI; yields the origin."""
     site = fastapi.FastAPI()
-    inngest.fast_api.serve(site, client, functions, **options)
-    with serving_asgi(site) as host:
+    inngest.fast_api.serve(site, client, list(functions), **options)
+    with serving_asgi(site, port) as host:
         yield host
 
 
