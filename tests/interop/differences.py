@@ -104,7 +104,7 @@ _OF_BOTH: tuple[Difference, ...] = (
     ),
     Difference(
         "a step inside a step", "*",
-        "final at once, with the reason; Python tries it again to no avail, TypeScript never answers",
+        "final at once, with the reason; Python answers with other words, TypeScript never",
         shapes=("nested step",),
     ),
     Difference(

@@ -6,11 +6,11 @@ from functools import partial
 
 import pytest
 from tests.official.cases import Played, chosen
-from tests.official.python import attempts, steps, triggers
+from tests.official.python import attempts, steps, triggers, waiting
 from tests.official.python.world import case, world
 from tests.support.server import Server
 
-MODULES = (attempts, steps, triggers)
+MODULES = (attempts, steps, triggers, waiting)
 """What has cases and functions; importing them adds these."""
 
 
