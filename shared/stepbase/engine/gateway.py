@@ -9,7 +9,7 @@ import asyncio
 import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import parse_qs, quote, urljoin, urlsplit
 
 from stepbase.engine import addresses, http1
 from stepbase.protocol import names
@@ -158,7 +158,7 @@ def _asking_a_model(opts: Mapping[str, object], url: str, headers: dict[str, str
     if format_ == "anthropic":
         headers.setdefault("anthropic-version", _ANTHROPIC_VERSION)
     if key and format_ == "gemini":
-        url += ("&" if urlsplit(url).query else "?") + "key=" + quote(key, safe="")
+        url = _with_key(url, key)
     elif key and format_ == "anthropic":
         headers["x-api-key"] = key
     elif key:
@@ -166,6 +166,13 @@ def _asking_a_model(opts: Mapping[str, object], url: str, headers: dict[str, str
     body = opts.get("body")
     sent = body.encode(errors="replace") if isinstance(body, str) else dumps_bytes(body)
     return Outgoing("POST", url, headers, sent)
+
+
+def _with_key(url: str, key: str) -> str:
+    query = urlsplit(url).query
+    if "key" in parse_qs(query):  # the official adapters have put it there themselves
+        return url
+    return url + ("&" if query else "?") + "key=" + quote(key, safe="")
 
 
 def _headers(given: object) -> dict[str, str]:

@@ -47,6 +47,12 @@ def test_a_model_gets_its_key_as_its_provider_wants_it(
     assert sent.headers["content-type"] == "application/json"
 
 
+def test_a_key_that_is_in_the_url_already_is_not_put_there_again() -> None:
+    url = f"https://a.example/v1?key={KEY}"
+
+    assert outgoing(asking(format="gemini", auth_key=KEY, url=url)).url == url
+
+
 def test_a_fetch_is_sent_as_asked_but_for_what_frames_it() -> None:
     headers = {"X-A": "b", "Host": "other", "Content-Length": "9", "Accept": ["a", "b"]}
     sent = outgoing(fetching(method="put", headers=headers, body="é"))
