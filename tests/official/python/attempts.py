@@ -12,6 +12,7 @@ from tests.official.python.world import (
     app_host,
     case,
     completed,
+    data_of,
     function,
     official_client,
     seen,
@@ -59,7 +60,7 @@ async def five_attempts_are_made_if_nothing_is_said(world: World) -> None:
 @function("two-retries", retries=2)
 def two_retries(ctx: inngest.ContextSync) -> Any:
     note_attempt(ctx)
-    if ctx.attempt < ctx.event.data["failures"]:  # type: ignore[operator]  # JSON
+    if ctx.attempt < data_of(ctx)["failures"]:
         raise ValueError(f"failure {ctx.attempt}")
     return ctx.attempt
 
@@ -120,7 +121,7 @@ async def final(ctx: inngest.Context) -> None:
     async def work() -> None:
         raise inngest.NonRetriableError("final in a step")
 
-    if ctx.event.data["where"] == "step":
+    if data_of(ctx)["where"] == "step":
         await ctx.step.run("work", work)
     raise inngest.NonRetriableError("final")
 
@@ -147,7 +148,7 @@ async def retry_after(ctx: inngest.Context) -> Any:
     async def work() -> None:
         later()
 
-    if ctx.event.data["where"] == "step":
+    if data_of(ctx)["where"] == "step":
         await ctx.step.run("work", work)
     else:
         later()
@@ -167,11 +168,11 @@ async def an_error_says_when_the_next_attempt_is_made(world: World) -> None:
 
 async def tell(ctx: inngest.Context) -> None:
     async def note() -> Any:
-        return ctx.event.data["error"]["message"]  # type: ignore[index,call-overload]  # JSON
+        return data_of(ctx)["error"]["message"]
 
     note_attempt(ctx)
     message = await ctx.step.run("note", note)
-    seen[f"failure of {ctx.event.data['run_id']}"].append((ctx.event.data, message))
+    seen[f"failure of {data_of(ctx)['run_id']}"].append((data_of(ctx), message))
     raise ValueError("a failure handler is called once")
 
 
@@ -181,7 +182,7 @@ async def with_handler(ctx: inngest.Context) -> None:
 
 
 def tell_sync(ctx: inngest.ContextSync) -> None:
-    seen[f"failure of {ctx.event.data['run_id']}"].append((ctx.event.data, None))
+    seen[f"failure of {data_of(ctx)['run_id']}"].append((data_of(ctx), None))
 
 
 @function("with-sync-handler", retries=0, on_failure=tell_sync)

@@ -3,10 +3,11 @@
 import threading
 from collections import defaultdict
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import inngest
-from tests.official.python.world import Gate, World, case, completed, function, seen
+from tests.official.python.world import Gate, World, case, completed, data_of, function, seen
 
 gates: defaultdict[str, Gate] = defaultdict(lambda: Gate(3))
 """Where the parallel steps of a run meet, by run."""
@@ -106,7 +107,7 @@ async def step_error(ctx: inngest.Context) -> Any:
         await ctx.step.run("fail", fail)
     except inngest.StepError as error:
         undone = await ctx.step.run("undo", undo)
-        if ctx.event.data["caught"]:
+        if data_of(ctx)["caught"]:
             return [error.name, error.message, "LookupError" in (error.stack or ""), undone]
         raise
 
@@ -153,7 +154,7 @@ async def parallel(ctx: inngest.Context) -> Any:
 
     before = await ctx.step.run("before", returning("before"))
     results = await ctx.group.parallel(
-        tuple((lambda n=n: ctx.step.run(f"step {n}", work, n)) for n in range(3))  # type: ignore[misc]  # n
+        tuple(partial(ctx.step.run, f"step {n}", work, n) for n in range(3))
     )
     after = await ctx.step.run("after", returning("after"))
     return [before, results, after]
@@ -182,9 +183,7 @@ def parallel_sync(ctx: inngest.ContextSync) -> Any:
         barriers[ctx.run_id].wait(30)
         return number
 
-    return ctx.group.parallel(
-        tuple((lambda n=n: ctx.step.run(f"step {n}", work, n)) for n in range(3))  # type: ignore[misc]  # n
-    )
+    return ctx.group.parallel(tuple(partial(ctx.step.run, f"step {n}", work, n) for n in range(3)))
 
 
 @case("parallel", "sync functions")
@@ -267,7 +266,7 @@ async def kinds(ctx: inngest.Context) -> Any:
 
 @function("kinds-invoked", [])
 async def invoked(ctx: inngest.Context) -> Any:
-    return ctx.event.data["n"]
+    return data_of(ctx)["n"]
 
 
 @case("planned steps", "parallel")

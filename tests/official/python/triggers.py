@@ -10,6 +10,7 @@ from tests.official.python.world import (
     World,
     case,
     completed,
+    data_of,
     function,
     official_client,
     seen,
@@ -52,7 +53,7 @@ async def what_an_event_lacks_is_filled_in(world: World) -> None:
 
 @function("same-id")
 async def same_id(ctx: inngest.Context) -> Any:
-    return ctx.event.data["n"]
+    return data_of(ctx)["n"]
 
 
 @case("event id")
@@ -136,7 +137,7 @@ async def wildcards_stand_for_what_follows(world: World) -> None:
 
 @function("expression", TriggerEvent(event="py/expression", expression="event.data.n > 10"))
 async def expression(ctx: inngest.Context) -> Any:
-    return ctx.event.data["n"]
+    return data_of(ctx)["n"]
 
 
 @case("trigger expression")
@@ -212,12 +213,12 @@ async def jitter_delays_a_schedule(world: World) -> None:
     ],
 )
 async def ends(ctx: inngest.Context) -> None:
-    seen[f"{ctx.event.name} {ctx.event.data['run_id']}"].append(ctx.event.data)
+    seen[f"{ctx.event.name} {data_of(ctx)['run_id']}"].append(data_of(ctx))
 
 
 @function("returns")
 async def returns(ctx: inngest.Context) -> Any:
-    return {"n": ctx.event.data["n"]}
+    return {"n": data_of(ctx)["n"]}
 
 
 @function("raises", retries=0)

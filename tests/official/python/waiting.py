@@ -11,6 +11,7 @@ from tests.official.python.world import (
     app_host,
     case,
     completed,
+    data_of,
     function,
     official_client,
     seen,
@@ -58,7 +59,7 @@ async def a_sleep_takes_as_long_as_it_says(world: World) -> None:
 
 @function("sleep-until")
 async def sleep_until(ctx: inngest.Context) -> Any:
-    until = datetime.fromtimestamp(ctx.event.data["until"], UTC)  # type: ignore[arg-type]  # JSON
+    until = datetime.fromtimestamp(data_of(ctx)["until"], UTC)
     await ctx.step.sleep_until("sleep", until)
     await ctx.step.sleep_until("past", datetime(2001, 1, 1, tzinfo=UTC))
     return time.time()
@@ -124,7 +125,7 @@ async def a_wait_ends_with_nothing_after_its_time(world: World) -> None:
 
 @function("child", [], retries=0)
 async def child(ctx: inngest.Context) -> Any:
-    data = ctx.event.data
+    data = data_of(ctx)
     if data.get("fails"):
         raise ValueError("child failed")
     if data.get("sleeps"):
@@ -175,7 +176,7 @@ async def a_function_of_another_app_answers(world: World) -> None:
 
 @function("unlucky-parent", retries=0)
 async def unlucky_parent(ctx: inngest.Context) -> Any:
-    how = str(ctx.event.data["how"])
+    how = str(data_of(ctx)["how"])
     try:
         if how == "unknown":
             await ctx.step.invoke_by_id("child", function_id="nowhere")
@@ -236,7 +237,7 @@ def send_sync(ctx: inngest.ContextSync) -> Any:
 
 @function("sent")
 async def sent(ctx: inngest.Context) -> Any:
-    return ctx.event.data["n"]
+    return data_of(ctx)["n"]
 
 
 @case("step.send_event", "sync functions")

@@ -26,6 +26,7 @@ with warnings.catch_warnings():
     import inngest.fast_api
 
 APP = "official"
+SERVED = "/api/inngest"
 RETRY_SECONDS = 0.05
 """Between attempts, instead of the schedule of minutes."""
 PATIENCE = 45
@@ -59,6 +60,11 @@ class Gate:
         self._opened.set_result(None)
 
 
+def data_of(ctx: inngest.Context | inngest.ContextSync) -> Any:
+    """Return the data of a run's event, whatever it is."""
+    return ctx.event.data
+
+
 @dataclass(frozen=True)
 class World:
     """The running engine, as the cases use it.
@@ -66,12 +72,14 @@ class World:
     Attributes:
         engine: Its API.
         client: The app's own client.
+        session: For requests to apps.
         host: The origin of the app.
         database: A connection, for what no API tells or sets.
     """
 
     engine: EngineClient
     client: inngest.Inngest
+    session: aiohttp.ClientSession
     host: str
     database: asyncpg.Connection
     _turn: asyncio.Lock
@@ -148,17 +156,21 @@ class World:
         [data] = seen[key]
         return data
 
-    async def sync(self, host: str) -> Any:
-        """Let an app register itself; return what it answers."""
-        body = {"url": f"{host}/api/inngest"}
-        status, answer = await self.engine.request("PUT", "/fn/sync", body)
+    async def sync(self, host: str, path: str = SERVED) -> Any:
+        """Have the engine ask an app to register itself; return what it answers."""
+        status, answer = await self.engine.request("PUT", "/fn/sync", {"url": host + path})
         assert status == 200, answer
         return answer
+
+    async def ask(self, method: str, host: str, **options: Any) -> tuple[int, Any]:
+        """Ask an app itself; return the status and what it answers."""
+        async with self.session.request(method, host + SERVED, **options) as response:
+            return response.status, await response.json(content_type=None)
 
 
 def completed(run: Any) -> Any:
     """Return what a run returned."""
-    assert run["status"] == "Completed", run
+    assert run["status"] == "Completed", (run["status"], run.get("output"))
     return run["output"]
 
 
@@ -210,8 +222,15 @@ def app_host(
 
 
 @asynccontextmanager
-async def world(database: str, **changes: Any) -> AsyncIterator[World]:
-    """Start an engine and the app with the functions of all modules, and sync them."""
+async def world(
+    database: str, *, functions: Sequence[inngest.Function[Any]] = _functions, **changes: Any
+) -> AsyncIterator[World]:
+    """Start an engine and the app with the functions of all modules, and sync them.
+
+    Args:
+        functions: Other functions for the app.
+        changes: Settings of the engine; with keys the app has them too.
+    """
     settings = Settings(
         database_url=database,
         port=0,
@@ -221,17 +240,22 @@ async def world(database: str, **changes: Any) -> AsyncIterator[World]:
         sweep_seconds=0.5,
         **changes,
     )
+    key, event_key = next(iter(settings.signing_keys), None), next(iter(settings.event_keys), None)
     async with (
         serving(settings) as (_, port, _),
         aiohttp.ClientSession() as session,
         official_client(
-            f"http://127.0.0.1:{port}", serializer=inngest.PydanticSerializer()
+            f"http://127.0.0.1:{port}",
+            is_production=key is not None,
+            signing_key=key,
+            event_key=event_key,
+            serializer=inngest.PydanticSerializer(),
         ) as client,
     ):
         connection = await asyncpg.connect(database)
-        with app_host(client, _functions) as host:
-            engine = EngineClient(session, client.api_origin)
-            running = World(engine, client, host, connection, asyncio.Lock())
+        with app_host(client, functions) as host:
+            engine = EngineClient(session, client.api_origin, key)
+            running = World(engine, client, session, host, connection, asyncio.Lock())
             await running.sync(host)
             yield running
         await connection.close()
