@@ -22,9 +22,9 @@
 -- no backoff and no protocol. SQL decides what only a lock can decide: who gets the lease, whether a
 -- reply is still wanted, whether an event id is new.
 --
--- Lock order, for every function: runs by run_id (for no key update) → queue → pauses → dedupe by key
--- → gates by key → buffers by key → inserts. `lease` starts at queue but never waits (skip locked, advisory
--- locks it can get), so it closes no cycle.
+-- Lock order, for every function: outbox rows → singletons' advisory locks → runs by run_id (for no key
+-- update) → queue → pauses → dedupe by key → gates by key → buffers by key → inserts. `lease` starts at queue
+-- but never waits (skip locked, advisory locks it can get), so it closes no cycle.
 -- A two-connection test holds this (tests/engine/test_lock_order.py).
 --
 -- Time is `stepbase.now()`, the database's clock; no engine's own clock decides anything.

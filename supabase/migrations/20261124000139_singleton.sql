@@ -1,6 +1,25 @@
 -- Start rule singleton: of each key one run is going on. The unique index a_singleton_runs_alone holds it;
 -- what is here decides who yields, so that nobody waits at the index for a run that is ending.
 
+-- Lets the starts of one key come one after another until their transactions end: two that cancel each
+-- other's runs would else each wait at the index for the other. By 256 places and not by key, because the
+-- server has room for some thousand locks; r_*: as ingest has them.
+create or replace function stepbase._take_turns(
+  s_function uuid[], r_start integer[], r_rule text[], r_key text[]
+) returns void
+language plpgsql security invoker set search_path = ''
+as $$
+begin
+  perform pg_catalog.pg_advisory_xact_lock(1937006959, p.place)
+    from (
+      select distinct pg_catalog.hashtext(s_function[k.start] || ' ' || k.key) & 255 as place
+        from unnest(r_start, r_rule, r_key) as k (start, rule, key)
+        where k.rule = 'singleton'
+        order by 1
+    ) p;
+end
+$$;
+
 -- Returns the runs that new starts of their singleton would cancel (r_limit 1); r_*: as ingest has them.
 create or replace function stepbase._rivals(
   s_function uuid[], r_start integer[], r_rule text[], r_key text[], r_limit integer[]

@@ -23,8 +23,8 @@
 -- starts and cancels nothing, also when it comes again in another batch (a client repeats a request
 -- whose answer it did not see): what it was to do was done in the transaction that stored it.
 -- Returns, per start that has a run: its place, whether it is leased to p_owner, and its gen.
--- Raises SB101 when the functions have changed since p_epoch. Locks: outbox rows, then as the order
--- says (the runs of _match before dedupe, then gates, then buffers by key).
+-- Raises SB101 when the functions have changed since p_epoch. Locks: outbox rows, advisory locks of
+-- singletons, then as the order says (the runs of _match before dedupe, then gates, then buffers by key).
 create or replace function stepbase.ingest(
   p_epoch bigint, p_owner text, p_lease interval,
   e_id text[], e_event_id text[], e_name text[], e_payload text[], e_ts timestamptz[],
@@ -81,6 +81,7 @@ begin
   select coalesce(array_agg(stored.id), '{}') into v_new from stored;
 
   if 'singleton' = any (r_rule) then
+    perform stepbase._take_turns(s_function, r_start, r_rule, r_key);
     v_rivals := stepbase._rivals(s_function, r_start, r_rule, r_key, r_limit);
   end if;
   if cardinality(v_new) = cardinality(e_id) then

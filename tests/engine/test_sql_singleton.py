@@ -178,3 +178,36 @@ async def counted(hands: Hands, starts: Sequence[Start]) -> dict[str, int]:
         [each.run_id for each in starts],
     )
     return {row["status"]: row["n"] for row in rows}
+
+
+async def test_starts_of_one_key_wait_for_each_other_before_they_lock_any_run(
+    connect: Connect,
+) -> None:
+    # At the index they would wait with runs locked, and in a circle: each for the one the other cancels.
+    holder, waiter, watcher = Hands(await connect()), Hands(await connect()), await connect()
+    [old] = await send(holder, "cancel", "a")
+    transaction = holder.connection.transaction()
+    await transaction.start()
+    [newer] = await send(holder, "cancel", "a")
+    waiting = asyncio.create_task(send(waiter, "cancel", "a"))
+    held = await _held_while_waiting(watcher, waiter.connection.get_server_pid())
+    await transaction.commit()
+    [newest] = await waiting
+
+    assert "RowShareLock" not in held
+    assert await statuses(holder, [old, newer, newest]) == ["Cancelled", "Cancelled", "Scheduled"]
+
+
+async def _held_while_waiting(watcher: asyncpg.Connection, pid: int) -> set[str]:
+    """Wait until a session waits for an advisory lock; return the modes of its locks on runs."""
+    async with asyncio.timeout(10):
+        while not await watcher.fetchval(
+            "select exists (select from pg_locks where pid = $1 and not granted"
+            " and locktype = 'advisory')",
+            pid,
+        ):
+            await asyncio.sleep(0.005)
+    rows = await watcher.fetch(
+        "select mode from pg_locks where pid = $1 and relation = 'stepbase.runs'::regclass", pid
+    )
+    return {row["mode"] for row in rows}
