@@ -273,23 +273,3 @@ async def test_a_transaction_pooler_is_refused(
                 pass
 
     assert state == State.BROKEN and "the session pooler (port 5432)" in text
-
-
-class Changing:
-    """A connection whose every transaction runs in another session."""
-
-    def __init__(self) -> None:
-        self.pid = 0
-
-    async def fetchval(self, sql: str) -> int:
-        self.pid += 1
-        return self.pid
-
-    async def add_listener(self, *_: object) -> None: ...
-
-    async def execute(self, sql: str) -> None: ...
-
-
-async def test_changing_sessions_are_refused() -> None:
-    with pytest.raises(StoreError, match="served by several sessions"):
-        await listener.probe(Changing())  # type: ignore[arg-type]  # what it asks of a connection

@@ -3,17 +3,13 @@
 Loaded from its files: a server under test need not be writable, and nothing has to be installed.
 """
 
-import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import debian
 
 
 @asynccontextmanager
@@ -28,16 +24,8 @@ async def installed(connection: asyncpg.Connection) -> AsyncIterator[bool]:
     major = int(await connection.fetchval("show server_version_num")) // 10_000
     with tempfile.TemporaryDirectory(prefix="stepbase-check-") as folder:
         Path(folder).chmod(0o755)  # the server may run as somebody else
-        yield await _install_from(connection, fetched(major, Path(folder)))
-
-
-def fetched(major: int, folder: Path) -> Path | None:
-    """Unpack the package for a version in `folder`; None where there is no apt, or no package."""
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        return None
-    script = ROOT / "scripts" / "fetch_plpgsql_check.py"
-    done = subprocess.run([sys.executable, script, str(major), folder], capture_output=True)
-    return folder / "files" if done.returncode == 0 else None
+        package = f"postgresql-{major}-plpgsql-check"
+        yield await _install_from(connection, debian.fetched(Path(folder), package))
 
 
 async def _install_from(connection: asyncpg.Connection, files: Path | None) -> bool:

@@ -87,9 +87,11 @@ async def _database(
         Finding("database", State.OK, text)
         if fits
         else Finding("database", State.BROKEN, f"{text}: {_MIN_SERVER} or later is needed"),
-        await _session(connection),
-        await _clock(connection),
+        await _session(connection, settings.database_url),
     ]
+    if findings[-1].state is State.BROKEN:
+        return findings  # no statement can be relied on there
+    findings.append(await _clock(connection))
     schema = await _schema(connection)
     findings.append(schema)
     if schema.state is State.BROKEN:
@@ -101,9 +103,10 @@ async def _database(
     return findings
 
 
-async def _session(connection: "asyncpg.Connection[asyncpg.Record]") -> Finding:
+async def _session(connection: "asyncpg.Connection[asyncpg.Record]", dsn: str) -> Finding:
     try:
-        await probe(connection)
+        with translated():
+            await probe(connection, dsn)
     except StoreError as error:
         return Finding("session", State.BROKEN, str(error))
     return Finding("session", State.OK, "notifications arrive")

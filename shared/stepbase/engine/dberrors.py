@@ -7,6 +7,14 @@ from stepbase.errors import StoreError
 # Connection trouble, too many connections, shutdown, crash recovery, deadlock, read-only.
 _TRANSIENT_CLASSES = ("08", "53", "57", "58", "40", "25")
 
+POOLER_ERRORS = (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError)
+"""What only happens on a connection that several sessions serve."""
+
+NO_SESSION = (
+    "do not last on this connection: the engine needs a direct connection or the session pooler "
+    "(port 5432), not the transaction pooler (6543)"
+)
+
 
 class translated:  # reads as a statement: `with translated():`
     """Turns the driver's errors into StoreError."""
@@ -18,6 +26,10 @@ class translated:  # reads as a statement: `with translated():`
         self, kind: type[BaseException] | None, error: BaseException | None, _trace: object
     ) -> None:
         """Raise StoreError in place of what the driver raised."""
+        if isinstance(error, POOLER_ERRORS):
+            raise StoreError(
+                f"prepared statements {NO_SESSION}", sqlstate=error.sqlstate, is_transient=False
+            ) from error
         if isinstance(error, asyncpg.PostgresError):
             sqlstate = error.sqlstate or ""
             raise StoreError(

@@ -7,10 +7,12 @@ everything is woken, so a lost notification costs at most one tick.
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable
 
 import asyncpg
 
+from stepbase.engine.dberrors import NO_SESSION, POOLER_ERRORS
 from stepbase.engine.relay import IDLE
 from stepbase.engine.store import Tick
 from stepbase.errors import StoreError
@@ -55,6 +57,10 @@ class Listener:
         while True:
             try:
                 await self._listen(ready)
+            except POOLER_ERRORS as error:
+                raise StoreError(
+                    f"prepared statements {NO_SESSION}", sqlstate=error.sqlstate, is_transient=False
+                ) from error
             except (
                 OSError,
                 TimeoutError,
@@ -75,7 +81,7 @@ class Listener:
             server_settings={"application_name": "stepbase engine listener"},
         )
         try:
-            await probe(connection)
+            await probe(connection, self._dsn)
             await connection.add_listener(CHANNEL, self._received)
             ready.set()
             for payload in ("c", "q", "o", "b"):
@@ -94,31 +100,29 @@ class Listener:
         self._on_notify(str(payload))
 
 
-async def probe(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Make sure that this connection is a session: one backend, and notifications come back on it.
+async def probe(connection: "asyncpg.Connection[asyncpg.Record]", dsn: str) -> None:
+    """Make sure that this connection is a session: what another one notifies of reaches it while it rests.
+
+    (A pooler that lends sessions for one transaction passes on only what comes during it.)
 
     Raises:
         StoreError: If a transaction pooler sits in between.
     """
-    pid = await connection.fetchval("select pg_backend_pid()")
     came = asyncio.Event()
-    name = f"stepbase_probe_{pid}"
-    await connection.add_listener(name, lambda *_: came.set())
-    await connection.execute(f"notify {name}")
-    if await connection.fetchval("select pg_backend_pid()") != pid:
-        raise _no_session("one connection is served by several sessions")
+
+    def hear(*_: object) -> None:
+        came.set()
+
+    name = f"stepbase_probe_{secrets.token_hex(8)}"
+    await connection.add_listener(name, hear)
+    other = await asyncpg.connect(dsn, command_timeout=_PROBE_SECONDS)
+    try:
+        await other.execute(f"notify {name}")
+    finally:
+        other.terminate()
     try:
         async with asyncio.timeout(_PROBE_SECONDS):
             await came.wait()
     except TimeoutError:
-        raise _no_session("notifications do not arrive on this connection") from None
-    await connection.execute(f"unlisten {name}")
-
-
-def _no_session(seen: str) -> StoreError:
-    return StoreError(
-        f"{seen}: the engine needs a direct connection or the session pooler (port 5432), not the "
-        "transaction pooler (6543)",
-        sqlstate=None,
-        is_transient=False,
-    )
+        raise StoreError(f"notifications {NO_SESSION}", sqlstate=None, is_transient=False) from None
+    await connection.remove_listener(name, hear)
