@@ -98,3 +98,92 @@ as $$
     ) m on true
     where r.run_id = p_run and r.ended_at is null
 $$;
+
+-- What people look at of a run: its steps as they began, without memos. Of an open step also its queue
+-- item, its pause and the run it invoked; of a wait that is over, the name and id of its event.
+create or replace function stepbase.get_trace(p_run text)
+returns table (
+  hash text, name text, op text, status text, attempt smallint, started_at timestamptz,
+  ended_at timestamptz, due_at timestamptz, is_leased boolean, event_name text, path text, value text,
+  residual text, has_data boolean, found_name text, found_id text, error_name text, child_run text,
+  child_event text, child_function uuid
+)
+language sql stable security invoker set search_path = ''
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+  select k.hash, k.name, k.op, k.status, k.attempt, k.started_at, k.ended_at,
+         nullif(q.due_at, 'infinity'), q.owner is not null, p.event_name, p.path, p.value, p.residual,
+         k.op not like 'WaitFor%' or k.memo::text <> 'null',
+         case when k.op = 'WaitForEvent' and k.memo::text <> 'null' then k.memo ->> 'name' end,
+         case when k.op = 'WaitForEvent' and k.memo::text <> 'null' then k.memo ->> 'id' end,
+         case when k.op = 'InvokeFunction' and k.status = 'failed' then k.memo -> 'error' ->> 'name' end,
+         c.run_id, c.event_id, c.function_id
+    from (select * from stepbase.steps x where x.run_id = p_run offset 0) k
+    left join lateral (
+      select x.due_at, x.owner from stepbase.queue x
+        where x.run_id = p_run and x.job in (k.hash, 'main')
+          and (x.job = k.hash or x.kind = 'sleep' and x.step = k.hash)
+        offset 0
+    ) q on k.ended_at is null
+    left join lateral (
+      select x.event_name, x.path, x.value, x.residual from stepbase.pauses x
+        where x.run_id = p_run and x.hash = k.hash offset 0
+    ) p on k.ended_at is null
+    left join lateral (
+      select x.run_id, x.event_id, x.function_id from stepbase.runs x
+        where x.parent_run = p_run and x.parent_hash = k.hash offset 0
+    ) c on k.op = 'InvokeFunction'
+    order by k.started_at, k.pos
+$$;
+
+-- A run's failed attempts in their order, at most p_limit.
+create or replace function stepbase.get_attempts(p_run text, p_limit integer)
+returns table (id bigint, hash text, attempt smallint, at timestamptz)
+language sql stable security invoker set search_path = '' set enable_seqscan = off set enable_sort = off
+as $$
+  select a.id, a.hash, a.attempt, a.at from stepbase.attempts a
+    where a.run_id = p_run order by a.id limit p_limit
+$$;
+
+-- The stored memo of a step that is over (p_hash), or the error of a failed attempt (p_attempt), as memos
+-- have it; the other one is null.
+create or replace function stepbase.get_memo(p_run text, p_hash text, p_attempt bigint)
+returns table (op text, memo text)
+language sql stable security invoker set search_path = '' set enable_seqscan = off
+as $$
+  select k.op, k.memo::text from stepbase.steps k
+    where k.run_id = p_run and k.hash = p_hash and k.status in ('done', 'failed')
+  union all
+  select '', '{"error":' || a.error::text || '}' from stepbase.attempts a
+    where a.run_id = p_run and a.id = p_attempt
+$$;
+
+-- The events of a run, one or a batch, in their order.
+create or replace function stepbase.get_trigger(p_run text)
+returns table (ids text[], is_batch boolean, payloads text[])
+language sql stable security invoker set search_path = '' set enable_seqscan = off
+as $$
+  select coalesce(r.event_ids, array[r.event_id]), r.event_ids is not null,
+         stepbase._payloads(coalesce(r.event_ids, array[r.event_id]))
+    from stepbase.runs r where r.run_id = p_run
+$$;
+
+-- The runs of several events, at most p_each of each, without what they returned.
+create or replace function stepbase.get_runs_of(p_events text[], p_each integer)
+returns table (
+  run_id text, function_id uuid, event_id text, status text, created_at timestamptz,
+  started_at timestamptz, ended_at timestamptz
+)
+language sql stable security invoker set search_path = ''
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+  select r.run_id, r.function_id, r.event_id, r.status, r.created_at, r.started_at, r.ended_at
+    from unnest(p_events) as e (id)
+    cross join lateral (
+      -- Not one query: ordered and limited, the planner would rather walk through all runs.
+      select * from (
+        select * from stepbase.runs x where x.event_id = e.id offset 0
+      ) y order by y.run_id limit p_each
+    ) r
+    order by r.run_id
+$$;

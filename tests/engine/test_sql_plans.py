@@ -1,7 +1,7 @@
 """Hot statements stay look-ups, also when they were planned while the tables were empty."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import asyncpg
@@ -153,6 +153,14 @@ async def ask(hands: Hands) -> None:
     await hands.get_runs(event_id="none")
     await hands.get_jobs(run.run_id)
     assert await hands.get_state(run.run_id) is not None
+    await hands.settle_one(run, 1, replace(went_on(step("a", 1)), failed=sql.failed_attempt()))
+    assert [row["hash"] for row in await hands.get_trace(run.run_id)] == ["a"]
+    [attempt] = await hands.get_attempts(run.run_id, 10)
+    assert await hands.get_memo(run.run_id, step="a") is not None
+    assert await hands.get_memo(run.run_id, attempt=attempt["id"]) is not None
+    trigger = await hands.get_trigger(run.run_id)
+    assert trigger is not None and len(trigger["payloads"]) == 1
+    assert len(await hands.get_runs_of(["none", *trigger["ids"]], 10)) == 1
     await hands.get_event("none")
     await hands.list_events(20, None, None, None, None)
     await hands.list_events(20, "E5", "app/g", sql.NOON, None)

@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import asyncpg
+from tests.interop.engine_graphql import play_graphql
 from tests.interop.engine_requests import Aim, aimed, requests_recorded
 from tests.support.engine_client import EngineClient
 from tests.support.playback import Exchange, Playback, Stage
@@ -220,6 +221,7 @@ async def play_dev(database: str) -> dict[str, Found]:
         found = await play_runs(client, stage, host, aim)
         found[REQUESTS] = differing(aim.made(), requests_recorded())
         found[CRON] = await play_cron(database, client, stage, host)
+        found |= await play_graphql(client, host.port)
         found |= await play_api(client, client, "api-event-ingest.json", host.port)
         return found | await play_api(client, client, "api-register-variants.json", host.port)
 

@@ -296,7 +296,7 @@ def _given_up(item: Item) -> Settlement:
         step = _closed(item.step, "failed", dumps({"error": error}))
     elif item.kind == "invoke":
         error = {
-            "name": "InngestInvokeTimeoutError",
+            "name": names.INVOKE_TIMEOUT,
             "message": "Timed out waiting for invoked function to complete",
         }
         step = _closed(item.step, "failed", dumps({"error": error}))

@@ -49,6 +49,34 @@ class Reads(ABC):
         rows = await self._fetch("select * from stepbase.get_state($1)", run_id)
         return rows[0] if rows else None
 
+    async def get_trace(self, run_id: str) -> "list[asyncpg.Record]":
+        """Return a run's steps as they began, without memos, and what open ones wait for."""
+        return await self._fetch("select * from stepbase.get_trace($1)", run_id)
+
+    async def get_attempts(self, run_id: str, limit: int) -> "list[asyncpg.Record]":
+        """Return a run's failed attempts in order: (id, hash, attempt, at)."""
+        return await self._fetch("select * from stepbase.get_attempts($1, $2)", run_id, limit)
+
+    async def get_memo(
+        self, run_id: str, *, step: str | None = None, attempt: int | None = None
+    ) -> "asyncpg.Record | None":
+        """Return what a step's memo is, or the error of a failed attempt as one: (op, memo)."""
+        rows = await self._fetch(
+            "select * from stepbase.get_memo($1, $2, $3)", run_id, step, attempt
+        )
+        return rows[0] if rows else None
+
+    async def get_trigger(self, run_id: str) -> "asyncpg.Record | None":
+        """Return a run's events: (ids, is_batch, payloads)."""
+        rows = await self._fetch("select * from stepbase.get_trigger($1)", run_id)
+        return rows[0] if rows else None
+
+    async def get_runs_of(self, event_ids: Sequence[str], each: int) -> "list[asyncpg.Record]":
+        """Return the runs of events, at most `each` of one event, without output and error."""
+        return await self._fetch(
+            "select * from stepbase.get_runs_of($1, $2)", list(event_ids), each
+        )
+
     async def live_runs(
         self, function_id: UUID, after: str, before: str, limit: int
     ) -> tuple[list[str], str | None]:

@@ -42,6 +42,7 @@ EVENT_FUNCTION_FAILED: Final = "inngest/function.failed"
 EVENT_FUNCTION_CANCELLED: Final = "inngest/function.cancelled"
 EVENT_FUNCTION_INVOKED: Final = "inngest/function.invoked"
 EVENT_SCHEDULED: Final = "inngest/scheduled.timer"
+INVOKE_TIMEOUT: Final = "InngestInvokeTimeoutError"
 
 MAX_EVENT_BYTES: Final = 3 * 1024 * 1024
 MAX_EVENTS_PER_REQUEST: Final = 5000

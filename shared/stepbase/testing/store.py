@@ -271,7 +271,7 @@ class Store:
             self.close(run, hashed, "done", "null")
         elif item.kind == "invoke":
             error = {
-                "name": "InngestInvokeTimeoutError",
+                "name": names.INVOKE_TIMEOUT,
                 "message": "Timed out waiting for invoked function to complete",
             }
             self.close(run, hashed, "failed", dumps({"error": error}))

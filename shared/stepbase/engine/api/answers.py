@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from starlette.requests import Request
 from starlette.responses import Response
 
 from stepbase.protocol import names
@@ -46,3 +47,16 @@ def iso(instant: datetime) -> str:
 def kind_header(server_kind: str) -> dict[str, str]:
     """Return the header that every answer of a server carries."""
     return {names.SERVER_KIND: server_kind}
+
+
+async def body_of(request: Request, most: int) -> bytes | None:
+    """Read the body, but no more of it than a request may have: None if it has more."""
+    if int(request.headers.get("content-length", 0)) > most:
+        return None
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > most:
+            return None
+    return b"".join(chunks)

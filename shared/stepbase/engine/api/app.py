@@ -1,5 +1,7 @@
 """The ASGI app of an engine: routes, authentication, and errors as the wire has them."""
 
+import asyncio
+import importlib
 from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
@@ -39,6 +41,7 @@ def build(engine: Engine) -> Starlette:
                 ("GET", "/v0/runs/{run_id}/batch", runs.get_batch),
                 ("GET", "/v0/runs/{run_id}/actions", runs.get_actions),
                 ("DELETE", "/v0/runs/{run_id}", runs.delete_run),
+                ("POST", "/v0/gql", _gql),
                 ("GET", "/metrics", operations.get_metrics),
                 ("GET", "/dev", _dev),
             ),
@@ -76,6 +79,13 @@ def _guarded(path: str, endpoint: Endpoint) -> Endpoint:
         return response
 
     return guarded
+
+
+async def _gql(request: Request) -> Response:
+    """Load GraphQL at the first request: it takes 100 ms, which no start of an engine should pay."""
+    module = await asyncio.to_thread(importlib.import_module, "stepbase.engine.api.graphql")
+    response: Response = await module.post_gql(request)
+    return response
 
 
 async def _store_error(request: Request, problem: Exception) -> Response:

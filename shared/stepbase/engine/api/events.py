@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stepbase.engine.api import auth
-from stepbase.engine.api.answers import Json
+from stepbase.engine.api.answers import Json, body_of
 from stepbase.engine.intake import Intake, Sent
 from stepbase.engine.settings import Settings
 from stepbase.errors import ProtocolError, StoreError
@@ -27,7 +27,7 @@ async def post_events(request: Request) -> Response:
     intake: Intake = request.app.state.intake
     if not auth.may_send(request.path_params["key"], settings):
         return Json({"status": 401, "message": "", "error": "Event key not found"}, 401)
-    body = await _body(request)
+    body = await body_of(request, _MAX_BODY)
     if body is None:
         return Json({"ids": [""], "status": 413, "error": _TOO_MUCH}, 413)
     events, problem = _decode(body)
@@ -46,19 +46,6 @@ async def post_events(request: Request) -> Response:
     if problem is not None:
         return Json({"ids": ids or [""], "status": 400, "error": problem}, 400)
     return Json({"ids": ids or [""], "status": 200})
-
-
-async def _body(request: Request) -> bytes | None:
-    """Read the body, but no more of it than a request may have: None if it has more."""
-    if int(request.headers.get("content-length", 0)) > _MAX_BODY:
-        return None
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > _MAX_BODY:
-            return None
-    return b"".join(chunks)
 
 
 def _decode(body: bytes) -> tuple[list[EventIn], str | None]:

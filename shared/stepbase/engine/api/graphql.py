@@ -1,0 +1,155 @@
+"""`POST /v0/gql`: the GraphQL reads that the official SDKs' test suites make.
+
+Loaded at the first request, with the library it needs. Documents are measured before they are executed:
+how deep they go and how many fields they ask for, so that nothing that is sent costs much.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graphql import (
+    DocumentNode,
+    ExecutionResult,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLError,
+    SelectionSetNode,
+    build_schema,
+    execute,
+    parse,
+    validate,
+)
+from starlette.requests import Request
+from starlette.responses import Response
+
+from stepbase.engine.api.answers import Json, body_of, error
+from stepbase.engine.api.questions import Questions
+
+MAX_BODY = 1024 * 1024
+MAX_TOKENS = 4000
+MAX_DEPTH = 15
+MAX_FIELDS = 400
+MAX_ROOT_FIELDS = 20
+
+_SCHEMA = build_schema((Path(__file__).parent / "schema.graphql").read_text("utf-8"))
+
+
+async def post_gql(request: Request) -> Response:
+    """Answer `{"query", "variables"?, "operationName"?}`.
+
+    200 with `data`, and `errors` for what is not there; 422 for a document that does not fit the schema or
+    asks for too much; 400 for a body that is none.
+    """
+    body = await body_of(request, MAX_BODY)
+    if body is None:
+        return error(413, f"a request may have {MAX_BODY} bytes")
+    try:
+        raw = json.loads(body)
+        asked, variables, operation = raw["query"], raw.get("variables"), raw.get("operationName")
+        if not isinstance(asked, str) or not isinstance(variables, dict | None):
+            raise TypeError
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return error(400, 'expected {"query": "<GraphQL>", "variables"?: {…}}')
+    document, problems = _read(asked)
+    if document is None:
+        return _refused(problems, "GRAPHQL_PARSE_FAILED")
+    if problems:
+        return _refused(problems, "GRAPHQL_VALIDATION_FAILED")
+    state = request.app.state
+    result = await _execute(document, Questions(state.store, state.registry), variables, operation)
+    for problem in result.errors or ():
+        cause = problem.original_error
+        if cause is not None and not isinstance(cause, GraphQLError):
+            raise cause
+    errors = {"errors": [each.formatted for each in result.errors]} if result.errors else {}
+    return Json({**errors, "data": result.data})
+
+
+def _read(asked: str) -> tuple[DocumentNode | None, list[GraphQLError]]:
+    """Parse, check and measure a document; None if it is none."""
+    try:
+        document = parse(asked, max_tokens=MAX_TOKENS)
+    except GraphQLError as problem:
+        return None, [problem]
+    except RecursionError:
+        return None, [GraphQLError("the query is nested too deeply")]
+    try:
+        return document, validate(_SCHEMA, document, max_errors=10) or _excess(document)
+    except RecursionError:
+        return document, [GraphQLError("the query is nested too deeply")]
+
+
+async def _execute(
+    document: DocumentNode,
+    questions: Questions,
+    variables: Mapping[str, Any] | None,
+    operation: object,
+) -> ExecutionResult:
+    made = execute(
+        _SCHEMA,
+        document,
+        root_value=questions,
+        variable_values=dict(variables or {}),
+        operation_name=operation if isinstance(operation, str) and operation else None,
+    )
+    return made if isinstance(made, ExecutionResult) else await made
+
+
+def _refused(problems: list[GraphQLError], code: str) -> Response:
+    errors = [{**each.formatted, "extensions": {"code": code}} for each in problems]
+    return Json({"errors": errors, "data": None}, status_code=422)
+
+
+def _excess(document: DocumentNode) -> list[GraphQLError]:
+    """Return what a valid document asks for too much of."""
+    measures = _Measures(
+        {
+            each.name.value: each
+            for each in document.definitions
+            if isinstance(each, FragmentDefinitionNode)
+        }
+    )
+    problems = []
+    for each in document.definitions:
+        selected = getattr(each, "selection_set", None)
+        if isinstance(each, FragmentDefinitionNode) or selected is None:
+            continue
+        depth, fields, own = measures.of(selected)
+        for what, found, most in (
+            ("levels deep", depth, MAX_DEPTH),
+            ("fields", fields, MAX_FIELDS),
+            ("questions at its root", own, MAX_ROOT_FIELDS),
+        ):
+            if found > most:
+                problems.append(GraphQLError(f"the query has {found} {what}, {most} are allowed"))
+    return problems
+
+
+@dataclass
+class _Measures:
+    """Depth, all fields, and own fields of selections; each fragment is measured once."""
+
+    fragments: Mapping[str, FragmentDefinitionNode]
+    known: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+
+    def of(self, selected: SelectionSetNode | None) -> tuple[int, int, int]:
+        depth = fields = own = 0
+        for each in selected.selections if selected is not None else ():
+            if isinstance(each, FieldNode):
+                below, inside, _ = self.of(each.selection_set)
+                below, inside, beside = below + 1, inside + 1, 1
+            elif isinstance(each, FragmentSpreadNode):
+                below, inside, beside = self._fragment(each.name.value)
+            else:
+                below, inside, beside = self.of(getattr(each, "selection_set", None))
+            depth, fields, own = max(depth, below), fields + inside, own + beside
+        return depth, fields, own
+
+    def _fragment(self, name: str) -> tuple[int, int, int]:
+        if name not in self.known:
+            self.known[name] = self.of(self.fragments[name].selection_set)
+        return self.known[name]

@@ -1,0 +1,366 @@
+"""What GraphQL's root fields answer: one method per field of `Query` in `schema.graphql`, by its name.
+
+Everything is a key look-up. Values are dicts by the names of the schema; one that costs a query of its own
+is a function, called only if it is asked for. One request asks one thing after the other, so that no
+document, however it is written, takes more than one connection from the calls.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TypeVar
+from uuid import UUID
+
+import asyncpg
+from graphql import GraphQLError, GraphQLResolveInfo
+
+from stepbase.engine.api import spans
+from stepbase.engine.api.answers import iso
+from stepbase.engine.registry import Registry
+from stepbase.engine.starts import Function
+from stepbase.engine.store import Store
+from stepbase.protocol import names
+from stepbase.protocol.ids import app_uuid, is_ulid
+from stepbase.protocol.jsontext import dumps
+from stepbase.protocol.memo import MemoKind, decode_memo
+
+T = TypeVar("T")
+Answer = dict[str, object]
+Info = GraphQLResolveInfo
+
+MOST_LISTED = 100
+_MOST_ATTEMPTS = 1000
+
+
+class Questions:
+    """The root value of one request."""
+
+    def __init__(self, store: Store, registry: Registry) -> None:
+        self._store = store
+        self._registry = registry
+        self._turn = asyncio.Lock()
+
+    async def run(self, _: Info, runID: str) -> Answer:
+        """One run by id."""
+        return self._run(await self._known_run(runID))
+
+    async def runTrace(self, _: Info, runID: str) -> Answer:
+        """The root span of a run."""
+        return await self._trace(await self._known_run(runID))
+
+    async def runTrigger(self, _: Info, runID: str) -> Answer:
+        """The events that a run is for."""
+        await self._known_run(runID)
+        row = await self._once(self._store.get_trigger, runID)
+        if row is None or not row["payloads"]:
+            raise GraphQLError(f"the events of run {runID} are no longer kept")
+        events = [_parsed(text) for text in row["payloads"]]
+        return {
+            "IDs": row["ids"],
+            "payloads": [dumps(event) for event in events],
+            "eventName": events[0].get("name"),
+            "timestamp": _happened(events[0]),
+            "isBatch": row["is_batch"],
+            "cron": _schedule(events[0]),
+        }
+
+    async def runTraceSpanOutputByID(self, _: Info, outputID: str) -> Answer:
+        """What the span with this outputID returned, or its error."""
+        asked = spans.OutputId.parse(outputID)
+        if asked is None:
+            raise GraphQLError(f"Invalid output ID: {outputID:.60}")
+        if asked.kind == "run":
+            run = await self._known_run(asked.run_id)
+            if run["ended_at"] is None:
+                raise GraphQLError(f"run {asked.run_id} has not ended")
+            return _outcome(None if run["output"] is not None else run["error"], run["output"])
+        row = await self._once(
+            lambda: self._store.get_memo(
+                asked.run_id,
+                step=asked.key if asked.kind == "step" else None,
+                attempt=int(asked.key) if asked.kind == "attempt" else None,
+            )
+        )
+        if row is None:
+            raise GraphQLError(f"there is no output {outputID:.60}")
+        memo = decode_memo(json.loads(row["memo"]))
+        if memo.kind is MemoKind.ERROR:
+            return _outcome(dumps(memo.value), None)
+        return _outcome(None, dumps(memo.value))
+
+    async def event(self, _: Info, query: Mapping[str, str]) -> Answer:
+        """One event by its internal id, with its runs."""
+        row = await self._known_event(query["eventId"])
+        runs = await self._once(self._store.get_runs_of, [row["id"]], MOST_LISTED)
+        return self._event(row, runs)
+
+    async def eventV2(self, _: Info, id: str) -> Answer:
+        """One event by its internal id."""
+        row = await self._known_event(id)
+        event = _parsed(row["payload"])
+
+        async def runs(_: Info) -> list[Answer]:
+            found = await self._once(self._store.get_runs_of, [id], MOST_LISTED)
+            return [self._run(run) for run in found]
+
+        return {
+            "id": id,
+            "idempotencyKey": _sender_id(row, event),
+            "name": event["name"],
+            "receivedAt": iso(row["received_at"]),
+            "occurredAt": _happened(event),
+            "version": event.get("v"),
+            "raw": dumps(event),
+            "runs": runs,
+        }
+
+    async def events(self, _: Info, query: Mapping[str, str]) -> list[Answer]:
+        """The newest events."""
+        rows = await self._newest(MOST_LISTED, None, query.get("lastEventId"))
+        return [self._event(row, runs) for row, runs in await self._with_runs(rows)]
+
+    async def stream(self, _: Info, query: Mapping[str, object]) -> list[Answer]:
+        """The newest events with their runs, those of the server itself only if asked for."""
+        limit, after, before = query.get("limit"), query.get("after"), query.get("before")
+        rows = await self._newest(
+            max(1, min(MOST_LISTED, limit if isinstance(limit, int) else 20)),
+            after if isinstance(after, str) else None,
+            before if isinstance(before, str) else None,
+        )
+        items = []
+        for row, runs in await self._with_runs(rows):
+            event = _parsed(row["payload"])
+            schedule = _schedule(event)
+            if not query.get("includeInternalEvents") and _is_internal(event):
+                continue
+            items.append(
+                {
+                    "id": row["id"],
+                    "trigger": schedule or event["name"],
+                    "type": "EVENT" if schedule is None else "CRON",
+                    "createdAt": iso(row["received_at"]),
+                    "inBatch": False,
+                    "runs": [self._member(run) for run in runs],
+                }
+            )
+        return items
+
+    def functions(self, _: Info) -> list[Answer]:
+        """Every function that is not archived."""
+        known = self._registry.functions.by_id.values()
+        return [_function(each) for each in known if not each.is_archived]
+
+    async def _once(self, question: Callable[..., Awaitable[T]], *args: object) -> T:
+        async with self._turn:
+            return await question(*args)
+
+    async def _known_run(self, run_id: str) -> "asyncpg.Record":
+        if not is_ulid(run_id):
+            raise GraphQLError(f"Invalid run ID: {run_id:.60}")
+        rows = await self._once(lambda: self._store.get_runs(run_id=run_id))
+        if not rows:
+            raise GraphQLError(f"run {run_id} is not known here")
+        return rows[0]
+
+    async def _known_event(self, event_id: str) -> "asyncpg.Record":
+        if not is_ulid(event_id):
+            raise GraphQLError(f"Invalid event ID: {event_id:.60}")
+        row = await self._once(self._store.get_event, event_id)
+        if row is None:
+            raise GraphQLError("Event not found")
+        return row
+
+    async def _newest(
+        self, limit: int, older_than: str | None, newer_than: str | None
+    ) -> "list[asyncpg.Record]":
+        for given in (older_than, newer_than):
+            if given is not None and not is_ulid(given):
+                raise GraphQLError(f"Invalid event ID: {given:.60}")
+        rows = await self._once(self._store.list_events, limit, older_than, None, None, None)
+        return [row for row in rows if newer_than is None or row["id"] > newer_than]
+
+    async def _with_runs(
+        self, rows: "Sequence[asyncpg.Record]"
+    ) -> "list[tuple[asyncpg.Record, list[asyncpg.Record]]]":
+        of: dict[str, list[asyncpg.Record]] = {row["id"]: [] for row in rows}
+        for run in await self._once(self._store.get_runs_of, list(of), MOST_LISTED):
+            of[run["event_id"]].append(run)
+        return [(row, of[row["id"]]) for row in rows]
+
+    def _run(self, run: "asyncpg.Record") -> Answer:
+        function = self._registry.functions.by_id.get(run["function_id"])
+        known = _function(function) if function else None
+        run_id = run["run_id"]
+
+        async def event(_: Info) -> Answer:
+            row = await self._once(self._store.get_event, run["event_id"])
+            return _parsed(row["payload"]) if row else {}
+
+        async def name(info: Info) -> object:
+            return (await event(info)).get("name")
+
+        async def schedule(info: Info) -> str | None:
+            return _schedule(await event(info))
+
+        async def ids(_: Info) -> list[str]:
+            row = await self._once(self._store.get_trigger, run_id)
+            return row["ids"] if row else []
+
+        async def is_batch(_: Info) -> bool:
+            row = await self._once(self._store.get_trigger, run_id)
+            return row is not None and row["is_batch"]
+
+        async def trace(_: Info, preview: bool | None = None) -> Answer:
+            return await self._trace(run)
+
+        return {
+            "id": run_id,
+            "functionID": str(run["function_id"]),
+            "function": known,
+            "appID": known and known["appID"],
+            "app": known and known["app"],
+            "status": spans.RUN_STATUS[run["status"]],
+            "queuedAt": iso(run["created_at"]),
+            "startedAt": iso(run["started_at"]) if run["started_at"] else None,
+            "endedAt": iso(run["ended_at"]) if run["ended_at"] else None,
+            "output": self._output_of(run_id),
+            "triggerIDs": ids,
+            "eventName": name,
+            "isBatch": is_batch,
+            "cronSchedule": schedule,
+            "trace": trace,
+        }
+
+    async def _trace(self, run: "asyncpg.Record") -> Answer:
+        run_id, known = run["run_id"], self._registry.functions.by_id
+        steps = await self._once(self._store.get_trace, run_id)
+        attempts = await self._once(self._store.get_attempts, run_id, _MOST_ATTEMPTS)
+
+        def slug_of(function_id: UUID) -> str | None:
+            function = known.get(function_id)
+            return function.config.slug if function else None
+
+        name = slug_of(run["function_id"]) or str(run["function_id"])
+        return spans.trace(run, name, steps, attempts, slug_of)
+
+    def _member(self, run: "asyncpg.Record") -> Answer:
+        function = self._registry.functions.by_id.get(run["function_id"])
+        return {
+            "id": run["run_id"],
+            "functionID": str(run["function_id"]),
+            "function": _function(function) if function else None,
+            "eventID": run["event_id"],
+            "status": spans.RUN_STATUS[run["status"]],
+            "startedAt": iso(run["started_at"]) if run["started_at"] else None,
+            "finishedAt": iso(run["ended_at"]) if run["ended_at"] else None,
+            "output": self._output_of(run["run_id"]),
+        }
+
+    def _output_of(self, run_id: str) -> Callable[[Info], Awaitable[str | None]]:
+        async def output(_: Info) -> str | None:
+            rows = await self._once(lambda: self._store.get_runs(run_id=run_id))
+            return (rows[0]["output"] or rows[0]["error"]) if rows else None
+
+        return output
+
+    def _event(self, row: "asyncpg.Record", runs: "Sequence[asyncpg.Record]") -> Answer:
+        event = _parsed(row["payload"])
+        return {
+            "id": row["id"],
+            "externalID": _sender_id(row, event),
+            "name": event["name"],
+            "createdAt": iso(row["received_at"]),
+            "payload": dumps(event.get("data")),
+            "raw": dumps(event),
+            "status": _status([run["status"] for run in runs]),
+            "pendingRuns": sum(run["ended_at"] is None for run in runs),
+            "totalRuns": len(runs),
+            "functionRuns": [self._member(run) for run in runs],
+        }
+
+
+def _parsed(payload: str) -> Answer:
+    event: Answer = json.loads(payload)
+    if not event.get("user"):
+        event.pop("user", None)
+    return event
+
+
+def _happened(event: Mapping[str, object]) -> str:
+    ts = event["ts"]
+    assert isinstance(ts, int | float)  # every stored event has one
+    return iso(datetime.fromtimestamp(ts / 1000, UTC))
+
+
+def _sender_id(row: "asyncpg.Record", event: Mapping[str, object]) -> object:
+    return event["id"] if event["id"] != row["id"] else None
+
+
+def _is_internal(event: Mapping[str, object]) -> bool:
+    return str(event["name"]).startswith("inngest/")
+
+
+def _schedule(event: Mapping[str, object]) -> str | None:
+    data = event.get("data")
+    if event.get("name") != names.EVENT_SCHEDULED or not isinstance(data, dict):
+        return None
+    return str(data.get("cron"))
+
+
+def _status(runs: Sequence[str]) -> str:
+    failed = sum(status in ("Failed", "Cancelled") for status in runs)
+    if not runs:
+        return "NO_FUNCTIONS"
+    if any(status in ("Scheduled", "Running") for status in runs):
+        return "RUNNING"
+    if failed == len(runs):
+        return "FAILED"
+    return "PARTIALLY_FAILED" if failed else "COMPLETED"
+
+
+def _outcome(error: str | None, data: str | None) -> Answer:
+    """Write an output; both are JSON text."""
+    if error is None:
+        return {"input": None, "data": data, "error": None}
+    parsed = json.loads(error)
+    parsed = parsed if isinstance(parsed, dict) else {"message": error}
+    cause = parsed.get("cause")
+    return {
+        "input": None,
+        "data": None,
+        "error": {
+            "message": str(parsed.get("message", "")),
+            "name": parsed.get("name"),
+            "stack": parsed.get("stack"),
+            "cause": None if cause is None else dumps(cause),
+        },
+    }
+
+
+def _function(function: Function) -> Answer:
+    config = function.config
+    app_id = str(app_uuid(function.app_name))
+    return {
+        "id": str(function.function_id),
+        "name": config.name,
+        "slug": config.slug,
+        "url": config.url,
+        "config": dumps(config.raw),
+        "concurrency": min((each.limit for each in config.limits.concurrency), default=0),
+        "triggers": [
+            {
+                "type": "EVENT" if trigger.cron is None else "CRON",
+                "value": trigger.event if trigger.cron is None else trigger.cron,
+                "condition": trigger.expression,
+            }
+            for trigger in config.triggers
+        ],
+        "appID": app_id,
+        "app": {
+            "id": app_id,
+            "externalID": function.app_name,
+            "name": function.app_name,
+            "url": config.url.partition("?")[0],
+        },
+    }
