@@ -8,25 +8,22 @@ document, however it is written, takes more than one connection from the calls.
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import TypeVar
 from uuid import UUID
 
 import asyncpg
 from graphql import GraphQLError, GraphQLResolveInfo
 
-from stepbase.engine.api import spans
+from stepbase.engine.api import forms, spans
 from stepbase.engine.api.answers import iso
+from stepbase.engine.api.forms import Answer
 from stepbase.engine.registry import Registry
-from stepbase.engine.starts import Function
 from stepbase.engine.store import Store
-from stepbase.protocol import names
-from stepbase.protocol.ids import app_uuid, is_ulid
+from stepbase.protocol.ids import is_ulid
 from stepbase.protocol.jsontext import dumps
 from stepbase.protocol.memo import MemoKind, decode_memo
 
 T = TypeVar("T")
-Answer = dict[str, object]
 Info = GraphQLResolveInfo
 
 MOST_LISTED = 100
@@ -55,14 +52,14 @@ class Questions:
         row = await self._once(self._store.get_trigger, runID)
         if row is None or not row["payloads"]:
             raise GraphQLError(f"the events of run {runID} are no longer kept")
-        events = [_parsed(text) for text in row["payloads"]]
+        events = [forms.parsed(text) for text in row["payloads"]]
         return {
             "IDs": row["ids"],
             "payloads": [dumps(event) for event in events],
             "eventName": events[0].get("name"),
-            "timestamp": _happened(events[0]),
+            "timestamp": forms.happened(events[0]),
             "isBatch": row["is_batch"],
-            "cron": _schedule(events[0]),
+            "cron": forms.schedule_of(events[0]),
         }
 
     async def runTraceSpanOutputByID(self, _: Info, outputID: str) -> Answer:
@@ -74,7 +71,7 @@ class Questions:
             run = await self._known_run(asked.run_id)
             if run["ended_at"] is None:
                 raise GraphQLError(f"run {asked.run_id} has not ended")
-            return _outcome(None if run["output"] is not None else run["error"], run["output"])
+            return forms.outcome(None if run["output"] is not None else run["error"], run["output"])
         row = await self._once(
             lambda: self._store.get_memo(
                 asked.run_id,
@@ -86,8 +83,8 @@ class Questions:
             raise GraphQLError(f"there is no output {outputID:.60}")
         memo = decode_memo(json.loads(row["memo"]))
         if memo.kind is MemoKind.ERROR:
-            return _outcome(dumps(memo.value), None)
-        return _outcome(None, dumps(memo.value))
+            return forms.outcome(dumps(memo.value), None)
+        return forms.outcome(None, dumps(memo.value))
 
     async def event(self, _: Info, query: Mapping[str, str]) -> Answer:
         """One event by its internal id, with its runs."""
@@ -98,7 +95,7 @@ class Questions:
     async def eventV2(self, _: Info, id: str) -> Answer:
         """One event by its internal id."""
         row = await self._known_event(id)
-        event = _parsed(row["payload"])
+        event = forms.parsed(row["payload"])
 
         async def runs(_: Info) -> list[Answer]:
             found = await self._once(self._store.get_runs_of, [id], MOST_LISTED)
@@ -106,10 +103,10 @@ class Questions:
 
         return {
             "id": id,
-            "idempotencyKey": _sender_id(row, event),
+            "idempotencyKey": forms.sender_id(row, event),
             "name": event["name"],
             "receivedAt": iso(row["received_at"]),
-            "occurredAt": _happened(event),
+            "occurredAt": forms.happened(event),
             "version": event.get("v"),
             "raw": dumps(event),
             "runs": runs,
@@ -130,9 +127,9 @@ class Questions:
         )
         items = []
         for row, runs in await self._with_runs(rows):
-            event = _parsed(row["payload"])
-            schedule = _schedule(event)
-            if not query.get("includeInternalEvents") and _is_internal(event):
+            event = forms.parsed(row["payload"])
+            schedule = forms.schedule_of(event)
+            if not query.get("includeInternalEvents") and forms.is_internal(event):
                 continue
             items.append(
                 {
@@ -149,7 +146,7 @@ class Questions:
     def functions(self, _: Info) -> list[Answer]:
         """Every function that is not archived."""
         known = self._registry.functions.by_id.values()
-        return [_function(each) for each in known if not each.is_archived]
+        return [forms.function_of(each) for each in known if not each.is_archived]
 
     async def _once(self, question: Callable[..., Awaitable[T]], *args: object) -> T:
         async with self._turn:
@@ -190,18 +187,18 @@ class Questions:
 
     def _run(self, run: "asyncpg.Record") -> Answer:
         function = self._registry.functions.by_id.get(run["function_id"])
-        known = _function(function) if function else None
+        known = forms.function_of(function) if function else None
         run_id = run["run_id"]
 
         async def event(_: Info) -> Answer:
             row = await self._once(self._store.get_event, run["event_id"])
-            return _parsed(row["payload"]) if row else {}
+            return forms.parsed(row["payload"]) if row else {}
 
         async def name(info: Info) -> object:
             return (await event(info)).get("name")
 
         async def schedule(info: Info) -> str | None:
-            return _schedule(await event(info))
+            return forms.schedule_of(await event(info))
 
         async def ids(_: Info) -> list[str]:
             row = await self._once(self._store.get_trigger, run_id)
@@ -249,7 +246,7 @@ class Questions:
         return {
             "id": run["run_id"],
             "functionID": str(run["function_id"]),
-            "function": _function(function) if function else None,
+            "function": forms.function_of(function) if function else None,
             "eventID": run["event_id"],
             "status": spans.RUN_STATUS[run["status"]],
             "startedAt": iso(run["started_at"]) if run["started_at"] else None,
@@ -265,102 +262,16 @@ class Questions:
         return output
 
     def _event(self, row: "asyncpg.Record", runs: "Sequence[asyncpg.Record]") -> Answer:
-        event = _parsed(row["payload"])
+        event = forms.parsed(row["payload"])
         return {
             "id": row["id"],
-            "externalID": _sender_id(row, event),
+            "externalID": forms.sender_id(row, event),
             "name": event["name"],
             "createdAt": iso(row["received_at"]),
             "payload": dumps(event.get("data")),
             "raw": dumps(event),
-            "status": _status([run["status"] for run in runs]),
+            "status": forms.status_of([run["status"] for run in runs]),
             "pendingRuns": sum(run["ended_at"] is None for run in runs),
             "totalRuns": len(runs),
             "functionRuns": [self._member(run) for run in runs],
         }
-
-
-def _parsed(payload: str) -> Answer:
-    event: Answer = json.loads(payload)
-    if not event.get("user"):
-        event.pop("user", None)
-    return event
-
-
-def _happened(event: Mapping[str, object]) -> str:
-    ts = event["ts"]
-    assert isinstance(ts, int | float)  # every stored event has one
-    return iso(datetime.fromtimestamp(ts / 1000, UTC))
-
-
-def _sender_id(row: "asyncpg.Record", event: Mapping[str, object]) -> object:
-    return event["id"] if event["id"] != row["id"] else None
-
-
-def _is_internal(event: Mapping[str, object]) -> bool:
-    return str(event["name"]).startswith("inngest/")
-
-
-def _schedule(event: Mapping[str, object]) -> str | None:
-    data = event.get("data")
-    if event.get("name") != names.EVENT_SCHEDULED or not isinstance(data, dict):
-        return None
-    return str(data.get("cron"))
-
-
-def _status(runs: Sequence[str]) -> str:
-    failed = sum(status in ("Failed", "Cancelled") for status in runs)
-    if not runs:
-        return "NO_FUNCTIONS"
-    if any(status in ("Scheduled", "Running") for status in runs):
-        return "RUNNING"
-    if failed == len(runs):
-        return "FAILED"
-    return "PARTIALLY_FAILED" if failed else "COMPLETED"
-
-
-def _outcome(error: str | None, data: str | None) -> Answer:
-    """Write an output; both are JSON text."""
-    if error is None:
-        return {"input": None, "data": data, "error": None}
-    parsed = json.loads(error)
-    parsed = parsed if isinstance(parsed, dict) else {"message": error}
-    cause = parsed.get("cause")
-    return {
-        "input": None,
-        "data": None,
-        "error": {
-            "message": str(parsed.get("message", "")),
-            "name": parsed.get("name"),
-            "stack": parsed.get("stack"),
-            "cause": None if cause is None else dumps(cause),
-        },
-    }
-
-
-def _function(function: Function) -> Answer:
-    config = function.config
-    app_id = str(app_uuid(function.app_name))
-    return {
-        "id": str(function.function_id),
-        "name": config.name,
-        "slug": config.slug,
-        "url": config.url,
-        "config": dumps(config.raw),
-        "concurrency": min((each.limit for each in config.limits.concurrency), default=0),
-        "triggers": [
-            {
-                "type": "EVENT" if trigger.cron is None else "CRON",
-                "value": trigger.event if trigger.cron is None else trigger.cron,
-                "condition": trigger.expression,
-            }
-            for trigger in config.triggers
-        ],
-        "appID": app_id,
-        "app": {
-            "id": app_id,
-            "externalID": function.app_name,
-            "name": function.app_name,
-            "url": config.url.partition("?")[0],
-        },
-    }
