@@ -45,6 +45,26 @@ alter table stepbase.apps enable row level security;
 alter table stepbase.functions enable row level security;
 alter table stepbase.epoch enable row level security;
 
+-- Tells all engines that the functions are others now, and which of the server's own events start one. For
+-- functions that hold the epoch row.
+create or replace function stepbase._functions_changed() returns void
+language plpgsql security invoker set search_path = ''
+as $$
+begin
+  update stepbase.epoch
+    set n = n + 1,
+        listens = array(
+          select distinct t ->> 'event'
+            from stepbase.functions f
+            cross join lateral json_array_elements(
+              case json_typeof(f.config -> 'triggers') when 'array' then f.config -> 'triggers' end
+            ) as t
+            where f.archived_at is null and t ->> 'event' like 'inngest/%'
+        );
+  perform pg_catalog.pg_notify('stepbase', 'c');
+end
+$$;
+
 -- Stores an app and exactly these functions: new ones are added, changed ones get the next version,
 -- missing ones are archived. A function keeps its id when its app moves to another URL, so runs that
 -- sleep survive the move. p_flows: {"limits", "every", "slack"}, for the columns of those names.
@@ -61,7 +81,12 @@ declare
   v_same boolean;
 begin
   perform 1 from stepbase.epoch for update;
+  -- Also when they are stored as they are sent, another app may have taken one of them.
   select a.checksum = p_checksum and a.url = p_url and a.archived_at is null
+         and cardinality(p_slugs) = (
+           select count(*) from stepbase.functions f
+             where f.app_id = a.app_id and f.archived_at is null and f.slug = any (p_slugs)
+         )
     into v_same
     from stepbase.apps a where a.name = p_name;
   insert into stepbase.apps as a (app_id, name, url, sdk, framework, checksum, synced_at)
@@ -91,19 +116,50 @@ begin
     set archived_at = v_now
     where f.app_id = p_app_id and f.archived_at is null and f.slug <> all (p_slugs);
   perform stepbase._set_crons(p_app_id);
-  update stepbase.epoch
-    set n = n + 1,
-        listens = array(
-          select distinct t ->> 'event'
-            from stepbase.functions f
-            cross join lateral json_array_elements(
-              case json_typeof(f.config -> 'triggers') when 'array' then f.config -> 'triggers' end
-            ) as t
-            where f.archived_at is null and t ->> 'event' like 'inngest/%'
-        );
-  perform pg_catalog.pg_notify('stepbase', 'c');
+  perform stepbase._functions_changed();
   return query select p_app_id, true;
 end
+$$;
+
+-- Archives apps with all their functions: they start nothing more until they are registered again; runs that
+-- go on are left alone. Returns the names of those that were not archived yet. Locks: the epoch row first, then
+-- rows of crons.
+create or replace function stepbase.remove_apps(p_names text[]) returns setof text
+language plpgsql security invoker set search_path = ''
+as $$
+declare
+  v_now timestamptz := stepbase.now();
+  v_app record;
+  v_is_changed boolean := false;
+begin
+  perform 1 from stepbase.epoch for update;
+  for v_app in
+    update stepbase.apps a set archived_at = v_now
+      where a.name = any (p_names) and a.archived_at is null
+      returning a.app_id, a.name
+  loop
+    update stepbase.functions f set archived_at = v_now
+      where f.app_id = v_app.app_id and f.archived_at is null;
+    perform stepbase._set_crons(v_app.app_id);
+    v_is_changed := true;
+    return next v_app.name;
+  end loop;
+  if v_is_changed then
+    perform stepbase._functions_changed();
+  end if;
+end
+$$;
+
+-- Every app that is not archived, by name.
+create or replace function stepbase.list_apps()
+returns table (
+  app_id uuid, name text, url text, sdk text, framework text, synced_at timestamptz, functions bigint
+)
+language sql stable security invoker set search_path = ''
+as $$
+  select a.app_id, a.name, a.url, a.sdk, a.framework, a.synced_at,
+         (select count(*) from stepbase.functions f where f.app_id = a.app_id and f.archived_at is null)
+    from stepbase.apps a where a.archived_at is null order by a.name
 $$;
 
 -- Everything an engine caches: the epoch and all functions, archived ones too (their runs go on).

@@ -122,7 +122,7 @@ class Engine:
             new_id=self.new_id,
             load_state=self.store.get_state,
             is_paused=self.registry.is_paused,
-            slugs=lambda: self.registry.functions.by_slug,
+            slugs=lambda: self.registry.functions.invocable,
             retry_interval=settings.retry_interval,
             metrics=self.metrics,
             tracing=self._open_tracing() if settings.is_traced else None,

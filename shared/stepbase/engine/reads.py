@@ -49,6 +49,10 @@ class Reads(ABC):
         rows = await self._fetch("select * from stepbase.get_state($1)", run_id)
         return rows[0] if rows else None
 
+    async def list_apps(self) -> "list[asyncpg.Record]":
+        """Return every app that is not archived, with how many functions it has."""
+        return await self._fetch("select * from stepbase.list_apps()")
+
     async def get_trace(self, run_id: str) -> "list[asyncpg.Record]":
         """Return a run's steps as they began, without memos, and what open ones wait for."""
         return await self._fetch("select * from stepbase.get_trace($1)", run_id)

@@ -10,7 +10,7 @@ from stepbase.engine import expr, schedule
 from stepbase.engine.starts import Function, Functions
 from stepbase.engine.store import Store
 from stepbase.errors import ProtocolError
-from stepbase.protocol.ids import app_uuid, function_uuid
+from stepbase.protocol.ids import app_uuid, function_uuid, normalize_url
 from stepbase.protocol.jsontext import dumps
 from stepbase.protocol.sync import FunctionConfig, RegisterRequest, decode_function
 
@@ -85,7 +85,9 @@ class Registry:
         rows = [(known[r[1]].function_id if r[1] in known else r[0], *r[1:]) for r in rows]
         flows = [dumps(c.limits.stored()) for c in request.functions]
         checksum = hashlib.sha256(
-            dumps([request.url, request.framework, sorted(r[3] for r in rows)]).encode()
+            dumps(
+                [request.url, request.framework, sorted(r[3] for r in rows), sorted(flows)]
+            ).encode()
         ).hexdigest()
         app_id, modified = await self._store.register_app(
             app_uuid(request.app_name),
@@ -103,6 +105,21 @@ class Registry:
                 extra={"app": request.app_name, "functions": len(rows), "url": request.url},
             )
         return app_id, modified
+
+    async def remove(self, url: str | None, app: str | None) -> list[str]:
+        """Archive the apps at a URL, of a name, or both; return their names."""
+        wanted = None if url is None else normalize_url(url)
+        names = [
+            row["name"]
+            for row in await self._store.list_apps()
+            if (wanted is None or normalize_url(row["url"]) == wanted)
+            and app in (None, row["name"])
+        ]
+        removed = await self._store.remove_apps(names) if names else []
+        if removed:
+            await self.reload()
+            _log.info("apps removed", extra={"apps": removed})
+        return removed
 
 
 def not_honoured(config: FunctionConfig) -> list[str]:

@@ -165,6 +165,7 @@ class Functions:
     def __init__(self, functions: Sequence[Function]) -> None:
         self.by_id = {each.function_id: each for each in functions}
         self.by_slug = {each.config.slug: each for each in functions}
+        self.invocable = frozenset(each.config.slug for each in functions if not each.is_archived)
         self._by_event: dict[str, list[tuple[Function, str | None]]] = {}
         for each in functions:
             if each.is_archived:

@@ -185,6 +185,11 @@ class Store(Reads):
         )  # fmt: skip
         return rows[0]["app_id"], rows[0]["modified"]
 
+    async def remove_apps(self, names: Sequence[str]) -> list[str]:
+        """Archive apps; return the names of those that were not archived yet."""
+        rows = await self._fetch("select stepbase.remove_apps($1) as name", list(names))
+        return [row["name"] for row in rows]
+
     async def pause_function(self, slug: str, *, is_paused: bool) -> bool:
         """Pause a function, or let it go on; return whether there is such a function."""
         rows = await self._fetch("select stepbase.pause_function($1, $2) as found", slug, is_paused)

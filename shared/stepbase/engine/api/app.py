@@ -26,6 +26,7 @@ def build(engine: Engine) -> Starlette:
                 ("GET", "/health", runs.get_health),
                 ("POST", "/fn/register", register.post_register),
                 ("PUT", "/fn/sync", register.put_sync),
+                ("DELETE", "/fn/remove", register.delete_app),
                 ("GET", "/v1/events", runs.get_events),
                 ("GET", "/v1/events/{event_id}", runs.get_event),
                 ("GET", "/v1/events/{event_id}/runs", runs.get_event_runs),
@@ -102,5 +103,6 @@ async def _dev(request: Request) -> Response:
     functions = [
         {"name": f.config.name, "id": str(f.function_id), "slug": f.config.slug}
         for f in request.app.state.registry.functions.by_id.values()
+        if not f.is_archived
     ]
     return Json({"version": "stepbase", "authed": False, "functions": functions, "features": {}})

@@ -1,16 +1,20 @@
-"""`POST /fn/register`: an app declares its functions; `PUT /fn/sync` asks an app to do so."""
+"""`/fn`: an app declares its functions, is asked to do so, or is removed."""
 
 import json
 import logging
 import uuid
+from datetime import timedelta
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from stepbase import clock
+from stepbase.engine import operate
 from stepbase.engine.api.answers import Json, error
 from stepbase.engine.caller import Caller
 from stepbase.engine.registry import Registry, not_honoured
 from stepbase.engine.settings import Settings
+from stepbase.engine.store import Store
 from stepbase.errors import ProtocolError, StoreError
 from stepbase.protocol import names
 from stepbase.protocol.sync import decode_register
@@ -54,6 +58,32 @@ async def post_register(request: Request) -> Response:
         # Tells our SDK that the options only this engine has are not wasted.
         headers={"x-stepbase": "engine"},
     )
+
+
+async def delete_app(request: Request) -> Response:
+    """Archive the apps at `?url=`, or the one named `?app=`; 404 if there is none.
+
+    Its functions start nothing more until it registers again. Runs that go on are left alone, unless
+    `cancel=true` asks for their end.
+    """
+    store: Store = request.app.state.store
+    registry: Registry = request.app.state.registry
+    query = request.query_params
+    url, app = query.get("url"), query.get("app")
+    if not url and not app:
+        return error(400, "expected ?url=<the app's serve URL> or ?app=<its id>")
+    if query.get("cancel", "false") not in ("true", "false"):
+        return error(400, f"cancel must be true or false, got {query['cancel']!r:.60}")
+    removed = await registry.remove(url or None, app or None)
+    if not removed:
+        return error(404, f"there is no app {app or f'at {url}'!s:.300}")
+    cancelled = 0
+    if query.get("cancel") == "true":
+        functions = [f for f in registry.functions.by_id.values() if f.app_name in removed]
+        # All of them, also those of engines whose clocks are ahead.
+        until = clock.utcnow() + timedelta(minutes=10)
+        cancelled = await operate.cancel_many(store, functions, None, until, None)
+    return Json({"ok": True, "removed": removed, "cancelled": cancelled})
 
 
 async def put_sync(request: Request) -> Response:
