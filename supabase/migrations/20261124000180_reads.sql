@@ -59,6 +59,17 @@ as $$
     order by r.run_id
 $$;
 
+-- Why an event started no run of its own of some functions.
+create or replace function stepbase.get_not_started(p_event text)
+returns table (function_id uuid, slug text, reason text, run_id text, at timestamptz)
+language sql stable security invoker set search_path = '' set enable_seqscan = off
+as $$
+  select n.function_id, f.slug, n.reason, n.run_id, n.at
+    from (select * from stepbase.not_started x where x.event_id = p_event offset 0) n
+    left join stepbase.functions f on f.function_id = n.function_id
+    order by n.at, f.slug
+$$;
+
 -- A run's queue items.
 create or replace function stepbase.get_jobs(p_run text)
 returns table (job text, kind text, at timestamptz, attempt smallint, is_leased boolean)

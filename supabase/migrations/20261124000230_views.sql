@@ -72,6 +72,33 @@ create view stepbase.run_timeline
 
 comment on view stepbase.run_timeline is 'What happened in each run, in order. Ask for one run_id.';
 
+-- Why functions did not start: an event that a rule kept from starting a run of its own, or that still waits
+-- for quiet (debouncing) or for company (gathering) until due_at. run_id: the run that got the event, or will.
+create view stepbase.not_started_events
+  with (security_invoker = true)
+  as
+  select
+    coalesce(e.event_id, t.event_id) as event_id,
+    e.name as event,
+    f.slug as function,
+    t.reason,
+    t.run_id,
+    t.at,
+    t.due_at
+  from (
+    select n.event_id, n.function_id, n.reason, n.run_id, n.at, null::timestamptz as due_at
+    from stepbase.not_started as n
+    union all
+    select w.event_id, b.function_id, case b.kind when 'debounce' then 'debouncing' else 'gathering' end,
+      b.id, b.first_at, b.due_at
+    from stepbase.buffers as b
+    cross join lateral unnest(b.event_ids) as w (event_id)
+  ) as t
+  left join stepbase.events as e on e.id = t.event_id
+  left join stepbase.functions as f on f.function_id = t.function_id;
+
+comment on view stepbase.not_started_events is 'Events that started no run of their own of a function, and why; and those that still wait.';
+
 -- Functions by how many of their runs failed in the last 24 hours, the worst first.
 create view stepbase.failing_functions
   with (security_invoker = true)

@@ -64,7 +64,7 @@ grant select on
   stepbase.apps, stepbase.functions, stepbase.events, stepbase.runs, stepbase.steps, stepbase.attempts,
   stepbase.queue, stepbase.pauses, stepbase.crons, stepbase.buffers, stepbase.not_started,
   stepbase.row_triggers,
-  stepbase.run_overview, stepbase.run_timeline, stepbase.failing_functions,
+  stepbase.run_overview, stepbase.run_timeline, stepbase.not_started_events, stepbase.failing_functions,
   stepbase.throughput_by_minute, stepbase.outbox_health
   to service_role;
 

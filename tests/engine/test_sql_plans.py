@@ -162,6 +162,7 @@ async def ask(hands: Hands) -> None:
     assert trigger is not None and len(trigger["payloads"]) == 1
     assert len(await hands.get_runs_of(["none", *trigger["ids"]], 10)) == 1
     await hands.get_event("none")
+    await hands.get_not_started("none")
     await hands.list_events(20, None, None, None, None)
     await hands.list_events(20, "E5", "app/g", sql.NOON, None)
 

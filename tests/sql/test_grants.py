@@ -73,6 +73,7 @@ _TABLES = {
         "stepbase.outbox_health": _LOOK,
         "stepbase.buffers": _LOOK,
         "stepbase.not_started": _LOOK,
+        "stepbase.not_started_events": _LOOK,
         "stepbase.pauses": _LOOK,
         "stepbase.queue": _LOOK,
         "stepbase.relay_idle_until": {"USAGE", "UPDATE"},

@@ -20,6 +20,7 @@ from stepbase.engine.gateway import Gateway
 from stepbase.engine.item import Item
 from stepbase.engine.metrics import Metrics
 from stepbase.engine.opening import State
+from stepbase.engine.rules import WHY_NOT_STARTED
 from stepbase.engine.store import Settled, Settling
 from stepbase.errors import StoreError
 from stepbase.protocol import names
@@ -33,13 +34,6 @@ _log = logging.getLogger("stepbase.engine.executor")
 
 MAX_LOSSES = 20
 MAX_HOPS = 10
-
-_REFUSED = {
-    "idempotent": "its idempotency key was seen within 24 hours",
-    "rate_limited": "its rate limit is used up",
-    "debounced": "a later event took the place of this one",
-    "skipped": "another run of its singleton was going on",
-}
 
 Settle = Callable[[Settling], Awaitable[Settled]]
 
@@ -291,7 +285,7 @@ def _given_up(item: Item) -> Settlement:
         reason = item.job.split(":")[1]
         error = {
             "name": "InvokeRefused",
-            "message": f"the invoked function did not start: {_REFUSED[reason]}",
+            "message": f"the invoked function did not start: {WHY_NOT_STARTED[reason]}",
         }
         step = _closed(item.step, "failed", dumps({"error": error}))
     elif item.kind == "invoke":

@@ -40,6 +40,10 @@ class Reads(ABC):
         """Return one run by id, or all runs of an event by its internal id."""
         return await self._fetch("select * from stepbase.get_runs($1, $2)", run_id, event_id)
 
+    async def get_not_started(self, event_id: str) -> "list[asyncpg.Record]":
+        """Return why an event started no run of its own: (function_id, slug, reason, run_id, at)."""
+        return await self._fetch("select * from stepbase.get_not_started($1)", event_id)
+
     async def get_jobs(self, run_id: str) -> "list[asyncpg.Record]":
         """Return a run's queue items."""
         return await self._fetch("select * from stepbase.get_jobs($1)", run_id)

@@ -13,6 +13,16 @@ from stepbase.protocol import names
 from stepbase.protocol.jsontext import dumps
 from stepbase.protocol.start_rules import DAY, Batch, RateLimit, StartRules
 
+WHY_NOT_STARTED: Mapping[str, str] = {
+    "duplicate": "an event of its id had started the function within 24 hours",
+    "idempotent": "its idempotency key was seen within 24 hours",
+    "rate_limited": "its rate limit is used up",
+    "debounced": "a later event took the place of this one",
+    "batched": "it is part of a batch, whose run is for all of its events",
+    "skipped": "another run of its singleton was going on",
+}
+"""`not_started.reason` in words."""
+
 _KEY_CHARS = 128
 
 

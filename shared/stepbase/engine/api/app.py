@@ -30,6 +30,7 @@ def build(engine: Engine) -> Starlette:
                 ("GET", "/v1/events", runs.get_events),
                 ("GET", "/v1/events/{event_id}", runs.get_event),
                 ("GET", "/v1/events/{event_id}/runs", runs.get_event_runs),
+                ("GET", "/v1/events/{event_id}/not-started", runs.get_not_started),
                 ("GET", "/v1/runs/{run_id}", runs.get_run),
                 ("GET", "/v1/runs/{run_id}/jobs", runs.get_jobs),
                 ("DELETE", "/v1/runs/{run_id}", runs.delete_run),

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from stepbase.engine.api.answers import NO_ENV, Json, RawJson, error, iso, wrapped
 from stepbase.engine.item import open_edits
 from stepbase.engine.retry import parse_instant
+from stepbase.engine.rules import WHY_NOT_STARTED
 from stepbase.engine.store import Store
 from stepbase.protocol.call import members
 from stepbase.protocol.ids import is_ulid, ulid_ms
@@ -62,6 +63,26 @@ async def get_event_runs(request: Request) -> Response:
         return error(400, f"Invalid event ID: {event_id}")
     rows = await _store(request).get_runs(event_id=event_id)
     return wrapped("[" + ",".join(_run(row) for row in rows) + "]")
+
+
+async def get_not_started(request: Request) -> Response:
+    """Return why an event started no run of its own of some functions. Ours: nobody else says."""
+    event_id = request.path_params["event_id"]
+    if not is_ulid(event_id):
+        return error(400, f"Invalid event ID: {event_id}")
+    rows = await _store(request).get_not_started(event_id)
+    reasons = [
+        {
+            "function_id": str(row["function_id"]),
+            "function": row["slug"],
+            "reason": row["reason"],
+            "message": WHY_NOT_STARTED[row["reason"]],
+            "run_id": row["run_id"],
+            "at": iso(row["at"]),
+        }
+        for row in rows
+    ]
+    return wrapped(dumps(reasons))
 
 
 async def get_run(request: Request) -> Response:
