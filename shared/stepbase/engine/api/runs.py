@@ -95,8 +95,13 @@ async def get_run(request: Request) -> Response:
 
 
 async def get_jobs(request: Request) -> Response:
-    """Return what a run waits for."""
-    rows = await _store(request).get_jobs(request.path_params["run_id"])
+    """Return what a run waits for; nothing once it has ended."""
+    run_id = request.path_params["run_id"]
+    if not is_ulid(run_id):
+        return error(400, f"Invalid run ID: {run_id}")
+    rows = await _store(request).get_jobs(run_id)
+    if not rows and not await _store(request).get_runs(run_id=run_id):
+        return error(404, f"run {run_id} is not known here")
     jobs = [
         {
             "JobID": row["job"],
