@@ -1,18 +1,22 @@
 """The engine's HTTP API: who may ask, what it answers, and calls that are signed."""
 
 import asyncio
+import re
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from starlette.routing import Route
 from tests.conftest import Connect
 from tests.engine.conftest import StartEngine
 from tests.support.engine_client import EngineClient
 from tests.support.stub_host import Answer, StubHost, ops, step_run
 
 from stepbase import clock
+from stepbase.engine.api import app as api
+from stepbase.engine.app import Engine
 from stepbase.errors import SignatureError
 from stepbase.protocol import signing
 
@@ -21,33 +25,42 @@ FALLBACK = "signkey-prod-" + "cd" * 16
 UNKNOWN = "01HZZZZZZZZZZZZZZZZZZZZZZZ"
 SEED = {"x-inngest-event-id-seed": "1789997000000,AAECAwQFBgcICQ=="}
 
-ROUTES = [
-    ("POST", "/fn/register"),
-    ("PUT", "/fn/sync"),
-    ("GET", "/v1/events"),
-    ("GET", f"/v1/events/{UNKNOWN}"),
-    ("GET", f"/v1/events/{UNKNOWN}/runs"),
-    ("GET", f"/v1/runs/{UNKNOWN}"),
-    ("GET", f"/v1/runs/{UNKNOWN}/jobs"),
-    ("DELETE", f"/v1/runs/{UNKNOWN}"),
-    ("POST", f"/v1/checkpoint/{UNKNOWN}/async"),
-    ("POST", "/v1/signals"),
-    ("GET", f"/v0/runs/{UNKNOWN}/batch"),
-    ("GET", f"/v0/runs/{UNKNOWN}/actions"),
-    ("DELETE", f"/v0/runs/{UNKNOWN}"),
-    ("GET", "/dev"),
-]
+
+def routes(engine: Engine) -> list[tuple[str, str]]:
+    """Return the method and a path of every route of the API."""
+    found = []
+    for route in api.build(engine).routes:
+        assert isinstance(route, Route), f"{route} is no plain route: say here how to ask it"
+        path = re.sub(r"\{[^}]+\}", UNKNOWN, route.path)
+        found += [(method, path) for method in sorted(route.methods or ())]
+    return found
 
 
 async def test_with_keys_every_route_but_health_asks_for_one(start_engine: StartEngine) -> None:
-    async with start_engine(signing_keys=(KEY, FALLBACK), event_keys=("k",)) as (client, _):
-        for verb, path in ROUTES:
+    async with start_engine(signing_keys=(KEY, FALLBACK), event_keys=("k",)) as (client, engine):
+        asked = routes(engine)
+        for verb, path in asked:
             for header in ({}, {"authorization": "Bearer no"}, {"authorization": f"Basic {KEY}"}):
                 status, answer = await client.request(verb, path, headers=header)
 
+                if path == "/health":
+                    assert status == 200
+                    continue
                 assert status == 401, (verb, path, header)
-                assert answer == {"error": "Authentication failed", "status": 401}
-        assert await client.request("GET", "/health") == (200, {"status": 200, "message": "OK"})
+                if path.startswith("/e/"):
+                    assert answer["error"] == "Event key not found"
+                elif verb != "HEAD":
+                    assert answer == {"error": "Authentication failed", "status": 401}
+    assert {("POST", f"/e/{UNKNOWN}"), ("POST", "/v0/gql"), ("GET", "/metrics")} <= set(asked)
+    assert len(asked) > 30
+
+
+async def test_with_its_key_no_route_is_closed(start_engine: StartEngine) -> None:
+    async with start_engine(KEY, signing_keys=(KEY,), event_keys=(UNKNOWN,)) as (client, engine):
+        for verb, path in routes(engine):
+            status, _ = await client.request(verb, path)
+
+            assert status not in (401, 403, 405, 500), (verb, path)
 
 
 async def test_the_key_opens_hashed_prefixed_and_raw(start_engine: StartEngine) -> None:
@@ -149,6 +162,9 @@ async def test_questions_that_cannot_be_answered_say_why(client: EngineClient) -
         ("GET", f"/v1/events/{UNKNOWN}", 404, "Event not found"),
         ("GET", "/v1/runs/nonsense", 400, "Invalid run ID: nonsense"),
         ("GET", f"/v1/runs/{UNKNOWN}", 404, f"run {UNKNOWN} is not known here"),
+        ("GET", "/v1/runs/nonsense/jobs", 400, "Invalid run ID: nonsense"),
+        ("GET", f"/v1/runs/{UNKNOWN}/jobs", 404, f"run {UNKNOWN} is not known here"),
+        ("GET", "/v1/apps/none/functions", 404, "there is no app 'none'"),
         ("DELETE", "/v1/runs/nonsense", 400, "Invalid run ID: nonsense"),
         ("DELETE", f"/v1/runs/{UNKNOWN}", 404, f"run {UNKNOWN} is not known here"),
         ("POST", "/v1/signals", 400, 'expected {"signal": "<name>", "data": …}'),
