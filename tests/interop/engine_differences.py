@@ -32,20 +32,24 @@ class Difference:
 _VARIANTS = "api-register-variants.json#"
 _INGEST = "api-event-ingest.json#"
 _AUTH = "api-start-mode-auth.json#"
+_REST = "api-rest.json#"
 _GRAPHQL = "api-graphql.json#"
 _STUB = "stub-sdk-odd-replies.json#"
 
 _ENDS = "a run that could only be polled for ever ends with an error that says why"
 _AT_ONCE = "what breaks the protocol can only come again: the run ends at the first, in our words"
 _WORDS = "the error is ours: no SDK wrote one"
+_AS_REGISTERED = "as the app registered it"
+_NAME = "a name of the engine's own"
+_VERSION = "ours counts the syncs that changed a function; theirs says 0 here"
 _OTHER_EVENT = "theirs was another event, with data"
 _NOT_IN_GRAPHQL = "no suite of the SDKs asks for it"
 _LOST = "events without a key are refused; theirs says 200 and throws them away"
 
 DIFFERENCES = (
     Difference("*", "$.calls[*].ctx.generation_id", "counts the leases of our items"),
-    Difference("*", "$.calls[*].ctx.job_id", "a name of the engine's own"),
-    Difference("*", "$.calls[*].ctx.qi_id", "a name of the engine's own"),
+    Difference("*", "$.calls[*].ctx.job_id", _NAME),
+    Difference("*", "$.calls[*].ctx.qi_id", _NAME),
     # Runs.
     Difference(
         "scenario-parallel*.json",
@@ -187,7 +191,7 @@ DIFFERENCES = (
         Difference(
             _AUTH + entry,
             "$.body.data[*].function_version",
-            "ours counts the syncs that changed a function; theirs says 0 here",
+            _VERSION,
         )
         for entry in (
             "runs auth=sha256(hex) bare", "runs auth=signkey-prod-+sha256(hex)",
@@ -197,11 +201,11 @@ DIFFERENCES = (
     Difference(_AUTH + "gql no auth", "*", "asks for the key like all others; theirs answers anybody"),
     # GraphQL.
     Difference(_GRAPHQL + "run", "$.body.data.run.eventName", "theirs has it in lists of runs alone"),
-    Difference(_GRAPHQL + "run", "$.body.data.run.trace.spanID", "a name of the engine's own"),
+    Difference(_GRAPHQL + "run", "$.body.data.run.trace.spanID", _NAME),
     Difference(
         _GRAPHQL + "run",
         "$.body.data.run.trace.childrenSpans[*].outputID",
-        "a name of the engine's own",
+        _NAME,
     ),
     Difference(
         _GRAPHQL + "run-not-found",
@@ -216,12 +220,73 @@ DIFFERENCES = (
     Difference(_GRAPHQL + "apps", "*", _NOT_IN_GRAPHQL),
     Difference(_GRAPHQL + "cancel-run-mutation", "*", "changes are requests of /v1"),
     Difference(_GRAPHQL + "rerun-mutation", "*", "changes are requests of /v1"),
+    # Questions about runs and events.
+    *(
+        Difference(_REST + entry, "$.body.data", "errors are always {error, status}")
+        for entry in (
+            "GET /v1/events/bad/runs", "GET /v1/events/unknown", "GET /v1/runs/bad",
+            "GET /v1/runs/unknown", "POST /v1/cancellations", "POST /v1/signals unknown",
+            "GET /v0/runs/{completed}/actions",
+        )
+    ),
+    *(
+        Difference(_REST + entry, "$.status", "the status of the body is that of the answer")
+        for entry in (
+            "GET /v1/events/bad/runs", "GET /v1/events/unknown", "GET /v1/runs/bad", "GET /v1/runs/unknown",
+        )
+    ),
+    Difference(
+        _REST + "GET /v1/runs/unknown", "$.body", "404, in our words; theirs is its database's failure"
+    ),
+    *(
+        Difference(_REST + entry, path, _VERSION)
+        for entry, path in (
+            ("GET /v1/runs/{id} *", "$.body.data.function_version"),
+            ("with bogus Authorization header", "$.body.data.function_version"),
+            ("GET /v1/events/{id}/runs (*)", "$.body.data[*].function_version"),
+        )
+    ),
+    *(
+        Difference(_REST + entry, path, "says how the event came")
+        for entry, path in (
+            ("GET /v1/events", "$.body.data[*].source"),
+            ("GET /v1/events/{id}", "$.body.data.source"),
+        )
+    ),
+    Difference(_REST + "GET /v1/events*", "$.body.metadata.cached_until", "nothing is cached"),
+    Difference(_REST + "GET /v1/events?name=", "$.body.data[*]", "theirs was sent twice, once with data"),
+    Difference(_REST + "GET /v1/events/{id}", "$.body.data.data", _OTHER_EVENT),
+    Difference(
+        _REST + "GET /v1/runs/{id} after cancel", "$.body.data.output", "says that it was cancelled, and how"
+    ),
+    Difference(_REST + "GET /v1/runs/{id}/jobs sleeping", "$.body.data[*].JobID", _NAME),
+    Difference(
+        _REST + "GET /v1/runs/{id}/jobs sleeping", "$.body.data[*].Raw", "theirs is its queue's own item"
+    ),
+    Difference(_REST + "DELETE /v1/runs/*", "$.status", "204: there is no body"),
+    Difference(_REST + "GET /v1/cancellations", "*", "cancellations are not kept; theirs cannot find them"),
+    *(
+        Difference(_REST + "GET /v1/apps/{name}/functions", "$.body[*]." + path, reason)
+        for path, reason in (
+            ("archived_at", "only what is in use is listed"),
+            ("created_at", "not kept"),
+            ("is_paused", "theirs cannot be paused"),
+            ("config.steps[*].retries", "what holds, also if the app did not say"),
+            ("config.cancel", _AS_REGISTERED),
+            ("config.concurrency", _AS_REGISTERED),
+            ("config.idempotency", _AS_REGISTERED),
+            ("config.rateLimit", _AS_REGISTERED),
+        )
+    ),
+    Difference(_REST + "GET /v0/runs/{id}/batch", "$.body[*].user", "as in calls: always there"),
+    Difference(_REST + "GET /dev", "*", "SDKs look only whether it answers"),
+    Difference(_REST + "GET /unknown-path", "*", "there is no console"),
+    Difference(_REST + "GET /v1/unknown", "$.body", "in other words"),
 )  # fmt: skip
 
 NOT_THE_ENGINES: Mapping[str, str] = {
     "01-sync-PUT-to-sdk.json": "the request was made by hand, the answer is the SDK's",
     "26-introspection-GET-sdk.json": "a question to the SDK, which no engine asks",
-    "api-rest.json": "reads of runs and events: not compared yet",
     "sdk-cloud-mode-behaviour.json": "questions to the SDK, which no engine asks",
 }
 """Recordings that are not played, and why."""

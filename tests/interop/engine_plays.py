@@ -12,6 +12,7 @@ import aiohttp
 import asyncpg
 from tests.interop.engine_graphql import play_graphql
 from tests.interop.engine_requests import Aim, aimed, requests_recorded
+from tests.interop.engine_rest import play_rest
 from tests.support.engine_client import EngineClient
 from tests.support.playback import Exchange, Playback, Stage
 from tests.support.recordings import Found, differing, expanded, load, names, served_at
@@ -45,16 +46,6 @@ def slug_of(exchange: Mapping[str, Any]) -> str:
     return slug
 
 
-async def opened(client: EngineClient, event_id: str, kind: str) -> None:
-    """Wait until an event's run waits for something of this kind."""
-    while True:
-        for run in await client.runs_of(event_id):
-            _, jobs = await client.request("GET", f"/v1/runs/{run['run_id']}/jobs")
-            if any(job["kind"] == kind for job in jobs["data"]):
-                return
-        await asyncio.sleep(0.01)
-
-
 def outcome(runs: list[dict[str, Any]]) -> list[Any]:
     """Return what is compared of runs; a race's run was recorded twice."""
     known = {run["run_id"]: run for run in runs}
@@ -69,7 +60,7 @@ async def play(client: EngineClient, stage: Stage, name: str, playback: Playback
     ids: list[tuple[str, str]] = []
     for number, entry in enumerate(sent(scenario)):
         if number and name in WAIT_BEFORE:
-            await opened(client, ids[0][1], WAIT_BEFORE[name])
+            await client.opened(ids[0][1], WAIT_BEFORE[name])
         path, event = entry["request"]["path"], expanded(entry["request"]["body"])
         status, answer = await client.request("POST", path, event)
         assert status == 200, answer
@@ -222,6 +213,7 @@ async def play_dev(database: str) -> dict[str, Found]:
         found[REQUESTS] = differing(aim.made(), requests_recorded())
         found[CRON] = await play_cron(database, client, stage, host)
         found |= await play_graphql(client, host.port)
+        found |= await play_rest(client, host)
         found |= await play_api(client, client, "api-event-ingest.json", host.port)
         return found | await play_api(client, client, "api-register-variants.json", host.port)
 

@@ -8,6 +8,7 @@ from tests.interop.engine_differences import NOT_THE_ENGINES, explaining, unexpl
 from tests.interop.engine_graphql import GRAPHQL
 from tests.interop.engine_keys import REGISTER, SIGNED, SYNC, play_keys
 from tests.interop.engine_plays import CRON, REQUESTS, SCENARIOS, STUB, play_dev
+from tests.interop.engine_rest import REST
 from tests.support.recordings import Found, load, names
 from tests.support.server import Server
 
@@ -16,7 +17,7 @@ PLAYED = [
     CRON, REQUESTS, SYNC, REGISTER, SIGNED, *SCENARIOS,
 ]  # fmt: skip
 BY_ENTRY = (
-    STUB, GRAPHQL, "api-event-ingest.json", "api-register-variants.json", "api-start-mode-auth.json"
+    STUB, GRAPHQL, REST, "api-event-ingest.json", "api-register-variants.json", "api-start-mode-auth.json"
 )  # fmt: skip
 ENTRIES = [f"{name}#{entry}" for name in BY_ENTRY for entry in load(name)]
 

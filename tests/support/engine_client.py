@@ -56,6 +56,15 @@ class EngineClient:
         runs: list[dict[str, Any]] = answer["data"]
         return runs
 
+    async def opened(self, event_id: str, kind: str) -> None:
+        """Wait until an event's run waits for something of this kind."""
+        while True:
+            for run in await self.runs_of(event_id):
+                _, jobs = await self.request("GET", f"/v1/runs/{run['run_id']}/jobs")
+                if any(job["kind"] == kind for job in jobs["data"]):
+                    return
+            await asyncio.sleep(0.01)
+
     async def ended(
         self, event_id: str, count: int = 1, seconds: float = 60
     ) -> list[dict[str, Any]]:
