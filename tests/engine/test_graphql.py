@@ -602,6 +602,51 @@ async def test_a_body_that_is_too_large(client: EngineClient) -> None:
     assert (status, answer["error"]) == (413, "a request may have 1048576 bytes")
 
 
+async def test_a_document_that_needs_too_many_look_ups(
+    client: EngineClient, connect: Connect
+) -> None:
+    connection = await connect()
+    for number in range(6):
+        [event_id] = await client.send({"name": "a/b", "data": {"n": number}})
+        await connection.execute(
+            """insert into stepbase.runs
+                 (run_id, function_id, fn_version, event_id, status, created_at, ended_at, output)
+               select $1 || n, gen_random_uuid(), 1, $1, 'Completed', now(), now(), '1'
+                 from generate_series(1, 100) n""",
+            event_id,
+        )
+    query = "query ($limit: Int) { stream(query: {limit: $limit}) { runs { output } } }"
+
+    found = await ask(client, query, limit=4)
+    status, answer = await client.request("POST", "/v0/gql", {"query": query})
+
+    assert {run["output"] for each in found["stream"] for run in each["runs"]} == {"1"}
+    assert status == 422
+    [problem] = answer["errors"]
+    assert problem["message"].startswith("the query needs more than 500 look-ups")
+
+
+async def test_calls_go_on_while_an_answer_is_made(client: EngineClient, connect: Connect) -> None:
+    run_id = UNKNOWN
+    await (await connect()).execute(
+        f"""insert into stepbase.runs
+              (run_id, function_id, fn_version, event_id, status, created_at, started_at, ended_at)
+            values ('{run_id}', gen_random_uuid(), 1, 'E', 'Completed', now(), now(), now());
+            insert into stepbase.steps
+              (run_id, hash, pos, name, op, status, memo, started_at, ended_at)
+            select '{run_id}', 'h' || n, n, 's' || n, 'StepRun', 'done', '{{}}', now(), now()
+              from generate_series(1, 1000) n"""
+    )
+    asked = asyncio.create_task(tree(client, run_id))
+    answered = 0
+    while not asked.done():
+        assert (await client.request("GET", "/health"))[0] == 200
+        answered += 1
+
+    assert len((await asked)["childrenSpans"]) == 1001
+    assert answered > 3
+
+
 async def test_variables_that_do_not_fit_and_operations_by_name(client: EngineClient) -> None:
     two = "query A { functions { id } } query B { events(query: {}) { id } }"
 

@@ -153,8 +153,10 @@ async def ask(hands: Hands) -> None:
     await hands.get_runs(event_id="none")
     await hands.get_jobs(run.run_id)
     assert await hands.get_state(run.run_id) is not None
-    await hands.settle_one(run, 1, replace(went_on(step("a", 1)), failed=sql.failed_attempt()))
-    assert [row["hash"] for row in await hands.get_trace(run.run_id)] == ["a"]
+    invoked = StepRow("i", "i", "InvokeFunction", "done", "{}")
+    wrote = replace(went_on(step("a", 1), invoked), failed=sql.failed_attempt())
+    await hands.settle_one(run, 1, wrote)
+    assert {row["hash"] for row in await hands.get_trace(run.run_id)} == {"a", "i"}
     [attempt] = await hands.get_attempts(run.run_id, 10)
     assert await hands.get_memo(run.run_id, step="a") is not None
     assert await hands.get_memo(run.run_id, attempt=attempt["id"]) is not None

@@ -61,6 +61,7 @@ def build(engine: Engine) -> Starlette:
     app.state.caller = engine.caller
     app.state.new_id = engine.new_id
     app.state.checkpoints = engine.checkpoints
+    app.state.graphql_turn = asyncio.Lock()
     return app
 
 

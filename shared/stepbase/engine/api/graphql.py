@@ -1,9 +1,10 @@
 """`POST /v0/gql`: the GraphQL reads that the official SDKs' test suites make.
 
 Loaded at the first request, with the library it needs. Documents are measured before they are executed:
-how deep they go and how many fields they ask for, so that nothing that is sent costs much.
+how deep they go and how many fields they ask for. They are executed one at a time, beside the engine's loop.
 """
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stepbase.engine.api.answers import Json, body_of, error
-from stepbase.engine.api.questions import Questions
+from stepbase.engine.api.questions import MOST_LOOKUPS, Questions, TooMuchError
 
 MAX_BODY = 1024 * 1024
 MAX_TOKENS = 4000
@@ -35,6 +36,7 @@ MAX_DEPTH = 15
 MAX_FIELDS = 400
 MAX_ROOT_FIELDS = 20
 
+_TOO_MUCH = f"the query needs more than {MOST_LOOKUPS} look-ups: ask for fewer things at once"
 _SCHEMA = build_schema((Path(__file__).parent / "schema.graphql").read_text("utf-8"))
 
 
@@ -54,15 +56,26 @@ async def post_gql(request: Request) -> Response:
             raise TypeError
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return error(400, 'expected {"query": "<GraphQL>", "variables"?: {…}}')
+    state = request.app.state
+    questions = Questions(state.store, state.registry, asyncio.get_running_loop())
+    async with state.graphql_turn:
+        return await asyncio.to_thread(_answer, questions, asked, variables, operation)
+
+
+def _answer(
+    questions: Questions, asked: str, variables: Mapping[str, Any] | None, operation: object
+) -> Response:
+    """Answer in a thread: an answer may take a second of computing, and calls cannot wait for that."""
     document, problems = _read(asked)
     if document is None:
         return _refused(problems, "GRAPHQL_PARSE_FAILED")
     if problems:
         return _refused(problems, "GRAPHQL_VALIDATION_FAILED")
-    state = request.app.state
-    result = await _execute(document, Questions(state.store, state.registry), variables, operation)
+    result = asyncio.run(_execute(document, questions, variables, operation))
     for problem in result.errors or ():
         cause = problem.original_error
+        if isinstance(cause, TooMuchError):
+            return _refused([GraphQLError(_TOO_MUCH)], "GRAPHQL_VALIDATION_FAILED")
         if cause is not None and not isinstance(cause, GraphQLError):
             raise cause
     errors = {"errors": [each.formatted for each in result.errors]} if result.errors else {}

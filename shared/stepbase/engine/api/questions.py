@@ -1,13 +1,14 @@
 """What GraphQL's root fields answer: one method per field of `Query` in `schema.graphql`, by its name.
 
 Everything is a key look-up. Values are dicts by the names of the schema; one that costs a query of its own
-is a function, called only if it is asked for. One request asks one thing after the other, so that no
-document, however it is written, takes more than one connection from the calls.
+is a function, called only if it is asked for. Documents are executed in a thread of their own, but the
+store's connections belong to the engine's loop, so look-ups are made there: one after the other, so that no
+document, however it is written, takes more than one connection from the calls, and not too many.
 """
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TypeVar
 from uuid import UUID
 
@@ -27,16 +28,27 @@ T = TypeVar("T")
 Info = GraphQLResolveInfo
 
 MOST_LISTED = 100
+MOST_LOOKUPS = 500
 _MOST_ATTEMPTS = 1000
 
 
-class Questions:
-    """The root value of one request."""
+class TooMuchError(Exception):
+    """A document needs more look-ups than one may."""
 
-    def __init__(self, store: Store, registry: Registry) -> None:
+
+class Questions:
+    """The root value of one request.
+
+    Args:
+        loop: Where the store is used.
+    """
+
+    def __init__(self, store: Store, registry: Registry, loop: asyncio.AbstractEventLoop) -> None:
         self._store = store
         self._registry = registry
+        self._loop = loop
         self._turn = asyncio.Lock()
+        self._count = 0
 
     async def run(self, _: Info, runID: str) -> Answer:
         """One run by id."""
@@ -148,9 +160,15 @@ class Questions:
         known = self._registry.functions.by_id.values()
         return [forms.function_of(each) for each in known if not each.is_archived]
 
-    async def _once(self, question: Callable[..., Awaitable[T]], *args: object) -> T:
+    async def _once(
+        self, question: Callable[..., Coroutine[object, object, T]], *args: object
+    ) -> T:
         async with self._turn:
-            return await question(*args)
+            self._count += 1
+            if self._count > MOST_LOOKUPS:
+                raise TooMuchError
+            asked = asyncio.run_coroutine_threadsafe(question(*args), self._loop)
+            return await asyncio.wrap_future(asked)
 
     async def _known_run(self, run_id: str) -> "asyncpg.Record":
         if not is_ulid(run_id):
