@@ -115,7 +115,8 @@ create view stepbase.failing_functions
       filter (where r.status = 'Failed'))[1] as last_error
   from stepbase.runs as r
   join stepbase.functions as f on f.function_id = r.function_id
-  where r.ended_at > stepbase.now() - interval '24 hours'
+  -- Said of status for the sake of the two indexes by end.
+  where r.ended_at > stepbase.now() - interval '24 hours' and (r.status = 'Failed' or r.status <> 'Failed')
   group by f.slug
   having count(*) filter (where r.status = 'Failed') > 0
   order by failed desc, f.slug;
@@ -144,6 +145,7 @@ create view stepbase.throughput_by_minute
     select date_trunc('minute', r.ended_at), 'end', r.status = 'Failed'
     from stepbase.runs as r
     where r.ended_at > stepbase.now() - interval '60 minutes'
+      and (r.status = 'Failed' or r.status <> 'Failed')
   ) as t
   group by t.minute
   order by t.minute desc;

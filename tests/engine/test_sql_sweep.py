@@ -75,6 +75,36 @@ async def test_an_event_without_runs_goes_after_its_own_age(hands: Hands) -> Non
     assert await sweep(hands) == (0, 1)
 
 
+async def test_each_sweep_looks_at_a_stretch_of_the_events_and_then_begins_again(
+    hands: Hands,
+) -> None:
+    await hands.take_in([sql.event(), sql.event()], [sql.start(1), sql.start(2)])
+    await hands.take_in([sql.event("nobody/cares") for _ in range(5)])
+    await hands.at(8 * DAY)
+
+    # Ten events are a stretch of a sweep of two. The second begins where the first had found enough.
+    assert [await sweep(hands, 2) for _ in range(4)] == [(0, 2), (0, 2), (0, 1), (0, 0)]
+    await hands.take_in([sql.event("nobody/cares") for _ in range(2)])
+    await hands.at(16 * DAY)
+    assert await sweep(hands) == (0, 2)
+    assert await hands.count("events") == 2
+
+
+async def test_the_events_of_a_batch_go_with_its_run(hands: Hands) -> None:
+    starts = [sql.start(i, rules=(sql.batch(2, 60),)) for i in (1, 2)]
+    await hands.take_in([sql.event(), sql.event()], starts)
+    await hands.at(61)
+    await hands.fire()
+    [row] = await hands.lease(10)
+    await hands.cancel([row["run_id"]], "{}")
+
+    await hands.at(20 * DAY)
+    assert await sweep(hands) == (0, 0)
+    await hands.at(40 * DAY)
+    assert await sweep(hands) == (1, 2)
+    assert await hands.count("not_started") == 0
+
+
 async def test_an_event_stays_as_long_as_one_of_its_runs(hands: Hands) -> None:
     event = sql.event()
     short, long = sql.start(is_direct=True), sql.start(function=sql.function(2))
