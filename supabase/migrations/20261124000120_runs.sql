@@ -61,9 +61,10 @@ create index runs_by_parent on stepbase.runs (parent_run, parent_hash) where par
 -- holds: of a singleton one run at a time is going on
 create unique index a_singleton_runs_alone on stepbase.runs (function_id, singleton)
   where singleton is not null and ended_at is null;
--- serve: pruning, and what ended lately. Two, because failed runs are kept longer: the search for what has
--- reached its age must not go over them each time.
+-- serves: pruning, and what ended lately. Without failed runs, which are kept longer: the search for what
+-- has reached its age must not go over them each time
 create index runs_by_end on stepbase.runs (ended_at) where ended_at is not null and status <> 'Failed';
+-- serves: the same for failed runs
 create index failed_runs_by_end on stepbase.runs (ended_at) where ended_at is not null and status = 'Failed';
 
 create table stepbase.steps (
