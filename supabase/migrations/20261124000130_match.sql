@@ -407,6 +407,7 @@ begin
   end loop;
   if cardinality(v_events) > 0 then
     perform stepbase._check_later(v_events, v_runs, v_hashes, p_now);
+    perform pg_catalog.pg_notify('stepbase', 'q');
   end if;
   if cardinality(v_ended_runs) + cardinality(v_cancelled) + cardinality(p_more) > 0 then
     perform stepbase._lock_runs(v_ended_runs || v_cancelled || p_more);

@@ -1,6 +1,7 @@
 """How runs end other than by their own result: cancelled, out of time, or refused by the database."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -83,6 +84,21 @@ async def test_an_event_cancels_the_sleeping_run_its_condition_names(
 
     assert (await client.result(hit))["status"] == "Cancelled"
     assert [run["status"] for run in await client.runs_of(miss)] == ["Running"]
+
+
+async def test_a_condition_is_checked_when_the_event_comes_and_not_at_the_next_tick(
+    start_engine: StartEngine, host: StubHost
+) -> None:
+    host.handlers["app-f"] = asleep
+    cancel = [{"event": "app/stop", "if": "async.data.n > event.data.n"}]
+    async with start_engine(sweep_seconds=60, lease=timedelta(minutes=3)) as (client, _):
+        await client.register(host.registration(host.function("app-f", cancel=cancel)))
+        event_id = await begun(client, host, {"name": "app/f", "data": {"n": 1}})
+        await client.send({"name": "app/stop", "data": {"n": 2}})
+
+        [run] = await client.ended(event_id, seconds=10)
+
+    assert run["status"] == "Cancelled"
 
 
 async def test_without_a_condition_any_event_of_the_name_cancels(
