@@ -18,7 +18,7 @@ create or replace function stepbase.lease(
 returns table (
   run_id text, job text, kind text, step text, gen integer, attempt smallint, losses smallint,
   outage_seconds double precision, hops smallint, function_id uuid, req_version smallint, has_started boolean,
-  is_overdue boolean, step_count integer, state_bytes integer, event_id text, event text,
+  is_overdue boolean, has_planned boolean, step_count integer, state_bytes integer, event_id text, event text,
   hashes text[], memos text[], open_hashes text[], planning smallint, other_event text,
   pause_kind text, residual text, edits text, more_events text[], lane text, has_more boolean,
   again_seconds double precision
@@ -92,7 +92,7 @@ begin
                  offset 0
              )
            ),
-           coalesce(r.deadline_at <= v_now, false), r.step_count, r.state_bytes,
+           coalesce(r.deadline_at <= v_now, false), coalesce(m.has_planned, false), r.step_count, r.state_bytes,
            r.event_id, e.payload::text, m.hashes, m.memos, m.open_hashes, r.planning,
            case when l.kind = 'match' then
              (select o.payload::text from stepbase.events o where o.id = split_part(l.job, ':', 2))
@@ -113,9 +113,10 @@ begin
       left join lateral (
         select array_agg(s.hash order by s.place) filter (where s.is_closed) as hashes,
                array_agg(s.memo::text order by s.place) filter (where s.is_closed) as memos,
-               array_agg(s.hash) filter (where not s.is_closed) as open_hashes
+               array_agg(s.hash) filter (where not s.is_closed) as open_hashes,
+               bool_or(s.status = 'planned') as has_planned
           from (
-            select k.hash, k.memo,
+            select k.hash, k.memo, k.status,
                    k.status in ('done', 'failed') or l.kind = 'sleep' and k.hash = l.step as is_closed,
                    -- The sleeper that this call wakes comes last.
                    case when l.kind = 'sleep' and k.hash = l.step then r.step_count + 1

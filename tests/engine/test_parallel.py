@@ -338,3 +338,38 @@ async def test_what_follows_a_race_runs_once_though_a_loser_ends_meanwhile(
     run = await client.result(event_id)
 
     assert (parked, run["output"], begun) == (True, "done", ["after"])
+
+
+async def test_steps_are_planned_after_a_race_while_the_call_of_a_loser_goes_on(
+    client: EngineClient, host: StubHost
+) -> None:
+    may_end = asyncio.Event()
+    calls: list[tuple[str, bool]] = []
+
+    async def handler(call: dict[str, Any]) -> Answer:
+        """Do as the TypeScript SDK: plan what is new, but run a step that is alone."""
+        memos, target = call["steps"], call["_step_id"]
+        calls.append((target, call["ctx"]["disable_immediate_execution"]))
+        if target == "slow":
+            await may_end.wait()
+        if target != "step":
+            return ops(step_run(target, target))
+        if len(memos) == 3:
+            return Answer(200, [memos[each]["data"] for each in ("fast", "slow", "after")])
+        missing = [
+            each for each in ("fast", "slow", "after"[: 5 * len(memos)]) if each not in memos
+        ]
+        if len(missing) == 1 and not call["ctx"]["disable_immediate_execution"]:
+            return ops(step_run(missing[0], "run twice"))
+        if "fast" in memos and "after" in memos:
+            may_end.set()
+        return ops(*(planned(each, parallelMode="race") for each in missing if each))
+
+    host.handlers["app-f"] = handler
+    await client.register(host.registration(host.function("app-f")))
+    [event_id] = await client.send({"name": "app/f"})
+    run = await client.result(event_id)
+
+    assert run["output"] == ["fast", "slow", "after"]
+    assert sorted(target for target, _ in calls if target != "step") == ["after", "fast", "slow"]
+    assert {is_planning for target, is_planning in calls[1:-1] if target == "step"} == {True}

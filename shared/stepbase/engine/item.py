@@ -32,6 +32,7 @@ class Item:
         memos: (hashed id, memo as JSON text), in stack order.
         open: Hashes of the steps the run waits for in parallel.
         planning: 1 while a group of parallel steps is open, 2 while a race is.
+        has_planned: There are planned steps, whose own calls may be going on just now.
         other_event, pause_kind, residual: For kind "match": the event to check, what its pause is
             for, and the condition.
         batch: All events of a batch (`event` is the first), or empty.
@@ -57,6 +58,7 @@ class Item:
     memos: list[tuple[str, str]] = field(default_factory=list)
     open: set[str] = field(default_factory=set)
     planning: int = 0
+    has_planned: bool = False
     other_event: str | None = None
     pause_kind: str | None = None
     residual: str | None = None
@@ -84,6 +86,15 @@ class Item:
         query["stepId"] = self.target
         return urlunsplit(parts._replace(query=urlencode(query)))
 
+    @property
+    def is_planning(self) -> bool:
+        """Whether the call must leave new steps to calls of their own.
+
+        So must one that goes on after a race: an SDK that finds a planned step to be the only one left
+        would run it here, beside its own call.
+        """
+        return self.planning > 0 and (self.target is not None or self.has_planned)
+
     def call_body(self, request_id: str) -> bytes:
         """Write the body of the next call; above the size limit the SDK is told to fetch the rest."""
         for use_api in (False, True):
@@ -96,7 +107,7 @@ class Item:
                 step_id=names.STEP,
                 attempt=self.attempt,
                 max_attempts=self.function.config.retries + 1,
-                is_planning=self.target is not None and self.planning > 0,
+                is_planning=self.is_planning,
                 version=self.version,
                 generation_id=self.gen,
                 job_id=self.job,

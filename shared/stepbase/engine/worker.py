@@ -241,6 +241,7 @@ class Worker:
             memos=list(zip(row["hashes"] or (), row["memos"] or (), strict=True)),
             open=set(row["open_hashes"] or ()),
             planning=row["planning"],
+            has_planned=row["has_planned"],
             other_event=row["other_event"],
             pause_kind=row["pause_kind"],
             residual=row["residual"],

@@ -167,7 +167,8 @@ class Server:
             memos=tuple(run.memos),
             open=frozenset(hashed for hashed, step in run.steps.items() if step.is_open),
         )
-        is_planning = bool(item.step and run.planning)
+        has_planned = any(step.status == "planned" for step in run.steps.values())
+        is_planning = run.planning > 0 and (item.step is not None or has_planned)
         return replace(leased, body=self.body(leased, leased.memos, is_planning=is_planning))
 
     def lose(self, leased: Leased) -> None:
