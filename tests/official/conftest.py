@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.official.python")
+pytest.register_assert_rewrite("tests.official.python", "tests.official.typescript")
 
 from tests.official import features  # noqa: E402  # after the line above
 

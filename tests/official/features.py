@@ -111,7 +111,9 @@ FEATURES: dict[str, Feature] = {
     "sync functions": Feature("handlers that are not async", HAS, _PYTHON_ALONE),
     "input of steps": Feature("step.run(id, fn, ...args)"),
     "repeated step ids": Feature("numbered in order"),
-    "nested steps": Feature("a step within a step"),
+    "nested steps": Feature(
+        "a step within a step", HAS, partly("the SDK never answers; the run can be cancelled")
+    ),
     "step.sleep": Feature("for a duration"),
     "step.sleep_until": Feature("until an instant"),
     "step.wait_for_event": Feature("hit and timeout"),
@@ -143,7 +145,9 @@ FEATURES: dict[str, Feature] = {
     "sentry": Feature(
         "middleware that reports errors", apart("talks to Sentry"), apart("talks to Sentry")
     ),
-    "adapters": Feature("web frameworks", partly("FastAPI, Flask, Django, Tornado")),
+    "adapters": Feature(
+        "web frameworks", partly("FastAPI, Flask, Django, Tornado"), partly("Node, fetch API")
+    ),
     "streaming": Feature("replies that keep the connection alive"),
     "checkpointing": Feature("steps are told while the call goes on", _TYPESCRIPT_ALONE),
     "typed events": Feature("schemas of events", _TYPESCRIPT_ALONE),
@@ -180,7 +184,7 @@ FEATURES: dict[str, Feature] = {
     "MCP": Feature("an endpoint for assistants", _SERVER, _SERVER),
 }  # fmt: skip
 
-CHECKED: tuple[Sdk, ...] = ()
+CHECKED: tuple[Sdk, ...] = ("typescript",)
 """The SDKs whose column is whole."""
 
 _declared: set[tuple[str, Sdk]] = set()

@@ -59,15 +59,18 @@ class TypeScript:
 
 
 @contextmanager
-def running(environment: Mapping[str, str]) -> Iterator[TypeScript]:
+def running(environment: Mapping[str, str], source: Path = SOURCE) -> Iterator[TypeScript]:
     """Run the apps for a while.
 
     Args:
         environment: What `server.mjs` and the apps read.
+        source: The folder with them.
     """
-    folder = installed()
-    for source in SOURCE.glob("*.mjs"):
-        shutil.copy(source, folder)
+    # Beside the packages, where Node looks for them.
+    folder = installed() / source.relative_to(ROOT / "tests").parts[0]
+    folder.mkdir(exist_ok=True)
+    for each in source.glob("*.mjs"):
+        shutil.copy(each, folder)
     process = subprocess.Popen(
         [_BIN / "node", "server.mjs"],
         cwd=folder,
