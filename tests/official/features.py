@@ -66,7 +66,7 @@ _SERVER = apart("the server's own")
 FEATURES: dict[str, Feature] = {
     # Events and triggers.
     "event fields": Feature("name, data, id, ts, user, v", partly("name, data, id, ts")),
-    "sessions": Feature("meta.sessions of an event", _TYPESCRIPT_ALONE, later("not stored")),
+    "sessions": Feature("meta.sessions of an event", _TYPESCRIPT_ALONE),
     "event id": Feature("an id starts a function once within 24 hours"),
     "event id seed": Feature("a request sent again is stored once"),
     "future event": Feature("a ts in the future delays the start"),

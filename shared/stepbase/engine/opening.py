@@ -17,6 +17,7 @@ from stepbase.protocol.duration import parse_duration
 from stepbase.protocol.jsontext import dumps
 from stepbase.protocol.memo import error_memo
 from stepbase.protocol.op import Op, Opcode
+from stepbase.protocol.sessions import decode_sessions
 
 _YEAR_SECONDS = 365 * 86_400.0
 
@@ -211,6 +212,8 @@ def _invoke(state: State, op: Op) -> Opened:
     for field in ("user", "v"):
         if given.get(field) is not None:
             payload[field] = given[field]
+    if sessions := decode_sessions(given.get("meta")):
+        payload["meta"] = {"sessions": sessions}
     return Opened(
         row(op, "invoking", "null", state),
         NewItem(op.id, "invoke", due, delay),

@@ -1,10 +1,11 @@
 """Events: what `/e/…` accepts, and the form in which functions see them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from stepbase.errors import ProtocolError
 from stepbase.protocol import names
+from stepbase.protocol.sessions import decode_sessions
 
 _TS_MIN = 315_532_800_000  # 1980-01-01, milliseconds
 _TS_MAX = 4_102_444_800_000  # 2100-01-01
@@ -21,6 +22,7 @@ class EventIn:
         ts: Milliseconds since 1970, or None for "now".
         user: A JSON object, or None.
         v: The sender's version of the payload, or None.
+        sessions: What else it belongs to, by name.
     """
 
     name: str
@@ -29,6 +31,7 @@ class EventIn:
     ts: int | None = None
     user: dict[str, object] | None = None
     v: str | None = None
+    sessions: Mapping[str, str] = field(default_factory=dict)
 
 
 def decode_event(raw: object, *, is_internal: bool = False) -> EventIn:
@@ -52,6 +55,7 @@ def decode_event(raw: object, *, is_internal: bool = False) -> EventIn:
         ts=_timestamp(raw.get("ts")),
         user=_object(raw, "user"),
         v=_text(raw, "v"),
+        sessions=decode_sessions(raw.get("meta")),
     )
 
 
@@ -119,4 +123,6 @@ def payload(event: EventIn, internal_id: str, now_ms: int) -> dict[str, object]:
     }
     if event.v is not None:
         seen["v"] = event.v
+    if event.sessions:
+        seen["meta"] = {"sessions": event.sessions}
     return seen

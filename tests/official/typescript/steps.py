@@ -194,6 +194,17 @@ async def events_are_sent_once(world: World) -> None:
     assert stored["data"]["id"] == f"{k} three"
 
 
+@case("sessions")
+async def sessions_are_handed_on(world: World) -> None:
+    sent = {"name": "ts/talks", "data": {}, "meta": {"sessions": {"chat": 1, "tenant": "a"}}}
+    [event_id] = await world.send_all(sent)
+    own, ids, invoked = (await world.engine.result(event_id))["output"]
+    first, second = [(await world.engine.result(each))["output"] for each in ids]
+
+    assert own == invoked == first["sessions"] == {"chat": "1", "tenant": "a"}
+    assert second["event"]["meta"] == {"sessions": {"user": "7", "tenant": "a"}}
+
+
 @case("big state")
 async def memos_that_no_call_can_carry_are_fetched(world: World) -> None:
     assert await world.output("large", mib=1, count=6) == "small"

@@ -1,5 +1,5 @@
 // Steps that run here: values, errors and their attempts, steps beside each other.
-import { NonRetriableError, RetryAfterError, StepError } from "inngest";
+import { NonRetriableError, referenceFunction, RetryAfterError, StepError } from "inngest";
 import { meet, note, opened } from "./notes.mjs";
 import { main } from "./clients.mjs";
 
@@ -182,6 +182,13 @@ export const ran = [
     const one = await step.sendEvent("one", to(1));
     const two = await step.sendEvent("two", [to(2), { ...to(3), id: `${event.data.k} three` }]);
     return [one.ids, two.ids];
+  }),
+  steps("talks", {}, async ({ step, sessions }) => {
+    const to = (meta) => ({ name: "ts/fields", data: {}, ...(meta && { meta }) });
+    const events = [to(), to({ sessions: { chat: null, user: 7 } })];
+    const { ids } = await step.sendEvent("send", events);
+    const told = await step.invoke("invoke", { function: referenceFunction({ functionId: "fields" }), data: {} });
+    return [sessions, ids, told.sessions];
   }),
   steps("large", { retries: 0 }, async ({ event, step }) => {
     const { mib, count, returned } = event.data;
