@@ -151,3 +151,10 @@ async def test_what_the_engine_does_not_know_or_do_is_an_error_with_its_status(
     monkeypatch.setenv("INNGEST_SIGNING_KEY_FALLBACK", KEY)
     with pytest.raises(ApiError, match="HTTP 401: Authentication failed; is INNGEST_SIGNING_KEY"):
         await ask(kind, "run", UNKNOWN)
+
+
+async def test_spans_of_an_sdk_are_taken_up_to_a_size(client: EngineClient) -> None:
+    path = "/v1/traces/userland"
+
+    assert await client.request("POST", path, '{"resourceSpans": []}') == (200, {})
+    assert (await client.request("POST", path, b"x" * (8 * 2**20 + 1)))[0] == 413

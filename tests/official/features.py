@@ -166,7 +166,7 @@ FEATURES: dict[str, Feature] = {
     "event key": Feature("only with it may events be sent"),
     "introspection": Feature("what the app says of itself"),
     "traces": Feature(
-        "spans of the user", absent("a guide, no code"), later("spans are not stored")
+        "spans of the user", absent("a guide, no code"), partly("accepted, not stored")
     ),
     "cancel of a run": Feature("by the API", absent("no call for it")),
     "Connect": Feature("WebSocket workers", later("a later part"), later("a later part")),

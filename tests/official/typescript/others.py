@@ -133,7 +133,7 @@ async def a_call_that_never_ends_can_be_cancelled(world: World) -> None:
     assert (await world.engine.result(event_id))["status"] == "Cancelled"
 
 
-@case("signing key", "fallback key", "event key", "sync in band")
+@case("signing key", "fallback key", "event key")
 async def keys_are_asked_for_on_both_sides(world: World) -> None:
     url = f"{world.node}/api/cloud"
     status, answer = await world.cloud.request("PUT", "/fn/sync", {"url": url})
@@ -145,6 +145,17 @@ async def keys_are_asked_for_on_both_sides(world: World) -> None:
     assert await world.calls(run["run_id"]) == ["step", "step"]
     assert (await world.cloud.request("POST", "/e/wrong", []))[0] == 401
     assert (await world.serve("POST", "cloud"))[0] == 401
+
+
+@case("sync in band")
+async def an_app_answers_with_its_functions(world: World) -> None:
+    status, body = await world.serve("PUT", "edge", {"x-inngest-sync-kind": "in_band"})
+    assert status == 200, body
+    body["appName"] = body.pop("app_id")
+    answer = await world.engine.register(body)
+
+    assert [function["id"] for function in body["functions"]] == ["ts-edge-edged"]
+    assert answer["modified"] is False  # the same that it has registered by itself
 
 
 @case("sync out of band", "modified", "introspection")
@@ -177,3 +188,14 @@ async def an_engine_finds_its_apps(world: World) -> None:
             await world.beat()
 
     assert await world.output("found") == "here"
+
+
+@case("traces", "signing key")
+async def spans_of_the_user_are_accepted(world: World) -> None:
+    url = f"{world.node}/api/traced"
+    status, answer = await world.cloud.request("PUT", "/fn/sync", {"url": url})
+    assert status == 200, answer
+    run = await world.cloud.result(await world.send("ts/traced", client="traced"))
+
+    assert run["output"] == "traced"
+    assert {note["what"] for note in await world.noted("traces")} == {200}

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count
@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import asyncpg
+import pytest
 from tests.official.cases import Cases
 from tests.support import typescript
 from tests.support.engine_client import EngineClient
@@ -115,9 +116,13 @@ class World:
             assert answer.status == 200, text
             return json.loads(text)
 
-    async def serve(self, method: str, app: str) -> tuple[int, Any]:
+    async def serve(
+        self, method: str, app: str, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
         """Make a request without a signature to an app; return status and body."""
-        async with self._session.request(method, f"{self.node}/api/{app}") as answer:
+        url = f"{self.node}/api/{app}"
+        body = json.dumps({"url": url}) if method != "GET" else None
+        async with self._session.request(method, url, data=body, headers=headers) as answer:
             return answer.status, await answer.json()
 
     @asynccontextmanager
@@ -134,6 +139,8 @@ def reply(asked: Asked) -> bytes:
     """Answer as the web: what was asked, a model, or an error."""
     if asked.path == "/broken":
         return response(503, "sorry")
+    if asked.path == "/v1/traces":
+        return response(200, "{}")
     if asked.path != "/v1/chat/completions":
         shown = [asked.method, asked.path, asked.body.decode(), asked.headers.get("x-asked")]
         return response(200, json.dumps(shown), "x-t: 1")
@@ -146,6 +153,16 @@ def reply(asked: Asked) -> bytes:
 
 
 @asynccontextmanager
+async def _traced(settings: Settings, web: RawServer) -> AsyncIterator[int]:
+    """Start an engine that sends its spans to the web server; yields its port."""
+    async with AsyncExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", web.url)
+            _, port, _ = await stack.enter_async_context(serving(settings))
+        yield port
+
+
+@asynccontextmanager
 async def world(database: str, cloud_database: str) -> AsyncIterator[World]:
     """Start the engines and the apps, and sync them."""
     settings = Settings(
@@ -153,16 +170,20 @@ async def world(database: str, cloud_database: str) -> AsyncIterator[World]:
         port=0,
         retry_interval=0.05,
         max_calls=128,
-        lease=timedelta(seconds=10),
+        lease=timedelta(seconds=60),
         sweep_seconds=0.5,
     )
     cloud_settings = Settings(
-        database_url=cloud_database, port=0, signing_keys=(KEY,), event_keys=(EVENT_KEY,)
+        database_url=cloud_database,
+        port=0,
+        signing_keys=(KEY,),
+        event_keys=(EVENT_KEY,),
+        is_traced=True,
     )
     async with (
         serving(settings) as (_, port, _),
-        serving(cloud_settings) as (_, cloud_port, _),
         raw_server(reply) as web,
+        _traced(cloud_settings, web) as cloud_port,
         aiohttp.ClientSession() as session,
     ):
         engine = EngineClient(session, f"http://127.0.0.1:{port}")

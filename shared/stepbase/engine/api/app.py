@@ -9,7 +9,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from stepbase.engine.api import auth, checkpoints, events, functions, operations, register, runs
+from stepbase.engine.api import (
+    auth,
+    checkpoints,
+    events,
+    functions,
+    operations,
+    register,
+    runs,
+    traces,
+)
 from stepbase.engine.api.answers import Json, error, kind_header
 from stepbase.engine.app import Engine
 from stepbase.errors import StoreError
@@ -42,6 +51,7 @@ def build(engine: Engine) -> Starlette:
                 ("POST", "/v1/functions/{slug:path}/resume", functions.post_resume),
                 ("POST", "/v1/checkpoint/{run_id}/async", checkpoints.post_checkpoint),
                 ("POST", "/v1/signals", checkpoints.post_signal),
+                ("POST", "/v1/traces/userland", traces.post_traces),
                 ("GET", "/v0/runs/{run_id}/batch", runs.get_batch),
                 ("GET", "/v0/runs/{run_id}/actions", runs.get_actions),
                 ("DELETE", "/v0/runs/{run_id}", runs.delete_run),

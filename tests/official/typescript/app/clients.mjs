@@ -27,15 +27,14 @@ export const synced = new Inngest({ id: "ts-synced", ...dev });
 export const edge = new Inngest({ id: "ts-edge", ...dev });
 export const found = new Inngest({ id: "ts-found", ...dev });
 
+const keys = { ...dev, isDev: false, baseUrl: CLOUD, eventKey: EVENT_KEY };
 export const cloud = new Inngest({
-  ...dev,
+  ...keys,
   id: "ts-cloud",
-  isDev: false,
-  baseUrl: CLOUD,
   signingKey: SIGNING_KEY,
   signingKeyFallback: SIGNING_KEY_FALLBACK,
-  eventKey: EVENT_KEY,
 });
+export const traced = new Inngest({ ...keys, id: "ts-traced", signingKey: SIGNING_KEY_FALLBACK });
 
 export const encrypting = new Inngest({
   ...dev,

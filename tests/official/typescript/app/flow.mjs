@@ -75,7 +75,7 @@ export const flows = [
     },
   ),
   flow("ends-in-time", { timeouts: { finish: "1s" } }, asleep),
-  flow("starts-in-time", { concurrency: { limit: 1, key: "event.data.k" }, timeouts: { start: "1s" } }, held),
+  flow("starts-in-time", { concurrency: { limit: 1, key: "event.data.k" }, timeouts: { start: "5s" } }, held),
   flow("sleeps", {}, asleep),
   flow("paused", {}, noted),
 ];

@@ -1,7 +1,8 @@
 // Functions of the other clients: checkpoints, middleware, encryption, streams, keys.
+import { trace } from "@opentelemetry/api";
 import { referenceFunction } from "inngest";
 import { note } from "./notes.mjs";
-import { cloud, edge, encrypting, found, main, marking, streams, synced } from "./clients.mjs";
+import { cloud, edge, encrypting, found, main, marking, streams, synced, traced } from "./clients.mjs";
 
 const make = (client, id, options, handler) =>
   client.createFunction({ id, triggers: [{ event: `ts/${id}` }], ...options }, handler);
@@ -14,10 +15,10 @@ const five = async ({ event, step }) => {
 };
 
 export const checkpointing = [
-  make(main, "checkpoints", {}, five),
-  make(main, "checkpoints-in-threes", { checkpointing: { bufferedSteps: 3 } }, five),
+  make(main, "checkpoints", { checkpointing: { maxRuntime: "1h" } }, five),
+  make(main, "checkpoints-in-threes", { checkpointing: { bufferedSteps: 3, maxRuntime: "1h" } }, five),
   make(main, "checkpoints-for-a-while", { checkpointing: { maxRuntime: 200 } }, five),
-  make(main, "checkpoints-at-intervals", { checkpointing: { bufferedSteps: 100, maxInterval: 200 } }, five),
+  make(main, "checkpoints-at-intervals", { checkpointing: { bufferedSteps: 100, maxInterval: 200, maxRuntime: "1h" } }, five),
   make(main, "checkpoints-off", { checkpointing: false }, five),
   make(main, "checkpoints-and-more", {}, async ({ event, step, attempt }) => {
     await step.run("a", () => note(event.data.k, "a"));
@@ -86,6 +87,12 @@ export const streamed = [
 ];
 
 export const edged = [make(edge, "edged", {}, three)];
+export const tracing = [
+  make(traced, "traced", {}, ({ step }) =>
+    step.run("a", () => trace.getTracer("test").startActiveSpan("of the user", (span) => span.end() ?? "traced")),
+  ),
+];
+
 export const signed = [make(cloud, "signed", {}, three)];
 
 const answer = () => "here";

@@ -4,6 +4,7 @@ import http from "node:http";
 import { serve as serveRequests } from "inngest/edge";
 import { readRequestBody, serve } from "inngest/node";
 import * as clients from "./clients.mjs";
+import "./tracing.mjs";
 import { flows } from "./flow.mjs";
 import { callsOf, noteCall, noted, open } from "./notes.mjs";
 import * as others from "./others.mjs";
@@ -12,7 +13,7 @@ import { ran } from "./steps.mjs";
 import { triggers } from "./triggers.mjs";
 import { elsewhere, waiting } from "./waits.mjs";
 
-const { main, plain, streams, encrypting, marking, cloud, edge, synced, found } = clients;
+const { main, plain, streams, encrypting, marking, cloud, traced, edge, synced, found } = clients;
 
 const functions = [...triggers, ...flows, ...ran, ...waiting, ...requested, ...others.checkpointing, ...others.hard];
 
@@ -44,6 +45,7 @@ const apps = {
   "/api/edge": serveEdge({ client: edge, functions: others.edged }),
   "/api/encrypting": serve({ client: encrypting, functions: others.encrypted }),
   "/api/cloud": serve({ client: cloud, functions: others.signed }),
+  "/api/traced": serve({ client: traced, functions: others.tracing }),
   "/api/before": serve({ client: synced, functions: others.before }),
   "/api/after": serve({ client: synced, functions: others.after }),
   "/api/found": serve({ client: found, functions: others.discovered }),
