@@ -22,9 +22,10 @@ create table stepbase.functions (
   version integer not null default 1,
   paused_at timestamptz,
   archived_at timestamptz,
-  -- What `lease` needs of the config: the limits of concurrency in their order, and a throttle in
-  -- microseconds (what one start costs, and how far ahead of the clock starts may run).
+  -- What `lease` needs of the config: the limits of concurrency in their order, how many runs may be going
+  -- on, and a throttle in microseconds (what one start costs, and how far ahead of the clock starts may run).
   limits integer[] not null default '{}',
+  run_limit integer,
   throttle_every bigint,
   throttle_slack bigint
 );
@@ -67,7 +68,7 @@ $$;
 
 -- Stores an app and exactly these functions: new ones are added, changed ones get the next version,
 -- missing ones are archived. A function keeps its id when its app moves to another URL, so runs that
--- sleep survive the move. p_flows: {"limits", "every", "slack"}, for the columns of those names.
+-- sleep survive the move. p_flows: {"limits", "runs", "every", "slack"}, for the columns.
 -- Returns the app's id and whether anything changed. Locks: the epoch row first, so that two syncs of one
 -- app cannot interleave.
 create or replace function stepbase.register_app(
@@ -101,14 +102,15 @@ begin
     return;
   end if;
   insert into stepbase.functions as f
-    (function_id, app_id, slug, name, config, limits, throttle_every, throttle_slack)
+    (function_id, app_id, slug, name, config, limits, run_limit, throttle_every, throttle_slack)
     select u.id, p_app_id, u.slug, u.name, u.config::json,
            array(select json_array_elements_text(u.flow::json -> 'limits')::integer),
-           (u.flow::json ->> 'every')::bigint, (u.flow::json ->> 'slack')::bigint
+           (u.flow::json ->> 'runs')::integer, (u.flow::json ->> 'every')::bigint,
+           (u.flow::json ->> 'slack')::bigint
       from unnest(p_ids, p_slugs, p_names, p_configs, p_flows) as u (id, slug, name, config, flow)
     on conflict (slug) do update
       set app_id = excluded.app_id, name = excluded.name, config = excluded.config,
-          limits = excluded.limits, throttle_every = excluded.throttle_every,
+          limits = excluded.limits, run_limit = excluded.run_limit, throttle_every = excluded.throttle_every,
           throttle_slack = excluded.throttle_slack,
           version = f.version + (f.config::text is distinct from excluded.config::text)::int,
           archived_at = null;

@@ -120,6 +120,8 @@ create table stepbase.queue (
   lane text collate "C",
   key_1 text collate "C",
   key_2 text collate "C",
+  -- Of a run's own item: what the run counts for from its first call to its end, if runs are limited.
+  place text collate "C",
   primary key (run_id, job),
   constraint ready_items_have_no_owner check (not (ready and owner is not null)),
   constraint items_not_ready_are_due_some_time check (ready or due_at is not null),

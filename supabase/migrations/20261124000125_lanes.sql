@@ -8,9 +8,10 @@
 -- The count is right because one engine at a time leases calls of a key: it holds the key's advisory lock
 -- until its transaction ends. Others do not wait for it, they pass the lane over and come back.
 --
--- A run that starts under a throttle waits in a lane of its own: its lane, chr(31), the throttle's key. The
--- lease that starts it moves it to its lane; later calls are not throttled. Calls without limits have no
--- lane and pay for none of this.
+-- A run that starts under a throttle or a limit of runs waits in a lane of its own: its lane, chr(31), the
+-- throttle's key, chr(31), the key that its place will have. The lease that starts it moves it to its lane,
+-- since later calls are not held back, and writes down its place, which it has until its item is deleted:
+-- places are counted like slots. Calls without limits have no lane and pay for none of this.
 
 create table stepbase.throttles (
   key text collate "C" primary key,
@@ -28,6 +29,8 @@ create index queue_lanes on stepbase.queue (lane, score) where ready and lane is
 create index queue_by_key_1 on stepbase.queue (key_1) where owner is not null and key_1 is not null;
 -- serves: the same
 create index queue_by_key_2 on stepbase.queue (key_2) where owner is not null and key_2 is not null;
+-- serves: how many runs of a key are going on
+create index queue_by_place on stepbase.queue (place) where place is not null;
 -- serves: whether anything is paused
 create index functions_paused on stepbase.functions (function_id) where paused_at is not null;
 
@@ -57,13 +60,14 @@ declare
   v_place integer := 0;
   v_free bigint := p_most::bigint;
   v_throttle text := split_part(p_lane, chr(31), 2);
+  v_run text := split_part(p_lane, chr(31), 3);
   v_tat timestamptz;
   v_ahead bigint;
   v_permits bigint;
 begin
   p_runs := '{}';
   p_jobs := '{}';
-  select q.key_1, q.key_2, f.limits, f.throttle_every, f.throttle_slack, f.paused_at into v_head
+  select q.key_1, q.key_2, f.limits, f.run_limit, f.throttle_every, f.throttle_slack, f.paused_at into v_head
     from (
       select * from stepbase.queue x where x.ready and x.lane = p_lane order by x.score limit 1
     ) q
@@ -90,6 +94,16 @@ begin
     ));
   end loop;
 
+  if v_run <> '' and v_head.run_limit is not null then
+    if not stepbase._claim(v_run) then
+      p_again := p_now + interval '10 milliseconds';
+      return;
+    end if;
+    v_free := least(
+      v_free, v_head.run_limit - (select count(*) from stepbase.queue q where q.place = v_run)
+    );
+  end if;
+
   if v_throttle <> '' and v_head.throttle_every is not null then
     if not stepbase._claim(v_throttle) then
       p_again := p_now + interval '10 milliseconds';
@@ -109,7 +123,8 @@ begin
     ), leased as (
       update stepbase.queue q
         set ready = false, owner = p_owner, due_at = p_now + p_lease, gen = q.gen + 1, hops = 0,
-            lane = case when q.key_1 is not null then split_part(q.lane, chr(31), 1) end
+            lane = case when q.key_1 is not null then split_part(q.lane, chr(31), 1) end,
+            place = coalesce(q.place, nullif(v_run, ''))
         from picked
         where q.run_id = picked.run_id and q.job = picked.job
           and q.run_id = any (array(select p.run_id from picked p))

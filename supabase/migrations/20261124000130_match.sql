@@ -251,8 +251,11 @@ begin
                         else '{"error":' || e.error || '}' end)
     into v_parents, v_hashes, v_status, v_memos
     from ended e where e.parent_run is not null;
-  with gone as (delete from stepbase.queue q where q.run_id = any (p_runs) returning q.key_1, q.owner)
-  select bool_or(gone.key_1 is not null and gone.owner is not null) into v_frees_slot from gone;
+  with gone as (
+    delete from stepbase.queue q where q.run_id = any (p_runs) returning q.key_1, q.owner, q.place
+  )
+  select bool_or(gone.key_1 is not null and gone.owner is not null or gone.place is not null)
+    into v_frees_slot from gone;
   if v_frees_slot then
     perform pg_catalog.pg_notify('stepbase', 'q');
   end if;

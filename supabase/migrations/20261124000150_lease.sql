@@ -20,7 +20,7 @@ returns table (
   outage_seconds double precision, hops smallint, function_id uuid, req_version smallint, has_started boolean,
   is_overdue boolean, has_planned boolean, step_count integer, state_bytes integer, event_id text, event text,
   hashes text[], memos text[], open_hashes text[], planning smallint, other_event text,
-  pause_kind text, residual text, edits text, more_events text[], lane text, has_more boolean,
+  pause_kind text, residual text, edits text, more_events text[], lane text, place text, has_more boolean,
   again_seconds double precision
 )
 language plpgsql security invoker set search_path = ''
@@ -97,7 +97,7 @@ begin
            case when l.kind = 'match' then
              (select o.payload::text from stepbase.events o where o.id = split_part(l.job, ':', 2))
            end,
-           w.kind, w.residual, r.edits::text, stepbase._payloads(r.event_ids), l.lane, null::boolean,
+           w.kind, w.residual, r.edits::text, stepbase._payloads(r.event_ids), l.lane, l.place, null::boolean,
            null::double precision
       from held l
       cross join lateral (

@@ -78,6 +78,45 @@ async def test_functions_share_the_limit_of_an_account_key(
     assert counting.most == {"None": 1}
 
 
+async def test_no_more_runs_go_on_than_their_limit_and_the_next_one_starts_at_once(
+    start_engine: StartEngine, host: StubHost
+) -> None:
+    going: dict[str, int] = {}
+    most: dict[str, int] = {}
+    order: dict[str, list[int]] = {"a": [], "b": []}
+
+    def answer(call: dict[str, Any]) -> Answer:
+        data = call["event"]["data"]
+        tenant = data["tenant"]
+        if not call["steps"]:
+            going[tenant] = going.get(tenant, 0) + 1
+            most[tenant] = max(most.get(tenant, 0), going[tenant])
+            order[tenant].append(data["n"])
+            return ops({"op": "Sleep", "id": "z", "displayName": "z", "name": "10ms"})
+        going[tenant] -= 1
+        return Answer(500, "no") if data["n"] % 3 == 0 else Answer(200, "done")
+
+    host.handlers["app-f"] = answer
+    function = host.function(
+        "app-f", retries=0, concurrency={"fn": [{"limit": 2, "key": "event.data.tenant"}]}
+    )
+    # No tick helps: the end of a run is what starts the next one.
+    async with start_engine(sweep_seconds=60.0) as (client, _):
+        registered = await client.register(host.registration(function))
+        sent = [{"name": "app/f", "data": {"tenant": t, "n": n}} for n in range(9) for t in "ab"]
+        events = await client.send(*sent)
+        began = clock.monotonic()
+        statuses = [(await client.result(event))["status"] for event in events]
+        took = clock.monotonic() - began
+
+    assert "message" not in registered
+    assert statuses.count("Failed") == 6 and statuses.count("Completed") == 12
+    assert most == {"a": 2, "b": 2}
+    assert took < 3.0
+    for started in order.values():  # two at a time, whose first calls may overtake each other
+        assert all(abs(place - n) <= 1 for place, n in enumerate(started))
+
+
 async def test_priority_decides_who_goes_next(client: EngineClient, host: StubHost) -> None:
     counting = host.handlers["app-f"] = Counting(together=100)
     function = host.function("app-f", retries=0, concurrency=1, priority={"run": "event.data.rank"})
@@ -203,6 +242,11 @@ async def test_two_engines_never_exceed_a_limit_together(
         ({"concurrency": {"limit": 1, "key": "event.("}}, "concurrency.key"),
         ({"concurrency": {"limit": 1, "scope": "account"}}, "concurrency.key"),
         ({"concurrency": "many"}, "concurrency.limit"),
+        ({"concurrency": {"fn": [{"limit": 0}]}}, "concurrency.fn.limit"),
+        ({"concurrency": {"fn": [{"limit": 1, "key": "event.("}]}}, "concurrency.fn.key"),
+        ({"concurrency": {"fn": [{"limit": 1, "scope": "app"}]}}, "concurrency.fn.scope"),
+        ({"concurrency": {"fn": [{"limit": 1}] * 2}}, "a list of one limit"),
+        ({"concurrency": {"step": [{"limit": 1}] * 3}}, "at most 2 limits"),
         ({"throttle": {"limit": 0, "period": "1s"}}, "throttle.limit"),
         ({"throttle": {"limit": 1, "period": "soon"}}, "throttle.period"),
         ({"priority": {"run": 5}}, "priority.run"),

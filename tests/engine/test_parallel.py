@@ -299,7 +299,7 @@ async def test_options_that_are_not_honoured_yet_are_named_at_sync(
 
     answer = await client.register(host.registration(function))
 
-    assert answer["message"] == "not honoured by this engine yet: app-f: concurrency.fn, lookBack"
+    assert answer["message"] == "not honoured by this engine yet: app-f: lookBack"
 
 
 async def test_what_follows_a_race_runs_once_though_a_loser_ends_meanwhile(

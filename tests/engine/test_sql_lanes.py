@@ -1,52 +1,19 @@
 """Lanes: limits of calls in flight, throttles, priorities and pauses, as `lease` keeps them."""
 
-from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.conftest import Connect
 from tests.support import engine_sql as sql
+from tests.support.engine_lanes import begin, ids, keep, lane
 from tests.support.engine_sql import Hands, completed, settling, step, went_on
 
 from stepbase.engine.effects import NewItem, Settlement, StepRow, Verdict
-from stepbase.engine.lanes import Lane
-from stepbase.engine.starts import Start
-from stepbase.protocol.jsontext import dumps
 from stepbase.protocol.lane_options import Throttle
 
 MINUTE = timedelta(minutes=1)
-
-
-async def keep(hands: Hands, number: int = 1, **flow: object) -> None:
-    """Store a function with these limits."""
-    given = sql.function(number)
-    row = (given.function_id, given.config.slug, "f", "{}", dumps({"limits": [], **flow}))
-    await hands.register_app(
-        given.function_id, f"app{number}", "http://x", "", "", str(flow), [row]
-    )
-
-
-def lane(*keys: str, throttle: str | None = None, function: int = 1) -> Lane:
-    """Return the lane of a function's calls with these keys."""
-    name = f"{function} {' '.join(keys)}" if keys else ""
-    if throttle is not None:
-        name += f"\x1f{throttle}"
-    first, second = (*keys, None, None)[:2]
-    return Lane(name, (first, second))
-
-
-async def begin(hands: Hands, count: int, where: Lane, **changes: Any) -> list[Start]:
-    """Start runs in a lane."""
-    runs = [sql.start(i + 1, lane=where, **changes) for i in range(count)]
-    await hands.take_in([sql.event() for _ in runs], runs)
-    return runs
-
-
-def ids(rows: Sequence[Any]) -> list[str]:
-    return [row["run_id"] for row in rows]
 
 
 async def test_no_more_calls_of_a_key_are_leased_than_its_limit(hands: Hands) -> None:

@@ -36,8 +36,9 @@ insert into stepbase.runs
 insert into stepbase.steps (run_id, hash, pos, name, op, status, memo, started_at)
   select 'R' || n, 'h', 1, 's', 'StepRun', 'done', '{{}}', '{sql.NOON}'
     from generate_series(1, {RUNS}) n;
-insert into stepbase.queue (run_id, job, kind, ready, score, due_at)
-  select 'R' || n, 'main', 'sleep', false, '{sql.NOON}', timestamptz '{sql.NOON}' + interval '1 day'
+insert into stepbase.queue (run_id, job, kind, ready, score, due_at, place)
+  select 'R' || n, 'main', 'sleep', false, '{sql.NOON}', timestamptz '{sql.NOON}' + interval '1 day',
+         'p' || n % 2000
     from generate_series(1, {RUNS}) n;
 insert into stepbase.pauses
     (run_id, hash, kind, event_name, path, value, own_events, expires_at)
@@ -127,7 +128,7 @@ async def limit(hands: Hands) -> None:
 
 async def in_a_lane(hands: Hands) -> None:
     """A run with limits from event to end."""
-    run = await hands.begin(lane=Lane("a mine\x1fthrottle", ("mine", "other")))
+    run = await hands.begin(lane=Lane("a mine\x1fthrottle\x1fp1", ("mine", "other")))
     [row] = await hands.lease(10)
     assert (row["run_id"], row["lane"]) == (run.run_id, "a mine")
     await hands.settle_one(run, 1, completed())
@@ -246,7 +247,7 @@ async def test_a_refund_among_many_sleeping_runs_and_all_hot_functions_are_look_
     await hands.at(0)
     # Plans are kept from the sixth call on: made here, on empty tables with statistics that say so.
     await other.execute("analyze")
-    flow = '{"limits":[1,1],"every":1,"slack":1000000}'
+    flow = '{"limits":[1,1],"runs":100,"every":1,"slack":1000000}'
     function = (sql.FUNCTION_ID, "app-f1", "f", "{}", flow)
     await hands.register_app(sql.FUNCTION_ID, "app", "http://x", "", "", "", [function])
     for _ in range(7):

@@ -165,6 +165,18 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
 }
 
+# Python's package has no limits of runs.
+OF_RUNS: dict[str, dict[str, Any]] = {
+    "limit of runs": {"concurrency": Concurrency(1, key="event.data.a", of="runs")},
+    "limits of runs and steps": {
+        "concurrency": [
+            Concurrency(3, of="runs"),
+            Concurrency(5, key="event.data.a"),
+            Concurrency(9),
+        ]
+    },
+}
+
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -178,7 +190,7 @@ def our_app() -> stepbase.App:
 
     async def on_failure() -> None: ...
 
-    for name, (mine, _) in OPTIONS.items():
+    for name, mine in {**{name: ours for name, (ours, _) in OPTIONS.items()}, **OF_RUNS}.items():
 
         async def f() -> None: ...
 
@@ -225,6 +237,18 @@ async def registered(
     built.client._http_client._http_client_sync.close()
     found = [{each["id"]: each for each in sent.body["functions"]} for sent in running_api.received]
     return dict(zip(("stepbase", *SDKS), found, strict=True))
+
+
+@pytest.mark.parametrize("name", OF_RUNS)
+async def test_a_limit_of_runs_registers_as_typescript_sends_it(
+    registered: dict[str, dict[str, Any]], name: str
+) -> None:
+    slug = f"{peers.APP}-{function_id(name)}"
+
+    mine, other = (registered[sdk][slug]["concurrency"] for sdk in ("stepbase", "typescript"))
+
+    assert mine == other
+    assert set(mine) <= {"fn", "step"}
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -28,6 +28,7 @@ class Item:
         step: Hash of the step this is for (kinds step, sleep, wait, invoke, match); for "deadline":
             "start" or "finish".
         lane: Where calls of its limits wait, or None if it has none.
+        place: What its run counts for as one that is going on, or None.
         outage: Seconds since the host stopped answering, 0 if it has not.
         memos: (hashed id, memo as JSON text), in stack order.
         open: Hashes of the steps the run waits for in parallel.
@@ -50,6 +51,7 @@ class Item:
     losses: int = 0
     hops: int = 0
     lane: str | None = None
+    place: str | None = None
     outage: float = 0.0
     version: int = -1
     has_started: bool = False

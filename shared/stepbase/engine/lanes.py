@@ -17,7 +17,7 @@ Evaluate = Callable[[str, Mapping[str, object]], object]
 
 MAX_PRIORITY_SECONDS = 43_200
 _KEY_CHARS = 128
-_THROTTLED = "\x1f"  # as in lanes.sql
+_PART = "\x1f"  # as in lanes.sql: the lane, a throttle's key, the key of a place
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,8 @@ class Lane:
     """Where calls wait; without a name they do not.
 
     Attributes:
-        keys: What a call counts for while it is made, one for each limit of the function.
+        keys: What a call counts for while it is made, one for each limit of the function; what a run
+            counts for while it is going on is in the name.
     """
 
     name: str | None = None
@@ -51,12 +52,20 @@ def lane_of(
         found[1] += ":2"  # both limits hold, each with its own count
     keys = (found[0] if found else None, found[1] if len(found) > 1 else None)
     name = " ".join((str(function_id), *found)) if found else ""
+    throttle = run = ""
     if options.throttle is not None:
-        value = _written(options.throttle.key, event, value_of)
-        name += f"{_THROTTLED}t:{function_id}:{value}"
+        throttle = f"t:{function_id}:{_written(options.throttle.key, event, value_of)}"
+    if options.runs is not None:
+        run = f"run:{function_id}:{_written(options.runs.key, event, value_of)}"
+    name = _PART.join((name, throttle, run)).rstrip(_PART)
     if is_paused and not name:
         name = f"paused:{function_id}"
     return Lane(name or None, keys)
+
+
+def waiting_for(lane: str | None, place: str) -> str:
+    """Return where runs without a throttle wait for this place."""
+    return _PART.join((lane or "", "", place))
 
 
 def _key(

@@ -125,9 +125,6 @@ class Registry:
 def not_honoured(config: FunctionConfig) -> list[str]:
     """Return what a function asks for that this engine does not do yet, as on the wire."""
     asked = []
-    concurrency = config.raw.get("concurrency")
-    if isinstance(concurrency, dict) and concurrency.get("fn"):
-        asked.append("concurrency.fn")
     ours = config.raw.get("stepbase")
     if isinstance(ours, dict) and ours.get("lookBack"):
         asked.append("lookBack")

@@ -11,6 +11,7 @@ from stepbase import clock
 from stepbase.engine.effects import Settlement, Verdict
 from stepbase.engine.executor import Executor
 from stepbase.engine.item import Item
+from stepbase.engine.lanes import waiting_for
 from stepbase.engine.registry import Registry
 from stepbase.engine.settings import Settings
 from stepbase.engine.store import Store, Tick
@@ -102,9 +103,13 @@ class Worker:
                 _log.error("item left to its lease", extra={"reason": str(error)})
             return
         if effects is not None:
-            self._after(effects)
+            self._after(item, effects)
 
-    def _after(self, effects: Settlement) -> None:
+    def _after(self, item: Item, effects: Settlement) -> None:
+        if effects.verdict is Verdict.END and item.place is not None:
+            # Another run may start now.
+            self._freed.add(waiting_for(item.lane, item.place))
+            self.wake()
         if effects.verdict is Verdict.READY:
             self.has_backlog = self._hands_over = True
             self.wake()
@@ -112,11 +117,11 @@ class Worker:
             self.due_in(effects.delay)
         elif effects.verdict is Verdict.TIMER and effects.due is not None:
             self.due_in((effects.due - clock.utcnow()).total_seconds())
-        for item in effects.items:
-            if item.delay is not None:
-                self.due_in(item.delay)
-            elif item.due is not None:
-                self.due_in((item.due - clock.utcnow()).total_seconds())
+        for new in effects.items:
+            if new.delay is not None:
+                self.due_in(new.delay)
+            elif new.due is not None:
+                self.due_in((new.due - clock.utcnow()).total_seconds())
             else:
                 self.wake()
         if any(step.status in ("done", "failed") for step in effects.steps):
@@ -233,6 +238,7 @@ class Worker:
             losses=row["losses"],
             hops=row["hops"],
             lane=row["lane"],
+            place=row["place"],
             outage=row["outage_seconds"] or 0.0,
             version=row["req_version"],
             has_started=row["has_started"],

@@ -43,25 +43,35 @@ class Throttle:
 
 @dataclass(frozen=True, slots=True)
 class LaneOptions:
-    """The limits of one function; `priority` is CEL that gives seconds."""
+    """The limits of one function.
+
+    Attributes:
+        concurrency: Of calls in flight.
+        runs: Of runs that are going on, from their first call to their end.
+        priority: CEL that gives seconds.
+    """
 
     concurrency: tuple[Concurrency, ...] = ()
+    runs: Concurrency | None = None
     throttle: Throttle | None = None
     priority: str | None = None
 
     def expressions(self) -> list[tuple[str, str]]:
         """Return every expression with the option it is for."""
         found = [("concurrency.key", each.key) for each in self.concurrency]
+        found.append(("concurrency.fn.key", self.runs.key if self.runs is not None else None))
         found.append(("throttle.key", self.throttle.key if self.throttle is not None else None))
         found.append(("priority.run", self.priority))
         return [(where, text) for where, text in found if text is not None]
 
     def stored(self) -> dict[str, object]:
         """Return what the store keeps beside the function, for `lease`."""
-        limits = [each.limit for each in self.concurrency]
-        if self.throttle is None:
-            return {"limits": limits}
-        return {"limits": limits, "every": self.throttle.every, "slack": self.throttle.slack}
+        stored: dict[str, object] = {"limits": [each.limit for each in self.concurrency]}
+        if self.runs is not None:
+            stored["runs"] = self.runs.limit
+        if self.throttle is not None:
+            stored |= {"every": self.throttle.every, "slack": self.throttle.slack}
+        return stored
 
 
 NO_LIMITS = LaneOptions()
@@ -73,8 +83,13 @@ def decode_lane_options(raw: Mapping[str, object], slug: str) -> LaneOptions:
     Raises:
         ProtocolError: Naming the function, the option and what it must be.
     """
+    concurrency = raw.get("concurrency")
+    runs: object = None
+    if isinstance(concurrency, dict) and ("fn" in concurrency or "step" in concurrency):
+        runs, concurrency = concurrency.get("fn"), concurrency.get("step")
     return LaneOptions(
-        concurrency=_concurrency(raw.get("concurrency"), slug),
+        concurrency=_concurrency(concurrency, slug),
+        runs=_runs(runs, slug),
         throttle=_throttle(raw.get("throttle"), slug),
         priority=_priority(raw.get("priority"), slug),
     )
@@ -88,9 +103,22 @@ def _concurrency(raw: object, slug: str) -> tuple[Concurrency, ...]:
     return tuple(each for limit in limits if (each := _limit(limit, slug)) is not None)
 
 
+def _runs(raw: object, slug: str) -> Concurrency | None:
+    limits = raw if isinstance(raw, list) else [] if raw is None else [raw]
+    if not limits:
+        return None
+    if len(limits) > 1 or not isinstance(limits[0], dict):
+        raise _invalid(slug, "concurrency.fn", "a list of one limit", raw)
+    scope = limits[0].get("scope") or "fn"
+    if scope != "fn":
+        raise _invalid(slug, "concurrency.fn.scope", "'fn'", scope)
+    return Concurrency(
+        _count(limits[0].get("limit"), slug, "concurrency.fn.limit", 1),
+        _expression(limits[0].get("key"), slug, "concurrency.fn.key"),
+    )
+
+
 def _limit(raw: object, slug: str) -> Concurrency | None:
-    if isinstance(raw, dict) and isinstance(raw.get("fn"), list):
-        return None  # whole runs, which this engine does not limit
     given = raw if isinstance(raw, dict) else {"limit": raw}
     limit = given.get("limit")
     if limit is None or limit == 0:

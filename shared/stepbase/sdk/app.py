@@ -110,7 +110,7 @@ class App:
             on: What starts it: an event class, an event name, ``SomeEvent.where("…")``, `Cron`, a list of
                 these, or None for functions that are only invoked.
             retries: Further attempts of each step, and of the code between steps, 0 to 20.
-            concurrency: A number, a `Concurrency`, or up to two of them.
+            concurrency: A number, a `Concurrency`, or up to two of them and one of runs.
             cancel_on: Events that cancel a run, up to five.
             idempotency: CEL expression; one run per value in 24 hours.
             on_failure: Handler that runs once when a run has failed for good.

@@ -64,10 +64,17 @@ class Options:
     engine: "opt.EngineOptions | None" = None
     checkpointing: "bool | Checkpointing" = True
 
+    def _concurrency(self) -> list[dict[str, Any]] | dict[str, Any] | None:
+        steps = [limit.wire() for limit in self.concurrency if limit.of == "steps"]
+        runs = [limit.wire() for limit in self.concurrency if limit.of == "runs"]
+        if runs:
+            return {"fn": runs, "step": steps} if steps else {"fn": runs}
+        return steps or None
+
     def wire(self) -> dict[str, Any]:
         """Return the fields that register these options, spelled as the official SDK does."""
         fields: dict[str, Any] = {
-            "concurrency": [limit.wire() for limit in self.concurrency] or None,
+            "concurrency": self._concurrency(),
             "throttle": self.throttle and self.throttle.wire(),
             "rateLimit": self.rate_limit and self.rate_limit.wire(),
             "debounce": self.debounce and self.debounce.wire(),
@@ -241,10 +248,13 @@ def _check_options(options: Options, triggers: Sequence[Trigger], what: str) -> 
         raise DefinitionError(
             f"{what}: retries=… is a whole number from 0 to {names.MAX_RETRIES}, got {retries!r}"
         )
-    if len(options.concurrency) > names.MAX_CONCURRENCY_LIMITS:
+    of_runs = sum(limit.of == "runs" for limit in options.concurrency)
+    if of_runs > 1:
+        raise DefinitionError(f"{what}: at most 1 limit of runs, got {of_runs}")
+    if len(options.concurrency) - of_runs > names.MAX_CONCURRENCY_LIMITS:
         raise DefinitionError(
             f"{what}: at most {names.MAX_CONCURRENCY_LIMITS} concurrency limits, "
-            f"got {len(options.concurrency)}"
+            f"got {len(options.concurrency) - of_runs}"
         )
     if len(options.cancel_on) > names.MAX_CANCELS:
         raise DefinitionError(

@@ -39,17 +39,20 @@ def _without_none(**fields: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Concurrency:
-    """At most `limit` steps at the same time, per value of `key`; what is over waits.
+    """At most `limit` steps or runs at the same time, per value of `key`; what is over waits.
 
     Args:
         limit: 1 or more.
         key: CEL expression, e.g. ``"event.data.merchant_id"``; needed for scopes env and account.
         scope: Who shares the limit: this function (``"fn"``), the environment or the account.
+        of: What is counted: ``"steps"`` while their code runs, or ``"runs"`` from their first call until
+            they end, sleeps and waits included (in this function only; one such limit).
     """
 
     limit: int
     key: str | None = None
     scope: Literal["fn", "env", "account"] | None = None
+    of: Literal["steps", "runs"] = "steps"
 
     def __post_init__(self) -> None:
         _count(self.limit, "Concurrency(limit=…)", 1)
@@ -61,6 +64,12 @@ class Concurrency:
         if self.scope in ("env", "account") and self.key is None:
             raise DefinitionError(
                 f"Concurrency(scope={self.scope!r}) needs a key: functions with the same key share it"
+            )
+        if self.of not in ("steps", "runs"):
+            raise DefinitionError(f'Concurrency(of=…): expected "steps" or "runs", got {self.of!r}')
+        if self.of == "runs" and self.scope not in (None, "fn"):
+            raise DefinitionError(
+                f'Concurrency(of="runs", scope={self.scope!r}): runs are limited in their function only'
             )
 
     def wire(self) -> dict[str, Any]:

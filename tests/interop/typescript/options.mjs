@@ -14,6 +14,11 @@ const OPTIONS = {
       { limit: 9, key: "'x'", scope: "account" },
     ],
   },
+  // Not in its types, but sent as it is written.
+  "limit of runs": { concurrency: { fn: [{ limit: 1, key: "event.data.a" }] } },
+  "limits of runs and steps": {
+    concurrency: { fn: [{ limit: 3 }], step: [{ limit: 5, key: "event.data.a" }, { limit: 9 }] },
+  },
   throttle: { throttle: { limit: 3, period: "90s" } },
   "throttle, all": { throttle: { limit: 3, period: "1d", burst: 4, key: "event.data.a" } },
   "rate limit": { rateLimit: { limit: 3, period: "150m", key: "event.data.a" } },

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from stepbase.engine import expr
-from stepbase.engine.lanes import NO_LANE, Lane, lane_of, priority_of
+from stepbase.engine.lanes import NO_LANE, Lane, lane_of, priority_of, waiting_for
 from stepbase.protocol.lane_options import (
     NO_LIMITS,
     Concurrency,
@@ -38,12 +38,44 @@ def lane(option: dict[str, object], data: dict[str, object] | None = None, **sta
             (Concurrency(5), Concurrency(1, "'k'", "account")),
         ),
         ({"fn": [{"limit": 1}]}, ()),
+        ({"fn": [{"limit": 1}], "step": [{"limit": 5}]}, (Concurrency(5),)),
+        ({"step": [{"limit": 5}]}, (Concurrency(5),)),
     ],
 )
 def test_concurrency_is_read_in_each_of_its_forms(
     raw: object, limits: tuple[Concurrency, ...]
 ) -> None:
     assert decode_lane_options({"concurrency": raw}, "app-f").concurrency == limits
+
+
+@pytest.mark.parametrize(
+    ("raw", "limit"),
+    [
+        ({"fn": [{"limit": 2}]}, Concurrency(2)),
+        (
+            {"fn": {"limit": 2, "key": "event.data.id", "scope": "fn"}},
+            Concurrency(2, "event.data.id"),
+        ),
+        ({"fn": [], "step": [{"limit": 5}]}, None),
+        ({"limit": 5}, None),
+        (5, None),
+    ],
+)
+def test_a_limit_of_runs_is_read(raw: object, limit: Concurrency | None) -> None:
+    read = decode_lane_options({"concurrency": raw}, "app-f")
+
+    assert read.runs == limit
+    assert read.stored().get("runs") == (limit and limit.limit)
+
+
+def test_a_start_under_a_limit_of_runs_waits_apart_by_its_key() -> None:
+    runs: dict[str, object] = {"fn": [{"limit": 1, "key": "event.data.id"}]}
+    alone = lane({"concurrency": runs}, {"id": 5})
+    with_steps = lane({"concurrency": {**runs, "step": [{"limit": 1}]}}, {"id": 5})
+
+    assert alone == Lane(f"\x1f\x1frun:{FUNCTION}:5")
+    assert with_steps.name == f"{lane({'concurrency': 1}).name}{alone.name}"
+    assert waiting_for(lane({"concurrency": 1}).name, f"run:{FUNCTION}:5") == with_steps.name
 
 
 def test_a_throttle_without_a_burst_has_a_burst_of_one() -> None:

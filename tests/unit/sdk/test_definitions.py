@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic import BaseModel
@@ -66,6 +66,14 @@ VALUES: dict[str, tuple[Callable[[], object], str]] = {
     "concurrency bool": (lambda: Concurrency(True), "got True"),
     "concurrency scope": (lambda: Concurrency(1, scope="x"), '"fn", "env" or "account"'),  # type: ignore[arg-type]  # wrong on purpose
     "concurrency env without key": (lambda: Concurrency(1, scope="env"), "needs a key"),
+    "concurrency of": (
+        lambda: cast(Any, Concurrency)(1, of="calls"),
+        '"steps" or "runs", got \'calls\'',
+    ),
+    "concurrency of runs, shared": (
+        lambda: Concurrency(1, key="'a'", scope="env", of="runs"),
+        "runs are limited in their function only",
+    ),
     "concurrency key": (lambda: Concurrency(1, key=" "), "Concurrency(key=…): expected a CEL"),
     "throttle period": (lambda: Throttle(1, "8d"), "Throttle(period=…): expected 1s to 1w"),
     "throttle burst": (lambda: Throttle(1, "1m", burst=0), "Throttle(burst=…)"),
@@ -122,6 +130,10 @@ OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "retries below": ({"retries": -1}, "from 0 to 20, got -1"),
     "retries kind": ({"retries": True}, "from 0 to 20, got True"),
     "three limits": ({"concurrency": [Concurrency(1)] * 3}, "at most 2 concurrency limits, got 3"),
+    "two limits of runs": (
+        {"concurrency": [Concurrency(1, of="runs")] * 2},
+        "at most 1 limit of runs, got 2",
+    ),
     "six cancels": ({"cancel_on": [CancelOn("a")] * 6}, "at most 5 cancel_on events, got 6"),
     "kind of option": ({"throttle": 5}, "throttle=…: expected Throttle(…), got 5"),
     "kind in list": ({"cancel_on": ["a"]}, "cancel_on=…: expected CancelOn(…), got 'a'"),
