@@ -149,11 +149,11 @@ end
 $$;
 
 -- Leases items of the lanes after p_after and of those in p_hints, each lane its share, what is left over to
--- those that have more. Returns the items, the lane to go on after, whether there are more lanes than were
+-- those that have more. Returns the items and where they waited, the lane to go on after, whether there are more lanes than were
 -- looked at, and when to look again (null: not before something changes). Up to half of p_n is kept for calls without a lane. Locks: as _take.
 create or replace function stepbase._take_turns(
   p_owner text, p_n integer, p_lease interval, p_after text, p_hints text[], p_now timestamptz,
-  out p_runs text[], out p_jobs text[], out p_last text, out p_more boolean, out p_again timestamptz
+  out p_runs text[], out p_jobs text[], out p_lanes text[], out p_last text, out p_more boolean, out p_again timestamptz
 )
 language plpgsql security invoker set search_path = ''
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
@@ -170,6 +170,7 @@ declare
 begin
   p_runs := '{}';
   p_jobs := '{}';
+  p_lanes := '{}';
   p_last := p_after;
   p_more := false;
   select p_n - least(count(*), floor(p_n / 2.0 + random()))::integer into v_budget
@@ -221,6 +222,7 @@ begin
     p_again := least(p_again, v_got.p_again);
     p_runs := p_runs || v_got.p_runs;
     p_jobs := p_jobs || v_got.p_jobs;
+    p_lanes := p_lanes || array_fill(v_lane, array[cardinality(v_got.p_runs)]);
     v_budget := v_budget - cardinality(v_got.p_runs);
     if cardinality(v_got.p_runs) = v_share then
       v_more := v_more || v_lane;
@@ -232,6 +234,7 @@ begin
     p_again := least(p_again, v_got.p_again);
     p_runs := p_runs || v_got.p_runs;
     p_jobs := p_jobs || v_got.p_jobs;
+    p_lanes := p_lanes || array_fill(v_lane, array[cardinality(v_got.p_runs)]);
     v_budget := v_budget - cardinality(v_got.p_runs);
   end loop;
 end
@@ -267,6 +270,35 @@ begin
     select count(*)::integer into v_count from aside;
     exit when v_count = 0;
   end loop;
+end
+$$;
+
+-- Puts calls that p_owner holds with these gens back, ready, into other lanes: those which an engine finds to
+-- be elsewhere than the functions of p_epoch have them, because they were paused or their limits changed after
+-- the call began to wait. p_places: what a run counts for that is going on already. Raises SB101 when the
+-- functions have changed since p_epoch. Locks: runs in order, then queue.
+create or replace function stepbase.move(
+  p_epoch bigint, p_owner text, p_runs text[], p_jobs text[], p_gens integer[],
+  p_lanes text[], p_key_1 text[], p_key_2 text[], p_places text[]
+) returns void
+language plpgsql security invoker set search_path = ''
+set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
+as $$
+begin
+  perform 1 from stepbase.epoch e where e.n = p_epoch;
+  if not found then
+    raise exception 'the functions have changed since epoch %', p_epoch using errcode = 'SB101';
+  end if;
+  perform 1 from stepbase.runs r
+    where r.run_id = any (p_runs) order by r.run_id for no key update;
+  update stepbase.queue q
+    set ready = true, owner = null, due_at = null, gen = q.gen + 1, hops = 0,
+        lane = u.lane, key_1 = u.key_1, key_2 = u.key_2, place = coalesce(q.place, u.place)
+    from unnest(p_runs, p_jobs, p_gens, p_lanes, p_key_1, p_key_2, p_places)
+      as u (run_id, job, gen, lane, key_1, key_2, place)
+    where q.run_id = u.run_id and q.job = u.job and q.run_id = any (p_runs)
+      and q.owner = p_owner and q.gen = u.gen;
+  perform pg_catalog.pg_notify('stepbase', 'q');
 end
 $$;
 

@@ -8,9 +8,9 @@
 -- leased lane by lane, from those after p_after on, as their limits allow (lanes.sql); lanes in p_hints first.
 --
 -- Returns what a call needs: the run, its event, its memos in stack order (the woken step's own memo
--- last), and for `match` items the event to check and the condition. If items wait in lanes, there is one
--- more row, without a run: the lane to go on after, whether there are more lanes than were looked at, and in
--- how many seconds to look again (null: when something changes).
+-- last), the lane where it waited, and for `match` items the event to check and the condition. If items wait
+-- in lanes, there is one more row, without a run: the lane to go on after, whether there are more lanes than
+-- were looked at, and in how many seconds to look again (null: when something changes).
 -- Locks: queue rows and keys, skipping locked ones; waits for nothing.
 create or replace function stepbase.lease(
   p_owner text, p_n integer, p_lease interval, p_after text, p_hints text[]
@@ -20,8 +20,8 @@ returns table (
   outage_seconds double precision, hops smallint, function_id uuid, req_version smallint, has_started boolean,
   is_overdue boolean, has_planned boolean, step_count integer, state_bytes integer, event_id text, event text,
   hashes text[], memos text[], open_hashes text[], planning smallint, other_event text,
-  pause_kind text, residual text, edits text, more_events text[], lane text, place text, has_more boolean,
-  again_seconds double precision
+  pause_kind text, residual text, edits text, more_events text[], lane text, place text, waited text,
+  has_more boolean, again_seconds double precision
 )
 language plpgsql security invoker set search_path = ''
 set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
@@ -32,6 +32,7 @@ declare
   v_turns record;
   v_runs text[] := '{}'::text[];
   v_jobs text[] := '{}'::text[];
+  v_lanes text[] := '{}'::text[];
 begin
   -- `= any (array(…))` beside a join makes it a look-up by key, whatever the planner believes about
   -- the size of the tables; `offset 0` does that for the joins that only read.
@@ -55,6 +56,7 @@ begin
       from stepbase._take_turns(p_owner, p_n, p_lease, p_after, p_hints, v_now);
     v_runs := v_turns.p_runs;
     v_jobs := v_turns.p_jobs;
+    v_lanes := v_turns.p_lanes;
     v_left := p_n - cardinality(v_runs);
     run_id := null;
     lane := v_turns.p_last;
@@ -75,9 +77,9 @@ begin
           and q.run_id = any (array(select p.run_id from picked p))
         returning q.*
     ), held as (
-      select * from leased
+      select l.*, null as waited from leased l
       union all
-      select q.* from unnest(v_runs, v_jobs) as u (run_id, job)
+      select q.*, u.lane from unnest(v_runs, v_jobs, v_lanes) as u (run_id, job, lane)
         join stepbase.queue q
           on q.run_id = u.run_id and q.job = u.job and q.run_id = any (v_runs)
     )
@@ -97,8 +99,8 @@ begin
            case when l.kind = 'match' then
              (select o.payload::text from stepbase.events o where o.id = split_part(l.job, ':', 2))
            end,
-           w.kind, w.residual, r.edits::text, stepbase._payloads(r.event_ids), l.lane, l.place, null::boolean,
-           null::double precision
+           w.kind, w.residual, r.edits::text, stepbase._payloads(r.event_ids), l.lane, l.place, l.waited,
+           null::boolean, null::double precision
       from held l
       cross join lateral (
         select * from stepbase.runs r where r.run_id = l.run_id offset 0

@@ -18,6 +18,7 @@ from stepbase.engine.gateway import Gateway
 from stepbase.engine.intake import Intake
 from stepbase.engine.listener import Listener
 from stepbase.engine.metrics import Metrics
+from stepbase.engine.mover import Mover
 from stepbase.engine.registry import Registry
 from stepbase.engine.relay import Relay
 from stepbase.engine.settings import Settings
@@ -122,6 +123,7 @@ class Engine:
             new_id=self.new_id,
             load_state=self.store.get_state,
             is_paused=self.registry.is_paused,
+            mover=Mover(self.store, self.registry),
             slugs=lambda: self.registry.functions.invocable,
             retry_interval=settings.retry_interval,
             metrics=self.metrics,

@@ -19,6 +19,7 @@ from stepbase.engine.effects import Settlement, StepRow, Verdict
 from stepbase.engine.gateway import Gateway
 from stepbase.engine.item import Item
 from stepbase.engine.metrics import Metrics
+from stepbase.engine.mover import Mover
 from stepbase.engine.opening import State
 from stepbase.engine.rules import WHY_NOT_STARTED
 from stepbase.engine.store import Settled, Settling
@@ -50,6 +51,7 @@ class Executor:
         new_id: Makes ULIDs.
         load_state: Returns a live run's stored (hashes, memos, open_hashes), or None.
         is_paused: Says whether a function makes no calls for now.
+        mover: Puts calls back that must wait elsewhere.
         slugs: Returns the slugs of the functions that can be invoked.
         retry_interval: Fixed seconds between attempts, or None.
         metrics: Where calls and what they led to are counted.
@@ -67,6 +69,7 @@ class Executor:
         new_id: Callable[[], str],
         load_state: Callable[[str], Awaitable[asyncpg.Record | None]],
         is_paused: Callable[[UUID], bool],
+        mover: Mover,
         slugs: Callable[[], Container[str]],
         retry_interval: float | None,
         metrics: Metrics,
@@ -80,14 +83,17 @@ class Executor:
         self._new_id = new_id
         self._load_state = load_state
         self._is_paused = is_paused
+        self._mover = mover
         self._slugs = slugs
         self._retry_interval = retry_interval
         self._metrics = metrics
         self._tracing = tracing
 
     async def execute(self, item: Item) -> Settlement | None:
-        """Work on an item; return the last settlement, or None if the item was lost."""
+        """Work on an item; return the last settlement, or None if the item was lost or put back."""
         while True:
+            if item.makes_call and self._mover.must_move(item) and await self._mover.move(item):
+                return None
             effects, called = await self._next(item)
             woken = item.step if item.kind == "sleep" else None
             if effects.verdict is Verdict.CONTINUE and not self._may_go_on(item):

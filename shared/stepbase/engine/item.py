@@ -29,6 +29,7 @@ class Item:
             "start" or "finish".
         lane: Where calls of its limits wait, or None if it has none.
         place: What its run counts for as one that is going on, or None.
+        waited: The lane in which it waited for this call, or None.
         outage: Seconds since the host stopped answering, 0 if it has not.
         memos: (hashed id, memo as JSON text), in stack order.
         open: Hashes of the steps the run waits for in parallel.
@@ -52,6 +53,7 @@ class Item:
     hops: int = 0
     lane: str | None = None
     place: str | None = None
+    waited: str | None = None
     outage: float = 0.0
     version: int = -1
     has_started: bool = False
@@ -76,6 +78,17 @@ class Item:
     def target(self) -> str | None:
         """The planned step this item calls the function for, or None."""
         return self.step if self.kind == "step" else None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether its run has made no call yet, as far as one can tell; a lost engine may have made one."""
+        is_first = self.gen == 1 or self.waited is not None
+        return self.job == "main" and is_first and self.place is None and not self.has_started
+
+    @property
+    def makes_call(self) -> bool:
+        """Whether it is for the function, and no duty of the engine."""
+        return self.kind in ("edge", "sleep", "step")
 
     @property
     def url(self) -> str:

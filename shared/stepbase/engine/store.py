@@ -13,6 +13,7 @@ import asyncpg
 
 from stepbase.engine.dberrors import translated
 from stepbase.engine.effects import FailedAttempt, NewPause, Settlement, StepRow
+from stepbase.engine.lanes import Lane
 from stepbase.engine.reads import Reads
 from stepbase.engine.schedule import Move
 from stepbase.engine.starts import Ingest, Rerun, Start
@@ -81,6 +82,17 @@ class Settling:
     called: float | None
     finish: float | None
     woken: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """A call to be put back: where it waits from now on, and the place of its run, or None."""
+
+    run_id: str
+    job: str
+    gen: int
+    lane: Lane
+    place: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +347,15 @@ class Store(Reads):
             row["call"]: Settled(row["outcome"], row["gen"], row["step_count"]) for row in rows
         }
         return [answers[i] for i in range(1, len(batch) + 1)]
+
+    async def move(self, epoch: int, batch: Sequence[PutBack]) -> None:
+        """Put calls back, ready, in other lanes; what is no longer ours stays as it is.
+
+        Raises:
+            StoreError: With sqlstate SB101 if the functions have changed since `epoch`.
+        """
+        rows = [(m.run_id, m.job, m.gen, m.lane.name, *m.lane.keys, m.place) for m in batch]
+        await self._fetch(_call("move", 9), epoch, self.owner, *_columns(rows, 7))
 
     async def checkpoint(self, batch: Sequence[Checkpoint]) -> list[bool]:
         """Store steps of calls in flight; True for each that is still leased as it says."""

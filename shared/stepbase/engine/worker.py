@@ -11,7 +11,7 @@ from stepbase import clock
 from stepbase.engine.effects import Settlement, Verdict
 from stepbase.engine.executor import Executor
 from stepbase.engine.item import Item
-from stepbase.engine.lanes import waiting_for
+from stepbase.engine.lanes import front_of, waiting_for
 from stepbase.engine.registry import Registry
 from stepbase.engine.settings import Settings
 from stepbase.engine.store import Store, Tick
@@ -108,7 +108,8 @@ class Worker:
     def _after(self, item: Item, effects: Settlement) -> None:
         if effects.verdict is Verdict.END and item.place is not None:
             # Another run may start now.
-            self._freed.add(waiting_for(item.lane, item.place))
+            front = front_of(item.function.function_id, item.function.config.limits)
+            self._freed.add(waiting_for(front, item.lane, item.place))
             self.wake()
         if effects.verdict is Verdict.READY:
             self.has_backlog = self._hands_over = True
@@ -239,6 +240,7 @@ class Worker:
             hops=row["hops"],
             lane=row["lane"],
             place=row["place"],
+            waited=row["waited"],
             outage=row["outage_seconds"] or 0.0,
             version=row["req_version"],
             has_started=row["has_started"],

@@ -6,7 +6,15 @@ from uuid import UUID
 import pytest
 
 from stepbase.engine import expr
-from stepbase.engine.lanes import NO_LANE, Lane, lane_of, priority_of, waiting_for
+from stepbase.engine.lanes import (
+    NO_LANE,
+    Lane,
+    is_elsewhere,
+    lane_of,
+    lane_of_next,
+    priority_of,
+    waiting_for,
+)
 from stepbase.protocol.lane_options import (
     NO_LIMITS,
     Concurrency,
@@ -73,9 +81,54 @@ def test_a_start_under_a_limit_of_runs_waits_apart_by_its_key() -> None:
     alone = lane({"concurrency": runs}, {"id": 5})
     with_steps = lane({"concurrency": {**runs, "step": [{"limit": 1}]}}, {"id": 5})
 
-    assert alone == Lane(f"\x1f\x1frun:{FUNCTION}:5")
-    assert with_steps.name == f"{lane({'concurrency': 1}).name}{alone.name}"
-    assert waiting_for(lane({"concurrency": 1}).name, f"run:{FUNCTION}:5") == with_steps.name
+    place = f"run:{FUNCTION}:5"
+    assert alone.name is not None and alone.name.endswith(f" \x1f\x1f{place}")
+    assert waiting_for(alone.name.split("\x1f")[0], None, place) == alone.name
+    assert with_steps.name is not None
+    assert waiting_for("", with_steps.name.split("\x1f")[0], place) == with_steps.name
+    assert lane_of_next(with_steps, FUNCTION, is_paused=False) == (
+        Lane(with_steps.name.split("\x1f")[0], with_steps.keys),
+        place,
+    )
+    assert lane_of_next(alone, FUNCTION, is_paused=False) == (NO_LANE, place)
+    assert lane_of_next(NO_LANE, FUNCTION, is_paused=True) == (Lane(f"paused:{FUNCTION}"), None)
+
+
+NONE = LaneOptions()
+STEPS = LaneOptions((Concurrency(1, "event.data.id"),))
+HIGHER = LaneOptions((Concurrency(9, "event.data.id"),), priority="1")
+OTHER = LaneOptions((Concurrency(1, "event.data.other"),))
+SHARED = LaneOptions((Concurrency(1, "event.data.id", "env"),))
+PACED = LaneOptions(throttle=Throttle(1, 1.0))
+RUNS = LaneOptions(runs=Concurrency(1))
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "later", "new"),
+    [
+        (NONE, NONE, False, False),
+        (STEPS, STEPS, False, False),
+        (STEPS, HIGHER, False, False),
+        (STEPS, NONE, False, False),
+        (NONE, STEPS, True, True),
+        (OTHER, STEPS, True, True),
+        (SHARED, STEPS, True, True),
+        (PACED, PACED, False, False),
+        (NONE, PACED, False, True),
+        (STEPS, PACED, False, True),
+        (NONE, RUNS, False, True),
+        (PACED, RUNS, False, True),
+        (RUNS, RUNS, False, False),
+    ],
+)
+def test_a_call_is_elsewhere_when_its_lane_is_of_other_keys(
+    then: LaneOptions, now: LaneOptions, later: bool, new: bool
+) -> None:
+    start = lane_of(FUNCTION, then, {"data": {"id": 5}}, expr.value_of)
+    after, _ = lane_of_next(start, FUNCTION, is_paused=False)
+
+    assert is_elsewhere(FUNCTION, now, after.name, None, is_new=False) is later
+    assert is_elsewhere(FUNCTION, now, after.name, start.name, is_new=True) is new
 
 
 def test_a_throttle_without_a_burst_has_a_burst_of_one() -> None:
@@ -124,7 +177,8 @@ def test_throttled_starts_wait_apart_from_the_calls_after_them() -> None:
     limits: dict[str, object] = {"concurrency": 1}
     throttled = lane({**limits, "throttle": {"limit": 1, "period": "1s", "key": "event.data.t"}})
 
-    assert throttled.name == f"{lane(limits).name}\x1ft:{FUNCTION}:null"
+    assert throttled.name is not None
+    assert throttled.name.endswith(f" fn:{FUNCTION}:\x1ft:{FUNCTION}:null")
     assert throttled.keys == lane(limits).keys
 
 
