@@ -55,6 +55,8 @@ def child(*command: str, env: dict[str, str] | None = None) -> Iterator[subproce
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def _module(name: str, report: Path | None) -> tuple[str, ...]:
