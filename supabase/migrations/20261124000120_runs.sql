@@ -108,7 +108,9 @@ create table stepbase.queue (
     constraint kind_is_known check (kind in ('edge', 'step', 'sleep', 'wait', 'invoke', 'match', 'deadline')),
   step text,
   ready boolean not null,
+  -- Its turn: the start of its run, or when it last made room for others, less its priority (seconds).
   score timestamptz not null,
+  priority integer not null default 0,
   due_at timestamptz,
   gen integer not null default 0 constraint gen_is_not_negative check (gen >= 0),
   attempt smallint not null default 0 constraint attempt_is_not_negative check (attempt >= 0),

@@ -200,7 +200,7 @@ begin
            s.direct and s.lane is null and coalesce(s.due <= v_now, true) as is_direct,
            -- Those of one batch in their order, which rows with one score would not keep.
            v_now - s.priority * interval '1 second' + s.i * interval '1 microsecond' as score,
-           s.lane, s.key_1, s.key_2
+           s.priority::integer, s.lane, s.key_1, s.key_2
       from unnest(
              s_event, s_run, s_function, s_version, s_due, s_deadline, s_direct, s_parent,
              s_priority, s_lane, s_key_1, s_key_2
@@ -225,8 +225,8 @@ begin
       returning r.run_id
   ), items as (
     insert into stepbase.queue
-      (run_id, job, kind, ready, score, due_at, gen, owner, lane, key_1, key_2)
-      select s.run_id, 'main', 'edge', s.due is null and not s.is_direct, s.score,
+      (run_id, job, kind, ready, score, priority, due_at, gen, owner, lane, key_1, key_2)
+      select s.run_id, 'main', 'edge', s.due is null and not s.is_direct, s.score, s.priority,
              case when s.is_direct then v_now + p_lease else s.due end, s.is_direct::int,
              case when s.is_direct then p_owner end, s.lane, s.key_1, s.key_2
         from started s join born on born.run_id = s.run_id

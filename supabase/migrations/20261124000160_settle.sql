@@ -6,6 +6,7 @@
 -- c_*: the calls. c_verdict says what becomes of the item:
 --        c  keep the lease, the next call follows at once (attempt 0)
 --        q  ready again (attempt 0 unless given)
+--        y  the same, but behind all that wait now: it makes room for others
 --        t  a timer: due at c_due, or c_delay seconds from now
 --        p  parked until an open step closes; ready if none is open
 --        d  done, delete it
@@ -76,7 +77,9 @@ begin
           step = c_step[u.i],
           losses = 0,
           hops = case when c_verdict[u.i] = 'c' then q.hops + 1 else 0 end,
-          ready = c_verdict[u.i] = 'q',
+          ready = c_verdict[u.i] in ('q', 'y'),
+          score = case when c_verdict[u.i] = 'y' then v_now - q.priority * interval '1 second'
+                       else q.score end,
           owner = case when c_verdict[u.i] = 'c' then q.owner end,
           outage_since = case when c_outage[u.i] then coalesce(q.outage_since, v_now) end,
           due_at = case c_verdict[u.i]
@@ -86,7 +89,7 @@ begin
                      when 'p' then 'infinity'
                    end
       from unnest(c_run, c_job, c_gen) with ordinality as u (run_id, job, gen, i)
-      where c_verdict[u.i] in ('c', 'q', 't', 'p')
+      where c_verdict[u.i] in ('c', 'q', 'y', 't', 'p')
         and q.run_id = u.run_id and q.job = u.job and q.run_id = any (c_run)
         and q.owner = p_owner and q.gen = u.gen
       returning u.i::int

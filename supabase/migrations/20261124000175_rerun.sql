@@ -62,9 +62,9 @@ begin
       ) t
       where r.run_id = p_new_run;
   end if;
-  insert into stepbase.queue (run_id, job, kind, ready, score, lane, key_1, key_2)
+  insert into stepbase.queue (run_id, job, kind, ready, score, priority, lane, key_1, key_2)
     values (p_new_run, 'main', 'edge', true, v_now - p_priority * interval '1 second',
-            p_lane, p_key_1, p_key_2);
+            p_priority::integer, p_lane, p_key_1, p_key_2);
   if p_deadline is not null then
     insert into stepbase.queue (run_id, job, kind, step, ready, score, due_at)
       values (p_new_run, 'deadline:start', 'deadline', 'start', false, v_now,

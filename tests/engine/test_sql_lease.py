@@ -213,3 +213,23 @@ async def test_a_tick_says_what_there_is_to_do(hands: Hands) -> None:
     assert await look() == (30.0, True, True)
     await hands.at(40)
     assert await look() == (-10.0, True, True)
+
+
+async def test_a_run_that_makes_room_comes_after_all_that_wait_but_keeps_its_priority(
+    hands: Hands,
+) -> None:
+    long = await hands.begin_leased(priority=5.0)
+    await hands.at(10)
+    waiting = await hands.begin()
+    await hands.at(20)
+
+    await hands.settle_one(long, 1, Settlement(Verdict.YIELD, steps=(step("s"),)))
+    await hands.at(21)
+    later = await hands.begin(priority=1.0)
+    last = await hands.begin()
+
+    order = [(await hands.lease(1))[0]["run_id"] for _ in range(4)]
+    assert order == [run.run_id for run in (waiting, long, later, last)]
+    await hands.settle_one(long, 3, Settlement(Verdict.YIELD))
+    item = await hands.item(long)
+    assert item is not None and item["score"] == NOON + timedelta(seconds=16)

@@ -12,6 +12,7 @@ class Verdict(StrEnum):
 
     CONTINUE = "c"
     READY = "q"
+    YIELD = "y"
     TIMER = "t"
     PARK = "p"
     DONE = "d"

@@ -96,8 +96,8 @@ class Executor:
                 return None
             effects, called = await self._next(item)
             woken = item.step if item.kind == "sleep" else None
-            if effects.verdict is Verdict.CONTINUE and not self._may_go_on(item):
-                effects = _released(effects)
+            if effects.verdict is Verdict.CONTINUE:
+                effects = self._going_on(item, effects)
             settled, effects = await self._write(item, effects, called, woken)
             if settled is None:
                 return None
@@ -117,10 +117,13 @@ class Executor:
             item.open = set(row["open_hashes"] or ())
             item.state_bytes = sum(len(memo) for _, memo in item.memos)
 
-    def _may_go_on(self, item: Item) -> bool:
+    def _going_on(self, item: Item, effects: Settlement) -> Settlement:
         if self._is_stopping() or self._is_paused(item.function.function_id):
-            return False
-        return item.hops < MAX_HOPS or not self._has_backlog()
+            return _released(effects, Verdict.READY)
+        if item.hops >= MAX_HOPS and self._has_backlog():
+            # After so many calls in a row others come first.
+            return _released(effects, Verdict.YIELD)
+        return effects
 
     async def _next(self, item: Item) -> tuple[Settlement, float | None]:
         """Return what is to be written for an item, and how long the call took if there was one."""
@@ -246,9 +249,9 @@ def _advance(item: Item, effects: Settlement, gen: int) -> None:
         item.version = effects.version
 
 
-def _released(effects: Settlement) -> Settlement:
+def _released(effects: Settlement, verdict: Verdict) -> Settlement:
     return Settlement(
-        Verdict.READY,
+        verdict,
         attempt=effects.attempt,
         version=effects.version,
         steps=effects.steps,

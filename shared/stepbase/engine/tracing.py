@@ -36,6 +36,7 @@ from stepbase.protocol.ids import ulid_number
 _OUTCOMES = {
     Verdict.CONTINUE: "goes on",
     Verdict.READY: "goes on later",
+    Verdict.YIELD: "goes on later",
     Verdict.TIMER: "sleeps",
     Verdict.PARK: "waits",
     Verdict.DONE: "step done",

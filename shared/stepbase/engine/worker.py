@@ -111,7 +111,7 @@ class Worker:
             front = front_of(item.function.function_id, item.function.config.limits)
             self._freed.add(waiting_for(front, item.lane, item.place))
             self.wake()
-        if effects.verdict is Verdict.READY:
+        if effects.verdict in (Verdict.READY, Verdict.YIELD):
             self.has_backlog = self._hands_over = True
             self.wake()
         elif effects.verdict is Verdict.TIMER and effects.delay is not None:
