@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from tests.conftest import Connect
 from tests.support import engine_sql as sql
 from tests.support.engine_sql import Hands, completed, step, went_on
 
@@ -173,3 +174,21 @@ async def test_events_are_listed_newest_first_and_page_by_page(hands: Hands) -> 
     assert ids(await hands.list_events(9, None, None, after, until)) == [4, 3, 2, 1]
     found = await hands.get_event(events[0].id)
     assert found is not None and found["payload"] == events[0].payload
+
+
+async def test_two_sweeps_at_once_need_no_leader(connect: Connect) -> None:
+    a, b = Hands(await connect(), "A"), Hands(await connect(), "B")
+    for hands in (a, b):
+        await hands.at(0)
+    for _ in range(10):
+        await a.cancel([(await a.begin()).run_id], "{}")
+    for hands in (a, b):
+        await hands.at(60)
+    second = timedelta(seconds=1)
+
+    async with a.connection.transaction():
+        assert await a.sweep(second, second, second, 6) == (6, 6)
+        runs, events = await b.sweep(second, second, second, 6)
+
+    assert (runs, events) == (4, 4), "it takes what the first has not, and waits for nothing"
+    assert await a.count("runs") == await a.count("events") == 0

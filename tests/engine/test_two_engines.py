@@ -12,6 +12,7 @@ import aiohttp
 import asyncpg
 import pytest
 from tests.conftest import Connect
+from tests.engine.test_crons import MINUTE, PAST, cron, make_due, sent
 from tests.support.engine_client import EngineClient
 from tests.support.stub_host import Answer, StubHost, ops, step_run
 
@@ -320,6 +321,27 @@ async def test_engine_asked_to_end_finishes_the_call_in_flight(
     row = await connection.fetchrow("select status, output::text from stepbase.runs")
     assert row is not None and tuple(row) == ("Completed", '"settled"')
     assert await connection.fetchval("select count(*) from stepbase.queue") == 0
+
+
+async def test_a_schedule_fires_each_instant_once_though_one_of_three_engines_dies(
+    start: StartProcess, host: StubHost, connect: Connect
+) -> None:
+    host.handlers["app-f"] = lambda _: Answer(200, None)
+    engines = await asyncio.gather(start(), start(), start())
+    await engines[2].client.register(
+        host.registration(host.function("app-f", triggers=[cron("0 0 1 1 *")]))
+    )
+    connection = await connect()
+
+    for n in range(1, 9):
+        await make_due(connection, PAST + n * MINUTE)
+        if n in (3, 6):
+            # All were told a moment ago: it dies before, while or after it fires, or another one did.
+            await engines[n // 6].kill()
+        await sent(connection, n)
+
+    assert await sent(connection, 8) == [f"2026-01-31T12:0{n}:00Z" for n in range(1, 9)]
+    assert await connection.fetchval("select count(*) from stepbase.outbox") == 0
 
 
 async def _health(engine: EngineProcess) -> int:
