@@ -56,6 +56,18 @@ PATCHES: Final[dict[str, Patch]] = {
         test="tests/engine/test_sql_settle.py"
         "::test_a_settle_that_meets_a_takeover_in_flight_waits_and_loses",
     ),
+    "key_claim": Patch(
+        file="*_lanes.sql",
+        text="  return pg_catalog.pg_try_advisory_xact_lock(1937006958, pg_catalog.hashtext(p_key));\n",
+        instead="  return true;\n",
+        test="tests/engine/test_sql_lanes.py::test_a_key_that_another_engine_counts_is_passed_over",
+    ),
+    "places": Patch(
+        file="*_lanes.sql",
+        text="            place = coalesce(q.place, nullif(v_run, ''))\n",
+        instead="            place = q.place\n",
+        test="tests/engine/test_sql_places.py::test_runs_that_are_going_on_are_those_of_the_model",
+    ),
     "event_dedupe": Patch(
         file="*_ingest.sql",
         text="        where d.until <= v_now or d.run_id = excluded.run_id\n",
