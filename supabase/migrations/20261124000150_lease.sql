@@ -25,6 +25,7 @@ returns table (
 )
 language plpgsql security invoker set search_path = ''
 set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_now timestamptz := stepbase.now();

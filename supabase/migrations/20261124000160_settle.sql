@@ -45,6 +45,8 @@ create or replace function stepbase.settle(
 ) returns table (call integer, outcome text, gen integer, step_count integer)
 language plpgsql security invoker set search_path = ''
 set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
+-- Each plan is made once a session: with batches of one the planner would work longer than the executor.
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_now timestamptz := stepbase.now();
@@ -194,12 +196,14 @@ begin
     );
   end if;
 
-  insert into stepbase.queue (run_id, job, kind, step, ready, score, due_at)
-    select distinct r.run_id, 'deadline:finish', 'deadline', 'finish', false, v_now, r.deadline_at
-      from unnest(v_mine) as m (i)
-      join stepbase.runs r on r.run_id = c_run[m.i] and r.run_id = any (c_run)
-      where c_finish[m.i] is not null and c_called[m.i] is not null and c_verdict[m.i] <> 'e'
-    on conflict do nothing;
+  if cardinality(array_remove(c_finish, null)) > 0 then
+    insert into stepbase.queue (run_id, job, kind, step, ready, score, due_at)
+      select distinct r.run_id, 'deadline:finish', 'deadline', 'finish', false, v_now, r.deadline_at
+        from unnest(v_mine) as m (i)
+        join stepbase.runs r on r.run_id = c_run[m.i] and r.run_id = any (c_run)
+        where c_finish[m.i] is not null and c_called[m.i] is not null and c_verdict[m.i] <> 'e'
+      on conflict do nothing;
+  end if;
 
   -- A parked item waits for what is open now, whatever closed and opened above; if nothing is, it is ready.
   if 'p' = any (c_verdict) then
@@ -212,17 +216,21 @@ begin
       where q.run_id = t.run_id and q.job = t.job and q.run_id = any (c_run) and q.owner is null;
   end if;
 
-  select array_agg(c_run[m.i]) into v_raced
-    from unnest(v_mine) as m (i) where c_verdict[m.i] = 'd' and c_job[m.i] like 'after:%';
-  if v_raced is not null then
-    perform stepbase._next_of_race(v_raced);
+  if 'd' = any (c_verdict) then
+    select array_agg(c_run[m.i]) into v_raced
+      from unnest(v_mine) as m (i) where c_verdict[m.i] = 'd' and c_job[m.i] like 'after:%';
+    if v_raced is not null then
+      perform stepbase._next_of_race(v_raced);
+    end if;
   end if;
 
-  select array_agg(x.i) into v_ended
-    from (
-      select distinct on (c_run[m.i]) m.i from unnest(v_mine) as m (i)
-        where c_verdict[m.i] = 'e' order by c_run[m.i], m.i
-    ) x;
+  if 'e' = any (c_verdict) then
+    select array_agg(x.i) into v_ended
+      from (
+        select distinct on (c_run[m.i]) m.i from unnest(v_mine) as m (i)
+          where c_verdict[m.i] = 'e' order by c_run[m.i], m.i
+      ) x;
+  end if;
   if v_ended is not null then
     perform stepbase._finish(
       (select array_agg(c_run[x.i]) from unnest(v_ended) as x (i)),
