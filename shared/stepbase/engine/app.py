@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-import secrets
+import os
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import TYPE_CHECKING, Self
 
@@ -47,9 +47,9 @@ class UlidSource:
         if ms > self._ms:
             self._ms = ms
             # One bit of headroom, so that counting up cannot run over.
-            self._low = int.from_bytes(secrets.token_bytes(10), "big") >> 1
+            self._low = int.from_bytes(os.urandom(10), "big") >> 1
         else:
-            self._low += 1 + secrets.randbelow(1 << 32)
+            self._low += 1 + int.from_bytes(os.urandom(4), "big")
         return ulid(self._ms, self._low.to_bytes(10, "big"))
 
 

@@ -40,6 +40,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        self._calls_of: dict[str, Histogram] = {}
         self._calls = Histogram(
             "stepbase_call_seconds",
             "Calls of functions.",
@@ -77,7 +78,10 @@ class Metrics:
 
     def called(self, function: str, seconds: float) -> None:
         """Count a call."""
-        self._calls.labels(function).observe(seconds)
+        child = self._calls_of.get(function)
+        if child is None:
+            child = self._calls_of[function] = self._calls.labels(function)
+        child.observe(seconds)
 
     def lost(self) -> None:
         """Count a reply that came too late."""

@@ -1,6 +1,5 @@
 """The engine's only SQL: one method per SQL function, values in, rows out. What only reads: `reads.py`."""
 
-import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
+from stepbase.engine.connections import Connections
 from stepbase.engine.dberrors import translated
 from stepbase.engine.effects import FailedAttempt, NewPause, Settlement, StepRow
 from stepbase.engine.lanes import Lane
@@ -105,18 +105,11 @@ class Checkpoint:
     steps: tuple[StepRow, ...]
 
 
-class _Connection(asyncpg.Connection):
-    """A pool connection without the reset on release: it costs a round trip, and we set nothing."""
-
-    async def reset(self, *, timeout: float | None = None, **_: object) -> None:
-        """Do nothing."""
-
-
 class Store(Reads):
-    """A small pool of connections to the engine's database; safe for concurrent use."""
+    """A few connections to the engine's database; safe for concurrent use."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", owner: str, lease: timedelta) -> None:
-        self._pool = pool
+    def __init__(self, connections: Connections, owner: str, lease: timedelta) -> None:
+        self._connections = connections
         self.owner = owner
         self.lease_time = lease
 
@@ -127,29 +120,17 @@ class Store(Reads):
         Raises:
             StoreError: If the database is away, has no stepbase schema, or another version of it.
         """
-        with translated():
-            pool = await asyncpg.create_pool(
-                dsn,
-                min_size=1,
-                max_size=size,
-                connection_class=_Connection,
-                command_timeout=60,
-                server_settings={"application_name": "stepbase engine"},
-            )
-        store = cls(pool, owner, lease)
+        store = cls(Connections(dsn, size=size), owner, lease)
         try:
             await store._check_schema()
         except BaseException:
-            await pool.close()
+            await store.close()
             raise
         return store
 
     async def close(self) -> None:
         """Close every connection; gives up waiting after five seconds."""
-        try:
-            await asyncio.wait_for(self._pool.close(), 5)
-        except TimeoutError:
-            self._pool.terminate()
+        await self._connections.close(5)
 
     async def _check_schema(self) -> None:
         try:
@@ -173,8 +154,7 @@ class Store(Reads):
 
     async def _fetch(self, sql: str, *args: object) -> "list[asyncpg.Record]":
         with translated():
-            async with self._pool.acquire() as connection:
-                return await connection.fetch(sql, *args)
+            return await self._connections.fetch(sql, *args)
 
     async def register_app(
         self,

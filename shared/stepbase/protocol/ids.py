@@ -14,6 +14,7 @@ EventId = NewType("EventId", str)
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _ULID_CHARS = frozenset(_CROCKFORD)
+_PAIRS = [first + second for first in _CROCKFORD for second in _CROCKFORD]
 
 
 def hash_step_id(step_id: str, index: int = 0) -> HashedId:
@@ -29,7 +30,7 @@ def hash_step_id(step_id: str, index: int = 0) -> HashedId:
 def ulid(ms: int, entropy: bytes) -> str:
     """Return the 26 characters of a ULID for a time in milliseconds and 10 bytes of entropy."""
     number = (ms << 80) | int.from_bytes(entropy, "big")
-    return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
+    return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)])
 
 
 def is_ulid(text: str) -> bool:
