@@ -4,7 +4,7 @@ Each round measures all of them, one after another, on one durable Postgres of s
 (plus the preload of pg_stat_statements): 1,000 events sent 50 a request, until the last run has
 ended; then runs one at a time, from "event accepted" to "run completed". The engine, the functions
 and Postgres are processes of their own, and share this machine's cores. `official` is the same engine
-with the official Python SDK as the functions, `inngest` on FastAPI.
+with the official Python SDK as the functions, `inngest` on FastAPI, in two processes.
 
 Prints medians over the rounds. `vs_…` are steps per second, ours over theirs; `official_vs_dbos` is
 the official SDK's on this engine over DBOS's; `idle_vs_floor` is latency, ours over the floor's.

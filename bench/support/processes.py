@@ -81,11 +81,18 @@ def engine(
 
 @contextlib.contextmanager
 def uvicorn_process(
-    module: str, engine_url: str, path: str = "/api/inngest", report: Path | None = None
+    module: str,
+    engine_url: str,
+    path: str = "/api/inngest",
+    *,
+    workers: int = 1,
+    report: Path | None = None,
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Serve `module:attribute` with uvicorn in dev mode; yields its serve URL and its process."""
     port = free_port()
     command = (*_module("uvicorn", report), module, "--port", str(port))
+    if workers > 1:
+        command += ("--workers", str(workers))
     env = {"INNGEST_DEV": engine_url, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'shared'}"}
     with child(*command, "--log-level", "warning", "--no-access-log", env=env) as process:
         url = f"http://127.0.0.1:{port}{path}"
