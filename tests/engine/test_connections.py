@@ -98,6 +98,14 @@ async def test_closing_lets_statements_finish_and_leaves_no_session(
             await asyncio.sleep(0.01)
 
 
+async def test_after_closing_there_is_none(connections: Connections) -> None:
+    await connections.close(5)
+
+    async with asyncio.timeout(10):
+        with pytest.raises(asyncpg.InterfaceError, match="closed"):
+            await connections.fetch("select 1")
+
+
 async def test_closing_does_not_wait_for_ever(connections: Connections) -> None:
     under_way = asyncio.create_task(connections.fetch("select pg_sleep(60)"))
     await asyncio.sleep(0)

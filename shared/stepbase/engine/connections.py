@@ -36,6 +36,8 @@ class Connections:
     async def fetch(self, sql: str, *args: object) -> "list[asyncpg.Record]":
         """Run a statement and return its rows; raises what the driver raises."""
         async with self._places:
+            if self._is_closing:
+                raise asyncpg.InterfaceError("the store is closed")
             connection = self._take() or await self._connect()
             try:
                 rows = await connection.fetch(sql, *args)
@@ -62,8 +64,6 @@ class Connections:
         return None
 
     async def _connect(self) -> "asyncpg.Connection[asyncpg.Record]":
-        if self._is_closing:
-            raise asyncpg.InterfaceError("the store is closed")
         connection = await asyncpg.connect(
             self._dsn,
             command_timeout=60,
@@ -82,11 +82,15 @@ class Connections:
     async def close(self, seconds: float) -> None:
         """Let statements under way finish for so long, then close every connection."""
         self._is_closing = True
+        taken = 0
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                for _ in range(self._size):
+                while taken < self._size:
                     await self._places.acquire()
+                    taken += 1
                 while self._idle:
                     await self._idle.pop()[0].close()
         for connection in list(self._open):
             self._drop(connection)
+        for _ in range(taken):
+            self._places.release()  # who comes now is told
