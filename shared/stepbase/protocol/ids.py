@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import uuid
+from functools import lru_cache
 from typing import NewType
 from urllib.parse import urlsplit, urlunsplit
 
@@ -17,6 +18,7 @@ _ULID_CHARS = frozenset(_CROCKFORD)
 _PAIRS = [first + second for first in _CROCKFORD for second in _CROCKFORD]
 
 
+@lru_cache(maxsize=4096)  # every call of a run names its steps anew
 def hash_step_id(step_id: str, index: int = 0) -> HashedId:
     """Return the 40 hex digits that name a step on the wire.
 
