@@ -72,6 +72,27 @@ async def test_a_cancelled_statement_costs_its_session(
     assert await pid(connections) != before
 
 
+async def test_a_session_unused_for_long_is_not_trusted(database: str) -> None:
+    connections = Connections(database, size=2, idle=0.0)
+
+    first, second = await pid(connections), await pid(connections)
+
+    assert first != second
+    await connections.close(5)
+
+
+async def test_sessions_not_needed_any_more_are_ended(database: str, connect: Connect) -> None:
+    connections = Connections(database, size=2, idle=0.3)
+    await asyncio.gather(*(connections.fetch("select pg_sleep(0.05)") for _ in range(2)))
+    watcher = await connect()
+    assert await watcher.fetchval(MINE) == 2
+
+    async with asyncio.timeout(10):
+        while await watcher.fetchval(MINE) != 1:
+            await connections.fetch("select 1")
+    await connections.close(5)
+
+
 async def test_a_session_that_the_server_ended_is_replaced(
     connections: Connections, connect: Connect
 ) -> None:

@@ -23,11 +23,13 @@ class Connections:
 
     Args:
         size: Connections at most; who comes when all are in use waits.
+        idle: Seconds unused after which a session is ended, when there is other work or at its next use.
     """
 
-    def __init__(self, dsn: str, *, size: int) -> None:
+    def __init__(self, dsn: str, *, size: int, idle: float = IDLE_SECONDS) -> None:
         self._dsn = dsn
         self._size = size
+        self._idle_seconds = idle
         self._places = asyncio.Semaphore(size)
         self._open: set[asyncpg.Connection[asyncpg.Record]] = set()
         self._idle: list[tuple[asyncpg.Connection[asyncpg.Record], float]] = []
@@ -55,7 +57,7 @@ class Connections:
             return rows
 
     def _take(self) -> "asyncpg.Connection[asyncpg.Record] | None":
-        oldest = clock.monotonic() - IDLE_SECONDS
+        oldest = clock.monotonic() - self._idle_seconds
         while self._idle:
             connection, since = self._idle.pop()
             if since >= oldest and not connection.is_closed():
@@ -73,7 +75,10 @@ class Connections:
         return connection
 
     def _put(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-        self._idle.append((connection, clock.monotonic()))
+        now = clock.monotonic()
+        self._idle.append((connection, now))
+        if self._idle[0][1] < now - self._idle_seconds:
+            self._drop(self._idle.pop(0)[0])
 
     def _drop(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         self._open.discard(connection)
