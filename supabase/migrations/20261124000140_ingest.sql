@@ -41,7 +41,6 @@ language plpgsql security invoker set search_path = ''
 -- The joins below are between arrays, up to some ten thousand entries each: hashed, never nested. The
 -- tables themselves are only reached by `= any (array)`, which is an index look-up.
 set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_now timestamptz := stepbase.now();
