@@ -38,7 +38,9 @@ create table stepbase.epoch (
   one boolean primary key default true constraint there_is_one_row check (one),
   n bigint not null,
   -- The server's own events (inngest/function.failed, …) that some function is started by.
-  listens text[] not null default '{}'
+  listens text[] not null default '{}',
+  -- Some wait has looked back, at some time: `ingest` takes the locks that this needs.
+  looks_back boolean not null default false
 );
 insert into stepbase.epoch (n) values (1);
 

@@ -103,9 +103,11 @@ create table stepbase.queue (
   -- 'main': the run's next call; a step's hash: what that open step waits for; else a duty of the engine.
   job text not null,
   -- edge: call the function; step: call it for one planned step; sleep: wake the run; wait, invoke:
-  -- give up waiting; match: check a condition; deadline: end the run.
+  -- give up waiting; look: look at the events that came before; match: check a condition; deadline: end the run.
   kind text not null
-    constraint kind_is_known check (kind in ('edge', 'step', 'sleep', 'wait', 'invoke', 'match', 'deadline')),
+    constraint kind_is_known check (
+      kind in ('edge', 'step', 'sleep', 'wait', 'invoke', 'look', 'match', 'deadline')
+    ),
   step text,
   ready boolean not null,
   -- Its turn: the start of its run, or when it last made room for others, less its priority (seconds).
@@ -148,6 +150,8 @@ create table stepbase.pauses (
   value text,
   residual text,
   own_events text[] not null,
+  -- Of a wait that looks back: events received from then on count.
+  looks_from timestamptz,
   expires_at timestamptz not null,
   primary key (run_id, hash)
 ) with (

@@ -23,8 +23,9 @@
 -- starts and cancels nothing, also when it comes again in another batch (a client repeats a request
 -- whose answer it did not see): what it was to do was done in the transaction that stored it.
 -- Returns, per start that has a run: its place, whether it is leased to p_owner, and its gen.
--- Raises SB101 when the functions have changed since p_epoch. Locks: outbox rows, advisory locks of
--- singletons, then as the order says (the runs of _match before dedupe, then gates, then buffers by key).
+-- Raises SB101 when the functions have changed since p_epoch. Locks: the names of its events (advisory, shared,
+-- if waits look back: look_back.sql), outbox rows, advisory locks of singletons, then as the order says (the
+-- runs of _match before dedupe, then gates, then buffers by key).
 create or replace function stepbase.ingest(
   p_epoch bigint, p_owner text, p_lease interval,
   e_id text[], e_event_id text[], e_name text[], e_payload text[], e_ts timestamptz[],
@@ -44,6 +45,7 @@ set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off se
 as $$
 declare
   v_now timestamptz := stepbase.now();
+  v_looks_back boolean;
   v_outbox text[] := array_remove(e_outbox, null);
   v_taken text[] := '{}'::text[];
   v_new text[];
@@ -59,9 +61,15 @@ declare
   v_functions uuid[];
   v_born text[];
 begin
-  perform 1 from stepbase.epoch e where e.n = p_epoch;
+  select e.looks_back into v_looks_back from stepbase.epoch e where e.n = p_epoch;
   if not found then
     raise exception 'the functions have changed since epoch %', p_epoch using errcode = 'SB101';
+  end if;
+  if v_looks_back then
+    perform pg_advisory_xact_lock_shared(n.key)
+      from (
+        select distinct hashtextextended(u.name, 8) as key from unnest(e_name) as u (name) order by 1
+      ) n;
   end if;
 
   if cardinality(v_outbox) > 0 then

@@ -21,7 +21,8 @@
 -- a_*: failed attempts.
 -- i_*: what new open steps wait for, by their hash: the call for a planned step, the end of a sleep or of
 --      a wait (due at i_due, or i_delay seconds from now; both null: ready).
--- w_*: pauses of new open steps, by their hash; w_value is a JSON literal.
+-- w_*: pauses of new open steps, by their hash; w_value is a JSON literal; w_look: so many seconds before
+--      now an event may have come (look_back.sql), or null.
 -- o_*: events of the server's own that new open steps send (invoke), by their hash.
 --
 -- Returns per call: applied, already (a repeated settle that kept its lease) or lost; the gen to go on
@@ -40,7 +41,7 @@ create or replace function stepbase.settle(
   a_call integer[], a_hash text[], a_attempt smallint[], a_http integer[], a_error text[],
   i_call integer[], i_hash text[], i_kind text[], i_due timestamptz[], i_delay double precision[],
   w_call integer[], w_hash text[], w_kind text[], w_event text[], w_path text[], w_value text[],
-  w_residual text[], w_expires double precision[],
+  w_residual text[], w_expires double precision[], w_look double precision[],
   o_call integer[], o_hash text[], o_id text[], o_name text[], o_payload text[]
 ) returns table (call integer, outcome text, gen integer, step_count integer)
 language plpgsql security invoker set search_path = ''
@@ -191,7 +192,7 @@ begin
   if cardinality(i_call) > 0 then
     perform stepbase._open_steps(
       c_run, v_new_runs, v_new_hashes, v_now, i_call, i_hash, i_kind, i_due, i_delay,
-      w_call, w_hash, w_kind, w_event, w_path, w_value, w_residual, w_expires,
+      w_call, w_hash, w_kind, w_event, w_path, w_value, w_residual, w_expires, w_look,
       o_call, o_hash, o_id, o_name, o_payload
     );
   end if;
@@ -263,7 +264,7 @@ create or replace function stepbase._open_steps(
   c_run text[], p_runs text[], p_hashes text[], p_now timestamptz,
   i_call integer[], i_hash text[], i_kind text[], i_due timestamptz[], i_delay double precision[],
   w_call integer[], w_hash text[], w_kind text[], w_event text[], w_path text[], w_value text[],
-  w_residual text[], w_expires double precision[],
+  w_residual text[], w_expires double precision[], w_look double precision[],
   o_call integer[], o_hash text[], o_id text[], o_name text[], o_payload text[]
 ) returns void
 language plpgsql security invoker set search_path = ''
@@ -283,18 +284,19 @@ begin
       ) t
     on conflict do nothing;
   insert into stepbase.pauses
-    (run_id, hash, kind, event_name, path, value, residual, own_events, expires_at)
-    select n.run_id, n.hash, w.kind, w.event, w.path, stepbase.canon(w.value::jsonb), w.residual, '{}',
-           p_now + w.expires * interval '1 second'
-      from unnest(w_call, w_hash, w_kind, w_event, w_path, w_value, w_residual, w_expires)
-        as w (call, hash, kind, event, path, value, residual, expires)
+    (run_id, hash, kind, event_name, path, value, residual, own_events, looks_from, expires_at)
+    select n.run_id, n.hash, w.kind, w.event, w.path, stepbase.canon(w.value::jsonb), w.residual,
+           case when w.look is null then '{}' else stepbase._seen_events(n.run_id) end,
+           p_now - w.look * interval '1 second', p_now + w.expires * interval '1 second'
+      from unnest(w_call, w_hash, w_kind, w_event, w_path, w_value, w_residual, w_expires, w_look)
+        as w (call, hash, kind, event, path, value, residual, expires, look)
       join unnest(p_runs, p_hashes) as n (run_id, hash) on n.run_id = c_run[w.call] and n.hash = w.hash;
   insert into stepbase.outbox (id, name, payload, created_at, due_at)
     select o.id, o.name, o.payload::json, p_now, p_now
       from unnest(o_call, o_hash, o_id, o_name, o_payload) as o (call, hash, id, name, payload)
       join unnest(p_runs, p_hashes) as n (run_id, hash) on n.run_id = c_run[o.call] and n.hash = o.hash
     on conflict do nothing;
-  if 'step' = any (i_kind) then
+  if i_kind && array['step', 'look'] then
     perform pg_catalog.pg_notify('stepbase', 'q');
   end if;
   if cardinality(o_call) > 0 then

@@ -21,7 +21,7 @@ def wanted(data: dict[str, Any]) -> Any:
 
 
 def options(data: dict[str, Any]) -> Any:
-    given = {key: data[key] for key in ("match", "if_") if key in data}
+    given = {key: data[key] for key in ("match", "if_", "look_back") if key in data}
     return {"timeout": data.get("timeout", "7d"), **given}
 
 
@@ -57,6 +57,7 @@ PAYMENT = {
     [
         ({}, {"if": None, "timeout": "1w"}),
         ({"timeout": "90s"}, {"if": None, "timeout": "90s"}),
+        ({"look_back": "90s"}, {"if": None, "timeout": "1w", "lookBack": "90s"}),
         ({"if_": "async.data.n > 1"}, {"if": "async.data.n > 1", "timeout": "1w"}),
         (
             {"match": "data.order_id", "order_id": 7, "typed": True},
@@ -117,6 +118,10 @@ async def test_a_payload_that_does_not_fit_is_final_and_names_the_field(drive: D
         ({"timeout": 60}, "timeout=…: a duration is a timedelta or a string"),
         ({"timeout": "500ms"}, "timeout=…: expected 1s to 366d, in whole seconds"),
         ({"timeout": "367d"}, "timeout=…: expected 1s to 366d"),
+        ({"look_back": "long"}, "look_back=…: not a duration"),
+        ({"look_back": True}, "look_back=…: a duration is a timedelta or a string"),
+        ({"look_back": "0s"}, "look_back=…: expected 1s to 1d, in whole seconds"),
+        ({"look_back": "25h"}, "look_back=…: expected 1s to 1d"),
         ({"if_": " "}, "if_=…: expected a CEL expression"),
         ({"if_": "true", "match": "data.n"}, "match= or if_=, not both"),
         ({"match": "order_id"}, 'expected a path such as "data.source_id"'),

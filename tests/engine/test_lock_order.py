@@ -14,6 +14,7 @@ from tests.support import engine_sql as sql
 from tests.support.engine_sql import Hands, completed, settling, step, went_on
 from tests.support.server import Server
 
+from stepbase.engine import looking
 from stepbase.engine.effects import NewItem, NewPause, Settlement, StepRow, Verdict
 from stepbase.engine.lanes import NO_LANE, Lane
 from stepbase.engine.match import ALWAYS, Wait
@@ -117,6 +118,15 @@ async def wake(hands: Hands, runs: list[Start], chance: random.Random) -> None:
     await hands.signal(chosen[0].run_id, "1")
 
 
+async def look(hands: Hands, runs: list[Start], chance: random.Random) -> None:
+    """Look at what came before the waits of some runs; end those that it fits."""
+    for run in chance.sample(runs, RUNS // 4):
+        effects = await looking.look("l", "{}", hands.look_back(run.run_id, "l"))
+        row = await hands.item(run, "l")
+        if row is not None:
+            await hands.settle([settling(run, row["gen"], effects, "l")])
+
+
 async def lease(hands: Hands, runs: list[Start], chance: random.Random) -> None:
     """Lease some items."""
     await hands.lease(chance.randrange(1, RUNS))
@@ -162,6 +172,7 @@ OPERATIONS: dict[str, Operation] = {
         alone,
         gather,
         wake,
+        look,
         lease,
         extend,
         sweep,
@@ -201,9 +212,10 @@ def _waiting(run_id: str) -> Settlement:
     by_id = Wait("data.run", f'"{run_id}"', None)
     return Settlement(
         Verdict.PARK,
-        steps=tuple(StepRow(h, h, "WaitForEvent", "waiting", "null") for h in ("i", "w", "s")),
-        items=tuple(NewItem(h, "wait", delay=60.0) for h in ("i", "w", "s")),
+        steps=tuple(StepRow(h, h, "WaitForEvent", "waiting", "null") for h in "iwsl"),
+        items=(*(NewItem(h, "wait", delay=60.0) for h in "iws"), NewItem("l", "look")),
         pauses=(
+            NewPause("l", "event", "app/go", by_id, 60.0, 60.0),
             NewPause("w", "event", "app/go", by_id, 60.0),
             NewPause("s", "signal", run_id, ALWAYS, 60.0),
         ),

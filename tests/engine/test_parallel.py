@@ -290,18 +290,6 @@ async def test_function_may_have_a_retry_curve_of_its_own(
     assert run["output"] == "ok"
 
 
-async def test_options_that_are_not_honoured_yet_are_named_at_sync(
-    client: EngineClient, host: StubHost
-) -> None:
-    function = host.function(
-        "app-f", concurrency={"fn": [{"limit": 1}]}, stepbase={"lookBack": True}
-    )
-
-    answer = await client.register(host.registration(function))
-
-    assert answer["message"] == "not honoured by this engine yet: app-f: lookBack"
-
-
 async def test_what_follows_a_race_runs_once_though_a_loser_ends_meanwhile(
     client: EngineClient, host: StubHost, connect: Connect
 ) -> None:

@@ -9,6 +9,7 @@ from tests.conftest import Connect
 from tests.support import engine_sql as sql
 from tests.support.engine_sql import Hands, completed, step, went_on
 
+from stepbase.engine import looking
 from stepbase.engine.effects import NewItem, NewPause, Settlement, StepRow, Verdict
 from stepbase.engine.lanes import Lane
 from stepbase.engine.match import ALWAYS, Wait
@@ -202,6 +203,25 @@ async def group(hands: Hands) -> Start:
     return run
 
 
+async def look_back(hands: Hands) -> None:
+    """A wait that looks back, and what it finds."""
+    run = await hands.begin_leased()
+    opened = Settlement(
+        Verdict.PARK,
+        steps=(StepRow("w", "w", "WaitForEvent", "waiting", "null"),),
+        items=(NewItem("w", "look"),),
+        pauses=(NewPause("w", "event", "app/look", Wait("data.id", '"x"', None), 60.0, 60.0),),
+    )
+    names = ("app/look", "app/f")
+    await hands.take_in([sql.event(n, {"id": "x"}, internal_id=sql.id_at(0)) for n in names])
+    await hands.settle_one(run, 1, opened)
+    [row] = await hands.lease(10)
+    effects = await looking.look("w", "{}", hands.look_back(run.run_id, "w"))
+    assert effects.steps
+    await hands.settle_one(run, row["gen"], effects, job="w", called=None)
+    await hands.cancel([run.run_id], "{}")
+
+
 async def operate(hands: Hands) -> None:
     """What people ask of runs from outside."""
     run = await cycle(hands)
@@ -257,6 +277,7 @@ async def test_a_refund_among_many_sleeping_runs_and_all_hot_functions_are_look_
         await in_a_lane(hands)
         await gather(hands)
         await ask(hands)
+        await look_back(hands)
         await operate(hands)
         await alarm(hands)
         await sweep(hands)
@@ -266,15 +287,17 @@ async def test_a_refund_among_many_sleeping_runs_and_all_hot_functions_are_look_
     run_group = await reads(hands, group)
     limited = await reads(hands, limit)
     gathered = await reads(hands, gather)
+    looked = await reads(hands, look_back)
     question = await reads(hands, ask)
     operations = await reads(hands, operate)
     idle_sweep = await reads(hands, sweep)
     fired = await reads(hands, alarm)
     assert run_cycle.seq_scans == run_group.seq_scans == {}
     assert question.seq_scans == idle_sweep.seq_scans == limited.seq_scans == {}
-    assert gathered.seq_scans == {}
+    assert gathered.seq_scans == looked.seq_scans == {}
     assert limited.rows < 100
     assert gathered.rows < 200
+    assert looked.rows < 200
     assert run_cycle.rows < 200, "a run reads its own rows, whatever else is stored"
     assert run_group.rows < 400
     assert question.rows < 100

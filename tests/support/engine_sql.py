@@ -30,6 +30,12 @@ def new_id() -> str:
     return ulid(1_795_000_000_000, next(_ids).to_bytes(10, "big"))
 
 
+def id_at(seconds: float) -> str:
+    """Return a ULID made so many seconds after noon."""
+    made = int((NOON + timedelta(seconds=seconds)).timestamp() * 1000)
+    return ulid(made, next(_ids).to_bytes(10, "big"))
+
+
 def function(number: int = 1, **config: Any) -> Function:
     """Return a function; the SQL side knows it by its id alone."""
     slug = f"app-f{number}"

@@ -22,7 +22,7 @@ ERROR = {"name": "E", "message": "on purpose"}
 def made_up(chance: random.Random) -> Program:
     """Return a program of up to a dozen steps."""
     ids = (f"s{i}" for i in range(100))
-    kinds = ["run"] * 5 + ["flaky", "fails", "sleep", "sleep", "wait", "invoke"]
+    kinds = ["run"] * 5 + ["flaky", "fails", "sleep", "sleep", "wait", "look", "invoke"]
 
     def branch() -> list[Step]:
         return [
@@ -41,7 +41,7 @@ def expected(program: Program) -> dict[str, object]:
     memos: dict[str, object] = {}
     for step in (s for stage in program for branch in stage for s in branch):
         memo = {"data": step["id"].upper()}
-        results = {"sleep": None, "wait": None, "fails": {"error": ERROR}}
+        results = {"sleep": None, "wait": None, "look": None, "fails": {"error": ERROR}}
         memos[step["id"]] = results.get(step["kind"], memo)
     return memos
 
@@ -69,7 +69,7 @@ class Interpreter:
         return None
 
     def _outcome(self, step: Step, call: dict[str, Any]) -> Op:
-        if step["kind"] in ("sleep", "wait", "invoke"):
+        if step["kind"] in ("sleep", "wait", "look", "invoke"):
             return _reported(step)
         attempt = call["ctx"]["attempt"]
         named = {"id": step["id"], "displayName": step["id"]}
@@ -84,8 +84,9 @@ def _reported(step: Step) -> Op:
     named = {"id": step["id"], "displayName": step["id"]}
     if step["kind"] == "sleep":
         return {**named, "op": "Sleep", "name": "5ms"}
-    if step["kind"] == "wait":
-        return {**named, "op": "WaitForEvent", "name": "app/never", "opts": {"timeout": "5ms"}}
+    if step["kind"] in ("wait", "look"):
+        waits = {"timeout": "5ms", "lookBack": "1h" if step["kind"] == "look" else None}
+        return {**named, "op": "WaitForEvent", "name": "app/never", "opts": waits}
     if step["kind"] == "invoke":
         opts = {"function_id": CHILD, "payload": {"data": {"word": step["id"]}}}
         return {**named, "op": "InvokeFunction", "opts": opts}

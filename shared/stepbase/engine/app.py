@@ -122,6 +122,7 @@ class Engine:
             is_stopping=lambda: self.worker.is_stopping,
             new_id=self.new_id,
             load_state=self.store.get_state,
+            look_back=self.store.look_back,
             is_paused=self.registry.is_paused,
             mover=Mover(self.store, self.registry),
             slugs=lambda: self.registry.functions.invocable,

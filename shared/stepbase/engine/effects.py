@@ -43,7 +43,8 @@ class FailedAttempt:
 
 @dataclass(frozen=True, slots=True)
 class NewItem:
-    """What a new open step waits for: kind "step" (a call for it), "wait" or "invoke" (giving up).
+    """What a new open step waits for: kind "step" (a call for it), "wait" or "invoke" (giving up), "look"
+    (a look at the events that came before, then "wait").
 
     Due absolutely, or in `delay` seconds; neither: at once.
     """
@@ -56,13 +57,18 @@ class NewItem:
 
 @dataclass(frozen=True, slots=True)
 class NewPause:
-    """What ends a new open step from outside; `kind` "event" or "signal", `expires` in seconds."""
+    """What ends a new open step from outside; `kind` "event" or "signal", `expires` in seconds.
+
+    Attributes:
+        look_back: Events that arrived at most so many seconds before count too; None: none of them.
+    """
 
     hash: str
     kind: str
     event_name: str
     wait: Wait
     expires: float
+    look_back: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +90,8 @@ class Settlement:
         due: For TIMER: when, absolutely …
         delay: … or in seconds from now, by the database's clock.
         attempt: The item's attempt from now on.
-        kind: The item's kind from now on: "edge" or "sleep".
-        step: For kind "sleep": the hash of the sleeping step.
+        kind: The item's kind from now on: "edge", "step", "sleep", "wait" or "look".
+        step: For all but "edge": the hash of the step it is for.
         status: For END: Completed, Failed or Cancelled.
         output: For END: JSON text of the result.
         error: For END: JSON text of the error object.

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import Awaitable, Callable, Container, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -18,6 +18,7 @@ from stepbase.engine.decide import decide
 from stepbase.engine.effects import Settlement, StepRow, Verdict
 from stepbase.engine.gateway import Gateway
 from stepbase.engine.item import Item
+from stepbase.engine.looking import Page, look
 from stepbase.engine.metrics import Metrics
 from stepbase.engine.mover import Mover
 from stepbase.engine.opening import State
@@ -50,6 +51,7 @@ class Executor:
         is_stopping: Says whether runs must be handed over to other engines.
         new_id: Makes ULIDs.
         load_state: Returns a live run's stored (hashes, memos, open_hashes), or None.
+        look_back: Yields the events that came before the wait of a run's step (by hash).
         is_paused: Says whether a function makes no calls for now.
         mover: Puts calls back that must wait elsewhere.
         slugs: Returns the slugs of the functions that can be invoked.
@@ -68,6 +70,7 @@ class Executor:
         is_stopping: Callable[[], bool],
         new_id: Callable[[], str],
         load_state: Callable[[str], Awaitable[asyncpg.Record | None]],
+        look_back: Callable[[str, str], AsyncIterator[Page]],
         is_paused: Callable[[UUID], bool],
         mover: Mover,
         slugs: Callable[[], Container[str]],
@@ -82,6 +85,7 @@ class Executor:
         self._is_stopping = is_stopping
         self._new_id = new_id
         self._load_state = load_state
+        self._look_back = look_back
         self._is_paused = is_paused
         self._mover = mover
         self._slugs = slugs
@@ -133,11 +137,24 @@ class Executor:
             return _deadline(item), None
         if item.kind in ("wait", "invoke"):
             return _given_up(item), None
+        if item.kind == "look":
+            return await self._looked(item), None
         if item.is_overdue:
             return _cancelled("the run did not finish within its timeout"), None
         if item.losses > MAX_LOSSES:
             return _crashed(item), None
         return await self._called(item)
+
+    async def _looked(self, item: Item) -> Settlement:
+        assert item.step is not None  # such items belong to a step
+        try:
+            return await look(item.step, item.event, self._look_back(item.run_id, item.step))
+        except StoreError as error:
+            if not error.is_transient:
+                return _refused(error)
+            return Settlement(
+                Verdict.TIMER, delay=1.0, kind="look", step=item.step, was_called=False
+            )
 
     async def _called(self, item: Item) -> tuple[Settlement, float | None]:
         request_id = self._new_id()
@@ -178,6 +195,7 @@ class Executor:
             chance=random.random(),
             retry_interval=self._retry_interval,
             retry_delay=item.function.config.retry_delay,
+            look_back=item.function.config.look_back,
             open=frozenset(item.open),
             target=item.target,
             is_main=item.job == "main",

@@ -36,6 +36,7 @@ class State:
         chance: Uniform in [0, 1), for backoff.
         retry_interval: Fixed seconds between attempts instead of the schedule (development), or None.
         retry_delay: The function's own first pause, which doubles, or None for the schedule.
+        look_back: How far waits for events look back that do not say it, in seconds, or None.
         open: Hashes of the steps the run waits for in parallel.
         target: The planned step this call was for, or None.
         is_main: The item is the run's own; False for the extra calls of a race.
@@ -55,6 +56,7 @@ class State:
     chance: float
     retry_interval: float | None = None
     retry_delay: float | None = None
+    look_back: float | None = None
     open: frozenset[str] = frozenset()
     target: str | None = None
     is_main: bool = True
@@ -160,10 +162,30 @@ def _wait_for_event(state: State, op: Op) -> Opened:
     wait = match.wait_for(
         condition or None, event, lambda text: state.holds(text, {"event": event})
     )
-    pause = None
-    if wait is not None:
-        pause = NewPause(op.id, "event", name, wait, seconds)
-    return Opened(row(op, "waiting", "null", state), NewItem(op.id, "wait", due, delay), pause)
+    waiting = row(op, "waiting", "null", state)
+    looks_back = _look_back(state, op)
+    if wait is None:
+        return Opened(waiting, NewItem(op.id, "wait", due, delay))
+    pause = NewPause(op.id, "event", name, wait, seconds, looks_back)
+    if looks_back is not None:
+        return Opened(waiting, NewItem(op.id, "look"), pause)
+    return Opened(waiting, NewItem(op.id, "wait", due, delay), pause)
+
+
+def _look_back(state: State, op: Op) -> float | None:
+    asked = (op.opts or {}).get("lookBack")
+    if asked is None:
+        return state.look_back
+    try:
+        seconds = parse_duration(asked if isinstance(asked, str) else "").total_seconds()
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= names.MAX_LOOK_BACK_SECONDS:
+        raise ProtocolError(
+            f"step {title(op)!r}: a look back of {asked!r} was asked for: expected a duration of at most "
+            f"{names.MAX_LOOK_BACK_SECONDS // 3600} hours"
+        )
+    return seconds
 
 
 def _wait_span(state: State, op: Op) -> tuple[datetime | None, float | None, float]:

@@ -122,15 +122,6 @@ class Registry:
         return removed
 
 
-def not_honoured(config: FunctionConfig) -> list[str]:
-    """Return what a function asks for that this engine does not do yet, as on the wire."""
-    asked = []
-    ours = config.raw.get("stepbase")
-    if isinstance(ours, dict) and ours.get("lookBack"):
-        asked.append("lookBack")
-    return asked
-
-
 def check_function(config: FunctionConfig) -> None:
     """Refuse at sync what would only fail when an event comes.
 

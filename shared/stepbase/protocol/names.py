@@ -57,6 +57,7 @@ MAX_RETRIES: Final = 20
 DEFAULT_RETRIES: Final = 4
 """What a server assumes when a function does not say; stepbase functions always say (3)."""
 MAX_SLEEP_SECONDS: Final = 366 * 86_400
+MAX_LOOK_BACK_SECONDS: Final = 86_400
 CALL_TIMEOUT_SECONDS: Final = 2 * 3600
 MIN_RETRY_AFTER_SECONDS: Final = 1
 MAX_RETRY_AFTER_SECONDS: Final = 86_400

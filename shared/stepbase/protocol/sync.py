@@ -56,6 +56,7 @@ class FunctionConfig:
         finish_timeout: Seconds from the first call to the run's end, or None.
         retry_delay: Seconds of the first pause between attempts, which doubles, instead of the wire's
             schedule; only stepbase's engine knows it. None: the schedule.
+        look_back: How far its waits for events look back, in seconds, unless a wait says it; or None.
         rules: What decides at an event's arrival whether, when and with what a run starts.
         limits: What decides when its calls may be made, and in which order.
         raw: The whole object as it came.
@@ -70,6 +71,7 @@ class FunctionConfig:
     start_timeout: float | None = None
     finish_timeout: float | None = None
     retry_delay: float | None = None
+    look_back: float | None = None
     rules: StartRules = NO_RULES
     limits: LaneOptions = NO_LIMITS
     raw: Mapping[str, object] = field(default_factory=dict, compare=False)
@@ -149,6 +151,7 @@ def decode_function(raw: object) -> FunctionConfig:
         start_timeout=_seconds(timeouts.get("start"), slug, "timeouts.start"),
         finish_timeout=_seconds(timeouts.get("finish"), slug, "timeouts.finish"),
         retry_delay=_seconds(ours.get("retryDelay"), slug, "stepbase.retryDelay"),
+        look_back=_look_back(ours.get("lookBack"), slug),
         limits=decode_lane_options(raw, slug),
         raw=_checked_options(raw, slug),
         rules=decode_start_rules(raw, slug),
@@ -257,6 +260,14 @@ def _seconds(value: object, slug: str, where: str) -> float | None:
         return parse_duration(text).total_seconds()
     except ValueError as error:
         raise _invalid(slug, where, 'a duration like "2h"', value) from error
+
+
+def _look_back(value: object, slug: str) -> float | None:
+    seconds = _seconds(value, slug, "stepbase.lookBack")
+    if seconds is not None and not 0 < seconds <= names.MAX_LOOK_BACK_SECONDS:
+        hours = names.MAX_LOOK_BACK_SECONDS // 3600
+        raise _invalid(slug, "stepbase.lookBack", f"a duration of at most {hours} hours", value)
+    return seconds
 
 
 def _checked_options(raw: Mapping[str, object], slug: str) -> Mapping[str, object]:

@@ -277,7 +277,8 @@ class EngineOptions:
     Args:
         retry_delay: First pause between attempts instead of the schedule of 15 s, 30 s, 1 m, …; it
             doubles from attempt to attempt up to an hour.
-        look_back: Events that arrived at most this long before a wait began still end it.
+        look_back: For every wait for an event that does not say it itself (`step.wait_for_event`): events
+            that arrived at most this long before it began count too.
     """
 
     retry_delay: timedelta | str | None = None

@@ -39,6 +39,7 @@ class ServerSteps(Steps):
         match: str | None = None,
         if_: str | None = None,
         timeout: timedelta | str,
+        look_back: timedelta | str | None = None,
     ) -> Coroutine[Any, Any, Event[T] | None]: ...
     @overload
     def wait_for_event(
@@ -49,6 +50,7 @@ class ServerSteps(Steps):
         match: str | None = None,
         if_: str | None = None,
         timeout: timedelta | str,
+        look_back: timedelta | str | None = None,
     ) -> Coroutine[Any, Any, Event[dict[str, Any]] | None]: ...
     def wait_for_event(
         self,
@@ -58,10 +60,11 @@ class ServerSteps(Steps):
         match: str | None = None,
         if_: str | None = None,
         timeout: timedelta | str,
+        look_back: timedelta | str | None = None,
     ) -> Coroutine[Any, Any, Event[Any] | None]:
         """Wait until an event arrives; returns it, or None when time is up.
 
-        Only events that arrive after the wait has begun count.
+        Only events that arrive after the wait has begun count, unless it looks back.
 
         Args:
             event: An event class, which checks the payload, or an event name.
@@ -69,6 +72,9 @@ class ServerSteps(Steps):
                 ``"data.order_id"``.
             if_: Instead of `match`: a CEL expression over ``event`` (the run's) and ``async`` (the new one).
             timeout: How long to wait, 1 second to 366 days.
+            look_back: Events that arrived at most this long before count too, 1 second to 1 day: the oldest
+                that fits, without those that this run was started by or has waited for. Only stepbase's
+                own engine does it.
 
         Raises:
             NonRetriableError: If an argument is wrong, or the payload does not fit the event class.
@@ -76,7 +82,7 @@ class ServerSteps(Steps):
         from stepbase.sdk import verbs_wait
 
         return self._do(
-            verbs_wait.wait_for_event(self._open(), step_id, event, match, if_, timeout)
+            verbs_wait.wait_for_event(self._open(), step_id, event, match, if_, timeout, look_back)
         )
 
     @overload

@@ -39,6 +39,7 @@ class SyncServerSteps(Steps):
         match: str | None = None,
         if_: str | None = None,
         timeout: timedelta | str,
+        look_back: timedelta | str | None = None,
     ) -> Event[T] | None: ...
     @overload
     def wait_for_event(
@@ -49,6 +50,7 @@ class SyncServerSteps(Steps):
         match: str | None = None,
         if_: str | None = None,
         timeout: timedelta | str,
+        look_back: timedelta | str | None = None,
     ) -> Event[dict[str, Any]] | None: ...
     def wait_for_event(
         self,
@@ -58,6 +60,7 @@ class SyncServerSteps(Steps):
         match: str | None = None,
         if_: str | None = None,
         timeout: timedelta | str,
+        look_back: timedelta | str | None = None,
     ) -> Event[Any] | None:
         """Wait until an event arrives; returns it, or None when time is up.
 
@@ -66,7 +69,7 @@ class SyncServerSteps(Steps):
         from stepbase.sdk import verbs_wait
 
         return self._do(
-            verbs_wait.wait_for_event(self._open(), step_id, event, match, if_, timeout)
+            verbs_wait.wait_for_event(self._open(), step_id, event, match, if_, timeout, look_back)
         )
 
     @overload

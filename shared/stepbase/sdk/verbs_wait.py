@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 OnConflict = Literal["fail", "replace"]
 LONGEST = timedelta(seconds=names.MAX_SLEEP_SECONDS)
+FURTHEST = timedelta(seconds=names.MAX_LOOK_BACK_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ def wait_for_event(
     match: str | None,
     if_: str | None,
     timeout: timedelta | str,
+    look_back: timedelta | str | None,
 ) -> Verb[Event[Any] | None]:
     """Wait until an event arrives, or time is up."""
     place = replay.reach(step_id)
@@ -57,6 +59,9 @@ def wait_for_event(
             name = _event_name(event, f'step "{step_id}"')
             condition = _condition(replay.event, model, match, if_, f'step "{step_id}"')
             opts = {"if": condition, "timeout": _timeout(step_id, timeout)}
+            if look_back is not None:
+                where = f'step "{step_id}": look_back=…'
+                opts["lookBack"] = wire_duration(look_back, where, most=FURTHEST)
         except DefinitionError as error:
             raise NonRetriableError(str(error)) from error
         raw = yield NewStep(place, Opcode.WAIT_FOR_EVENT, name, opts=opts)

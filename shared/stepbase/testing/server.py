@@ -67,7 +67,7 @@ class Server:
         checkpointing: bool = False,
     ) -> None:
         self._functions = Functions(functions)
-        self._store = Store(now)
+        self._store = Store(now, holds)
         self._holds = holds
         self._check = check
         self._chance = chance
@@ -134,7 +134,7 @@ class Server:
     def _ingest(self, events: Sequence[Event]) -> list[str]:
         self.events.extend(events)
         for event in events:
-            self._store.match(event, self._holds)
+            self._store.match(event)
         started = []
         for start in plan_starts(events, self._functions, self._holds, self.new_id, self.now):
             mark = (start.function.config.slug, start.key or start.run_id)
@@ -226,6 +226,7 @@ class Server:
             chance=self._chance(),
             retry_interval=self._retry_interval,
             retry_delay=config.retry_delay,
+            look_back=config.look_back,
             open=leased.open,
             target=item.step,
             is_main=item.job == MAIN,

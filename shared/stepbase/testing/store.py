@@ -39,8 +39,10 @@ class Store:
         outbox: Events of the server's own that nobody has taken yet.
     """
 
-    def __init__(self, now: datetime) -> None:
+    def __init__(self, now: datetime, holds: Holds) -> None:
         self.now = now
+        self._holds = holds
+        self._arrived: list[tuple[datetime, Event]] = []
         self.runs: dict[str, RunState] = {}
         self.items: dict[tuple[str, str], QueueItem] = {}
         self.pauses: dict[tuple[str, str], Pause] = {}
@@ -69,8 +71,9 @@ class Store:
             self.pauses[run.id, each.hash] = pause
         return run.id
 
-    def match(self, event: Event, holds: Holds) -> None:
+    def match(self, event: Event) -> None:
         """Let an event end the waits and the runs that it fits."""
+        self._arrived.append((self.now, event))
         for pause in list(self.pauses.values()):
             run = self.runs[pause.run_id]
             if pause.event_name != event.name or pause.kind == "signal":
@@ -79,7 +82,7 @@ class Store:
                 continue
             if pause.kind == "cancel" and run.event.id == event.id:
                 continue  # an event does not cancel the run that it started
-            if not fits(pause.wait, run.event, event, holds):
+            if not fits(pause.wait, run.event, event, self._holds):
                 continue
             if pause.kind == "cancel":
                 self.cancel(run, "an event matched cancel_on")
@@ -96,17 +99,18 @@ class Store:
         item.outage_since = (item.outage_since or self.now) if effects.is_outage else None
         born = {row.hash for row in effects.steps if self._store(run, row)}
         run.planning = max(run.planning, effects.planning) if run.has_open_step else 0
+        pauses = [each for each in effects.pauses if each.hash in born]
         for new in effects.items:
             if new.hash in born:
                 self._open(run, new)
-        for pause in effects.pauses:
-            if pause.hash in born:
-                self._pause(run, pause)
+        for pause in pauses:
+            self._pause(run, pause)
         for event in effects.events:
             if event.hash in born:
                 self._send(event)
         if run.ended_at is None:
             self._give(run, item, effects)
+            self._look_back(run, [each for each in pauses if each.look_back is not None])
 
     def save(self, run: RunState, item: QueueItem, ops: Sequence[Op]) -> None:
         """Store finished steps while their call goes on, as `stepbase.checkpoint` does."""
@@ -159,6 +163,29 @@ class Store:
             run.id, new.hash, new.kind, new.event_name, new.wait, self.after(new.expires)
         )
         run.steps[new.hash].awaits = new.event_name
+        if new.look_back is not None:
+            item = self.items[run.id, new.hash]
+            item.kind, item.due = "wait", self.after(new.expires)
+            run.steps[new.hash].due = item.due
+
+    def _look_back(self, run: RunState, pauses: Sequence[NewPause]) -> None:
+        """End new waits with the first event that came before, of those that the run has not seen."""
+        ids = {event.id for event in run.events}
+        given = {step.memo for step in run.steps.values() if step.op == Opcode.WAIT_FOR_EVENT}
+        for pause in pauses:
+            since = self.after(-(pause.look_back or 0))
+            found = (
+                event.payload
+                for at, event in self._arrived
+                if at >= since
+                and event.name == pause.event_name
+                and event.id not in ids
+                and event.payload not in given
+                and fits(pause.wait, run.event, event, self._holds)
+            )
+            payload = next(found, None)
+            if payload is not None:
+                self.close(run, pause.hash, "done", payload)
 
     def signal(self, name: str, data: object) -> str | None:
         """Give a signal to the run that waits for it; returns its id, or None if nobody does."""

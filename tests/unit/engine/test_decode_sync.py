@@ -205,6 +205,10 @@ def test_a_broken_sync_is_refused(raw: object, message: str) -> None:
             "function 'app-f': cancel[0].timeout must be a duration like \"2h\", got 'soon'",
         ),
         (
+            function(stepbase={"lookBack": "2d"}),
+            "function 'app-f': stepbase.lookBack must be a duration of at most 24 hours, got '2d'",
+        ),
+        (
             function(timeouts={"finish": "9" * 60 + "w"}),
             "function 'app-f': timeouts.finish must be a duration like \"2h\", got '"
             + "9" * 60

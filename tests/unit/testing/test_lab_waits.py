@@ -27,6 +27,18 @@ async def collect(event: Event[Ordered], step: Step) -> str:
     return "reminder" if paid is None else f"{paid.data.cents} cents"
 
 
+@app.function("late")
+async def late(event: Event[dict[str, int]], step: Step) -> list[int]:
+    await step.sleep("nap", "10s")
+    found = [
+        await step.wait_for_event(
+            f"wait-{n}", Paid, match="data.order_id", timeout="1m", look_back="30s"
+        )
+        for n in range(2)
+    ]
+    return [paid.data.cents for paid in found if paid is not None]
+
+
 @app.function("approve")
 def approve(step: SyncStep) -> str:
     answer = step.wait_for_signal("answer", "approval", timeout="1d", returns=str)
@@ -89,6 +101,19 @@ async def test_an_event_ends_the_wait_for_it() -> None:
 
     assert (run.result, run.waits) == ("1250 cents", {})
     assert run.steps["payment"].data == {"order_id": 7, "cents": 1250}
+
+
+async def test_a_wait_that_looks_back_sees_what_came_before_it() -> None:
+    async with Lab(app, always_replay=True) as lab:
+        await lab.send(Paid(order_id=7, cents=1))
+        await lab.advance("25s")
+        run = await lab.start(late, {"order_id": 7})
+        await lab.send([Paid(order_id=8, cents=2), Paid(order_id=7, cents=3)])
+        await lab.advance("10s")
+        assert run.waits == {"wait-1": "shop/paid"}
+        await lab.finish(run)
+
+    assert run.result == [3]
 
 
 async def test_time_ends_a_wait_with_nothing() -> None:

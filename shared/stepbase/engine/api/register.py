@@ -12,7 +12,7 @@ from stepbase import clock
 from stepbase.engine import operate
 from stepbase.engine.api.answers import Json, error
 from stepbase.engine.caller import Caller
-from stepbase.engine.registry import Registry, not_honoured
+from stepbase.engine.registry import Registry
 from stepbase.engine.settings import Settings
 from stepbase.engine.store import Store
 from stepbase.errors import ProtocolError, StoreError
@@ -42,15 +42,10 @@ async def post_register(request: Request) -> Response:
         return error(problem.status, str(problem))
     except StoreError as problem:
         return error(503 if problem.is_transient else 500, str(problem))
-    ignored = {f.slug: asked for f in wanted.functions if (asked := not_honoured(f))}
-    if ignored:
-        _log.warning("options are stored but not honoured yet", extra={"functions": ignored})
-    message = "; ".join(f"{slug}: {', '.join(each)}" for slug, each in ignored.items())
     return Json(
         {
             "ok": True,
             "modified": modified,
-            **({"message": f"not honoured by this engine yet: {message}"} if ignored else {}),
             # Names this answer only; nothing is looked up by it.
             "sync_id": str(uuid.uuid4()),  # noqa: TID251
             "app_id": str(app_id),

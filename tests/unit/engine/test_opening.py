@@ -1,0 +1,57 @@
+"""What a wait for an event opens: its timer, or first a look at what came before."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from stepbase.engine.decide import decide
+from stepbase.engine.effects import NewItem, Settlement, Verdict
+from stepbase.engine.opening import State
+from stepbase.protocol.op import Op, Opcode
+from stepbase.protocol.reply import Ops
+
+FRESH = State(0, 4, frozenset(), 0, 0.0, datetime(2026, 11, 24, 6, tzinfo=UTC), 0.0)
+
+
+def waiting(state: State = FRESH, **opts: object) -> Settlement:
+    """What becomes of a reply that waits for an event."""
+    op = Op(Opcode.WAIT_FOR_EVENT, "w", name="app/go", opts={"timeout": "2h", **opts})
+    return decide(state, Ops((op,), False, None, 2))
+
+
+def test_a_wait_that_looks_back_begins_with_a_look() -> None:
+    settled = waiting(lookBack="90s")
+
+    assert (settled.verdict, settled.items) == (Verdict.PARK, (NewItem("w", "look"),))
+    [pause] = settled.pauses
+    assert (pause.look_back, pause.expires) == (90, 7200)
+
+
+def test_without_it_a_wait_begins_with_its_timer() -> None:
+    settled = waiting()
+
+    assert settled.items == (NewItem("w", "wait", delay=7200),)
+    assert settled.pauses[0].look_back is None
+
+
+def test_a_function_says_it_for_the_waits_that_do_not() -> None:
+    state = replace(FRESH, look_back=60.0)
+
+    own, its = waiting(state, lookBack="1s"), waiting(state)
+
+    assert [each.pauses[0].look_back for each in (own, its)] == [1, 60]
+
+
+def test_what_can_never_come_is_not_looked_for() -> None:
+    settled = waiting(FRESH, **{"lookBack": "1h", "if": "1 == 2"})
+
+    assert (settled.pauses, settled.items) == ((), (NewItem("w", "wait", delay=7200),))
+
+
+@pytest.mark.parametrize("wrong", ["soon", "0s", "25h", 60, True, ["1h"]])
+def test_a_look_back_that_is_none_ends_the_run(wrong: object) -> None:
+    settled = waiting(lookBack=wrong)
+
+    assert settled.status == "Failed"
+    assert "expected a duration of at most 24 hours" in (settled.error or "")
