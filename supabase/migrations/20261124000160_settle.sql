@@ -22,13 +22,14 @@
 -- i_*: what new open steps wait for, by their hash: the call for a planned step, the end of a sleep or of
 --      a wait (due at i_due, or i_delay seconds from now; both null: ready).
 -- w_*: pauses of new open steps, by their hash; w_value is a JSON literal; w_look: so many seconds before
---      now an event may have come (look_back.sql), or null.
+--      now an event may have come (look_back.sql), or null; w_replaces: of a signal, whether it is taken over
+--      from another run that waits for it. That one's wait is over when its time is.
 -- o_*: events of the server's own that new open steps send (invoke), by their hash.
 --
 -- Returns per call: applied, already (a repeated settle that kept its lease) or lost; the gen to go on
 -- with; and how many steps of the run are closed, by which an engine sees that others have closed some.
--- Sending a batch twice equals sending it once. Locks: runs (and the runs that invoked those that end) in
--- order, then queue.
+-- Sending a batch twice equals sending it once. Raises SB102 if a signal is waited for already. Locks: names of
+-- signals; runs (and the runs that invoked those that end, or wait for those signals) in order, then queue.
 create or replace function stepbase.settle(
   p_owner text, p_lease interval,
   c_run text[], c_job text[], c_gen integer[], c_verdict text[], c_due timestamptz[],
@@ -42,6 +43,7 @@ create or replace function stepbase.settle(
   i_call integer[], i_hash text[], i_kind text[], i_due timestamptz[], i_delay double precision[],
   w_call integer[], w_hash text[], w_kind text[], w_event text[], w_path text[], w_value text[],
   w_residual text[], w_expires double precision[], w_look double precision[],
+  w_replaces boolean[],
   o_call integer[], o_hash text[], o_id text[], o_name text[], o_payload text[]
 ) returns table (call integer, outcome text, gen integer, step_count integer)
 language plpgsql security invoker set search_path = ''
@@ -59,12 +61,19 @@ declare
   v_new_closed integer[] := '{}'::integer[];
   v_raced text[];
   v_ended integer[];
+  v_lock text[] := c_run;
 begin
+  if 'signal' = any (w_kind) then
+    v_lock := v_lock || stepbase._lock_signals(w_kind, w_event);
+  end if;
   if 'e' = any (c_verdict) then
-    perform stepbase._lock_runs(c_run);
+    perform stepbase._lock_runs(v_lock);
   else
     perform 1 from stepbase.runs r
-      where r.run_id = any (c_run) order by r.run_id for no key update;
+      where r.run_id = any (v_lock) order by r.run_id for no key update;
+  end if;
+  if 'signal' = any (w_kind) then
+    perform stepbase._check_signals(c_run, w_call, w_hash, w_kind, w_event, w_replaces, v_now);
   end if;
 
   -- Beside every join stands `= any (c_run)`: a look-up by key and a hash join with the arrays,
@@ -283,6 +292,15 @@ begin
         select coalesce(x.due, p_now + x.delay * interval '1 second') as due
       ) t
     on conflict do nothing;
+  if 'signal' = any (w_kind) then
+    -- Those that are in the way are taken over, or their time is over: _check_signals.
+    delete from stepbase.pauses p
+      using unnest(w_call, w_hash, w_kind, w_event) as w (call, hash, kind, event)
+      join unnest(p_runs, p_hashes) as n (run_id, hash)
+        on n.run_id = c_run[w.call] and n.hash = w.hash
+      where w.kind = 'signal' and p.kind = 'signal' and p.event_name = w.event
+        and p.event_name = any (w_event);
+  end if;
   insert into stepbase.pauses
     (run_id, hash, kind, event_name, path, value, residual, own_events, looks_from, expires_at)
     select n.run_id, n.hash, w.kind, w.event, w.path, stepbase.canon(w.value::jsonb), w.residual,

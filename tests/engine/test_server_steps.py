@@ -90,14 +90,24 @@ def invoke_sync(step: SyncStep) -> list[str]:
 @app.function("approve-async", on="served/approve.async")
 async def approve_async(event: Event[dict[str, Any]], step: Step) -> Any:
     name = f"approve:{event.data['n']}"
-    signal = await step.wait_for_signal("approval", name, timeout="1m", returns=Approval)
+    conflict = event.data.get("conflict", "fail")
+    signal = await step.wait_for_signal(
+        "approval",
+        name,
+        timeout=event.data.get("timeout", "1m"),
+        on_conflict=conflict,
+        returns=Approval,
+    )
     return signal and [signal.name, signal.data.by]
 
 
 @app.function("approve-sync", on="served/approve.sync")
 def approve_sync(event: Event[dict[str, Any]], step: SyncStep) -> Any:
     name = f"approve:{event.data['n']}"
-    signal = step.wait_for_signal("approval", name, timeout="1m", returns=Approval)
+    conflict = event.data.get("conflict", "fail")
+    signal = step.wait_for_signal(
+        "approval", name, timeout="1m", on_conflict=conflict, returns=Approval
+    )
     return signal and [signal.name, signal.data.by]
 
 
@@ -194,6 +204,33 @@ async def test_the_second_run_to_wait_for_a_signal_fails(
     run = await engine.result(late)
     await engine.send({"name": "served/tell.sync", "data": {"n": 1}})
 
-    assert run["status"] == "Failed"
-    assert "approve:1" in str(run["output"])
-    assert (await engine.result(waits))["output"] == ["approve:1", "ann"]
+    first = await engine.result(waits)
+    assert (run["status"], run["output"]["name"]) == ("Failed", "SignalTaken")
+    assert run["output"]["message"] == (
+        f'run {first["run_id"]} waits for the signal "approve:1" already'
+    )
+    assert first["output"] == ["approve:1", "ann"]
+
+
+async def test_a_run_may_take_a_signal_over(
+    engine: EngineClient, connect: Connect, kind: str
+) -> None:
+    first = {"name": "served/approve.async", "data": {"n": 1, "timeout": "2s"}}
+    [waits] = await engine.send(first)
+    await waiting(await connect(), "approve:1")
+    taking = {"n": 1, "conflict": "replace"}
+    [late] = await engine.send({"name": f"served/approve.{kind}", "data": taking})
+    async with asyncio.timeout(20):
+        connection = await connect()
+        while (
+            await connection.fetchval(
+                "select count(*) from stepbase.steps where status = 'waiting'"
+            )
+            < 2
+        ):
+            await asyncio.sleep(0.01)
+
+    await engine.send({"name": "served/tell.sync", "data": {"n": 1}})
+
+    assert (await engine.result(late))["output"] == ["approve:1", "ann"]
+    assert (await engine.result(waits))["output"] is None

@@ -61,6 +61,7 @@ class NewPause:
 
     Attributes:
         look_back: Events that arrived at most so many seconds before count too; None: none of them.
+        replaces: Of a signal: takes it over from another run that waits for it.
     """
 
     hash: str
@@ -69,6 +70,7 @@ class NewPause:
     wait: Wait
     expires: float
     look_back: float | None = None
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)

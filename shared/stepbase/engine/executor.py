@@ -23,7 +23,7 @@ from stepbase.engine.metrics import Metrics
 from stepbase.engine.mover import Mover
 from stepbase.engine.opening import State
 from stepbase.engine.rules import WHY_NOT_STARTED
-from stepbase.engine.store import Settled, Settling
+from stepbase.engine.store import TAKEN, Settled, Settling
 from stepbase.errors import StoreError
 from stepbase.protocol import names
 from stepbase.protocol.jsontext import dumps
@@ -220,8 +220,10 @@ class Executor:
         try:
             settled = await self._settle(settling)
         except StoreError as error:
-            _log.error("the effects of a call were refused", extra=_fields(item, reason=str(error)))
             effects = _refused(error)
+            if error.sqlstate != TAKEN:
+                fields = _fields(item, reason=str(error))
+                _log.error("the effects of a call were refused", extra=fields)
             settled = await self._settle(
                 Settling(item.run_id, item.job, item.gen, effects, None, None, None)
             )
@@ -351,10 +353,13 @@ def _crashed(item: Item) -> Settlement:
 
 
 def _refused(error: StoreError) -> Settlement:
+    name, message = "StoreError", str(error)
+    if error.sqlstate == TAKEN:
+        name, message = "SignalTaken", message.partition(": ")[2]
     return Settlement(
         Verdict.END,
         status="Failed",
-        error=dumps({"name": "StoreError", "message": str(error)}),
+        error=dumps({"name": name, "message": message}),
         was_called=False,
     )
 

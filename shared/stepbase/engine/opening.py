@@ -198,10 +198,16 @@ def _wait_for_signal(state: State, op: Op) -> Opened:
     name = opts.get("signal")
     if not isinstance(name, str) or not name:
         raise ProtocolError(f"step {title(op)!r} waits for a signal without a name")
+    conflict = opts.get("conflict") or "fail"
+    if conflict not in ("fail", "replace"):
+        raise ProtocolError(
+            f"step {title(op)!r}: 'conflict' must be fail or replace, got {conflict!r}"
+        )
     due, delay, seconds = _wait_span(state, op)
     if seconds <= 0:
         return Opened(row(op, "done", "null", state))
-    pause = NewPause(op.id, "signal", name, match.ALWAYS, seconds)
+    replaces = conflict == "replace"
+    pause = NewPause(op.id, "signal", name, match.ALWAYS, seconds, replaces=replaces)
     return Opened(row(op, "waiting", "null", state), NewItem(op.id, "wait", due, delay), pause)
 
 

@@ -24,6 +24,7 @@ from stepbase.protocol import names
 
 SCHEMA_VERSION = 1
 STALE = "SB101"
+TAKEN = "SB102"
 _PAGE = 2000
 
 _log = logging.getLogger("stepbase.engine.store")
@@ -320,7 +321,7 @@ class Store(Reads):
             *_columns(
                 _nested(batch, lambda e: [(i.hash, i.kind, i.due, i.delay) for i in e.items]), 5
             ),
-            *_columns(_nested(batch, lambda e: [_pause_row(p) for p in e.pauses]), 9),
+            *_columns(_nested(batch, lambda e: [_pause_row(p) for p in e.pauses]), 10),
             *_columns(
                 _nested(batch, lambda e: [(o.hash, o.id, o.name, o.payload) for o in e.events]), 5
             ),
@@ -459,7 +460,9 @@ def _failed_row(f: FailedAttempt) -> tuple[object, ...]:
 
 def _pause_row(p: NewPause) -> tuple[object, ...]:
     w = p.wait
-    return (p.hash, p.kind, p.event_name, w.path, w.value, w.residual, p.expires, p.look_back)
+    return (
+        p.hash, p.kind, p.event_name, w.path, w.value, w.residual, p.expires, p.look_back, p.replaces
+    )  # fmt: skip
 
 
 def _columns(rows: Sequence[tuple[object, ...]], width: int) -> list[list[object]]:
@@ -474,5 +477,5 @@ def _call(name: str, count: int) -> str:
 
 
 _INGEST = _call("ingest", 40)
-_SETTLE = _call("settle", 51)
+_SETTLE = _call("settle", 52)
 _CHECKPOINT = _call("checkpoint", 11)

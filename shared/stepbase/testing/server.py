@@ -31,7 +31,7 @@ from stepbase.protocol.event import EventIn, payload
 from stepbase.protocol.ids import ulid
 from stepbase.protocol.jsontext import dumps
 from stepbase.protocol.op import Op
-from stepbase.protocol.reply import Ops, Reply
+from stepbase.protocol.reply import Reply
 from stepbase.testing.matching import Holds
 from stepbase.testing.state import Leased, QueueItem, RunState
 from stepbase.testing.store import MAIN, Store
@@ -207,8 +207,6 @@ class Server:
         item.is_held = False
         run = self.runs[leased.run_id]
         effects = decide(self._state(run, item, leased), reply)
-        if isinstance(reply, Ops):
-            self._store.give_way(reply.ops)
         self._store.settle(run, item, effects)
         self._relay()
         return effects

@@ -5,7 +5,7 @@ those, it leaves events of the server's own in an outbox.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from stepbase.engine import opening
@@ -104,7 +104,7 @@ class Store:
             if new.hash in born:
                 self._open(run, new)
         for pause in pauses:
-            self._pause(run, pause)
+            self._pause(run, pause, born)
         for event in effects.events:
             if event.hash in born:
                 self._send(event)
@@ -152,12 +152,9 @@ class Store:
         if item.kind == "sleep" and item.step is not None:
             run.steps[item.step].due = item.due
 
-    def _pause(self, run: RunState, new: NewPause) -> None:
+    def _pause(self, run: RunState, new: NewPause, beside: Collection[str]) -> None:
         """Let a step wait for an event or a signal; a signal that another run waits for ends this one."""
-        others = (each for each in self.pauses.values() if each.event_name == new.event_name)
-        if new.kind == "signal" and any(each.kind == "signal" for each in others):
-            message = f'another run waits for the signal "{new.event_name}" already'
-            self.finish(run, "Failed", error=dumps({"name": "SignalTaken", "message": message}))
+        if new.kind == "signal" and not self._takes_over(run, new, beside):
             return
         self.pauses[run.id, new.hash] = Pause(
             run.id, new.hash, new.kind, new.event_name, new.wait, self.after(new.expires)
@@ -196,13 +193,22 @@ class Store:
                 return pause.run_id
         return None
 
-    def give_way(self, ops: Sequence[Op]) -> None:
-        """Let nobody else wait for signals that are taken over; such waits end when their time is over."""
-        wanted = [op.opts or {} for op in ops if op.op is Opcode.WAIT_FOR_SIGNAL]
-        signals = [each.get("signal") for each in wanted if each.get("conflict") == "replace"]
+    def _takes_over(self, run: RunState, new: NewPause, beside: Collection[str]) -> bool:
+        """See to it that nobody else waits for a signal; a wait that is taken over ends with its time."""
         for key, pause in list(self.pauses.items()):
-            if pause.kind == "signal" and pause.event_name in signals:
+            if pause.kind != "signal" or pause.event_name != new.event_name:
+                continue
+            name = dumps(new.event_name)
+            message = f"run {pause.run_id} waits for the signal {name} already"
+            if pause.run_id == run.id and pause.hash in beside:
+                message = f"two steps of this run wait for the signal {name}"
+            elif new.replaces or pause.expires <= self.now:
                 del self.pauses[key]
+                continue
+            error = dumps({"name": "SignalTaken", "message": message})
+            self.finish(run, "Failed", error=error)
+            return False
+        return True
 
     def _store(self, run: RunState, row: StepRow) -> bool:
         """Store a step, or close it if it is open; returns True if it is new."""

@@ -1,7 +1,6 @@
 """`/fn`: an app declares its functions, is asked to do so, or is removed."""
 
 import json
-import logging
 import uuid
 from datetime import timedelta
 
@@ -18,8 +17,6 @@ from stepbase.engine.store import Store
 from stepbase.errors import ProtocolError, StoreError
 from stepbase.protocol import names
 from stepbase.protocol.sync import decode_register
-
-_log = logging.getLogger("stepbase.engine.api")
 
 
 async def post_register(request: Request) -> Response:
