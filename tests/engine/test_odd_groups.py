@@ -39,8 +39,6 @@ class Group:
 @pytest.mark.parametrize(
     "answer",
     [
-        ops(),
-        ops({"op": "None", "id": "x"}),
         ops(step_run("other", 1)),
         ops(failing("other")),
         ops(*planned("p3")),
@@ -50,7 +48,7 @@ class Group:
         ops({"op": "DiscoveryRequest", "id": "d"}),
     ],
     ids=[
-        "nothing", "None", "another step", "another's error", "a plan", "its own plan", "a sleep",
+        "another step", "another's error", "a plan", "its own plan", "a sleep",
         "its own sleep", "discovery",
     ],
 )  # fmt: skip
@@ -71,6 +69,29 @@ async def test_a_call_for_a_planned_step_that_never_brings_it_ends_the_run(
     }
     attempts = [c["ctx"]["attempt"] for c in _calls_for(host, "p1")]
     assert attempts == [0, 1, 2]
+
+
+@pytest.mark.parametrize("answer", [ops(), ops({"op": "None", "id": "x"})], ids=["nothing", "None"])
+async def test_a_planned_step_that_its_function_went_on_without_is_closed_with_an_error(
+    client: EngineClient, host: StubHost, answer: Answer
+) -> None:
+    seen = []
+    group = Group(host, lambda call: answer)
+
+    def handler(call: dict[str, Any]) -> Answer:
+        seen.append(call["steps"].get("p1"))
+        return group(call)
+
+    host.handlers["app-f"] = handler
+    await client.register(host.registration(host.function("app-f", retries=2)))
+
+    [event_id] = await client.send({"name": "app/f"})
+    run = await client.result(event_id)
+
+    assert (run["status"], run["output"]) == ("Completed", ["p1", "p2"])
+    error = {"name": "StepAbandoned", "message": "the function went on without this step"}
+    assert seen[-1] == {"error": error}
+    assert len(_calls_for(host, "p1")) == 1
 
 
 async def test_a_call_for_a_planned_step_may_bring_it_at_a_later_try(

@@ -166,6 +166,15 @@ def _ops(state: State, reply: Ops) -> Settlement:
     return replace(settlement, version=reply.version, steps=kept, failed=failed)
 
 
+def _abandoned(target: str) -> StepRow:
+    """Close a planned step that its call does not ask for: its branch lost a race, or was cancelled.
+
+    An error, should the function come back to it after all: then it must not be planned for ever.
+    """
+    error = {"name": "StepAbandoned", "message": "the function went on without this step"}
+    return StepRow(target, "", "", "failed", dumps({"error": error}))
+
+
 def _rest_of(state: State) -> Verdict:
     return Verdict.PARK if state.is_main else Verdict.DONE
 
@@ -176,6 +185,8 @@ def _finished(
     """Return the steps that are over, a failed attempt to be repeated, and one that is final."""
     finished: dict[str, StepRow] = {}
     retried = final = None
+    if state.target is not None and not ops:
+        finished[state.target] = _abandoned(state.target)
     for op in ops:
         if op.id in state.known or op.id in finished:
             continue  # what is stored already keeps its first outcome

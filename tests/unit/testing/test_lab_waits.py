@@ -1,5 +1,6 @@
 """Steps that the server does, in a lab: waits, signals, invokes, requests, AI calls, timeouts."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -78,6 +79,41 @@ async def hurry(step: Step) -> str:
     except TimeoutError:
         return "too late"
     return "in time" if signal is not None else "never"
+
+
+def flaky(tries: list[int]) -> str:
+    tries.append(1)
+    raise ValueError("not yet")
+
+
+@app.function("race", retries=1)
+async def race(step: Step) -> str:
+    won = await step.race(step.run("slow", flaky, TRIES), step.run("fast", lambda: "fast"))
+    await step.sleep("nap", "1d")
+    return won
+
+
+@app.function("group", retries=1)
+async def group(step: Step) -> str:
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(step.run("slow", flaky, TRIES))
+            tasks.create_task(step.invoke("gone", "crm-gone"))
+    except* StepError:
+        await step.sleep("nap", "1d")
+    return "fast"
+
+
+@app.function("race-sync", retries=1)
+def race_sync(step: SyncStep) -> str:
+    won = step.race(
+        lambda: step.run("slow", flaky, TRIES), lambda: step.run("fast", lambda: "fast")
+    )
+    step.sleep("nap", "1d")
+    return won
+
+
+TRIES: list[int] = []
 
 
 @crm.function("note")
@@ -191,3 +227,13 @@ async def test_a_timeout_runs_on_the_labs_clock(after: str, result: str) -> None
             await lab.signal("go")
 
     assert run.result == result
+
+
+@pytest.mark.parametrize(("function", "tries"), [(race, 1), (race_sync, 1), (group, 0)])
+async def test_a_branch_that_nobody_waits_for_is_not_tried_again(function: Any, tries: int) -> None:
+    TRIES.clear()
+    async with Lab(app, crm) as lab:
+        run = await lab.finish(await lab.start(function))
+
+    assert (run.status, run.result, len(TRIES)) == ("completed", "fast", tries)
+    assert "StepAbandoned" in str(run.steps["slow"])
