@@ -41,6 +41,7 @@
 --   SB012  a row trigger failed while it emitted its event
 --   SB013  the outbox belongs to another project: this is a copy
 --   SB101  the engine's copy of the functions is out of date: reload and send again
+--   SB102  the signal is waited for already
 
 create schema if not exists stepbase;
 comment on schema stepbase is 'Durable step functions: events, runs, steps, outbox, exactly-once calls.';
