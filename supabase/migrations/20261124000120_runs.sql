@@ -58,6 +58,9 @@ create index runs_by_function on stepbase.runs (function_id, run_id);
 create index runs_by_event on stepbase.runs (event_id);
 -- serves: the run that a step invoked
 create index runs_by_parent on stepbase.runs (parent_run, parent_hash) where parent_run is not null;
+-- serves: which reruns of batches still need an event
+create index reruns_by_batch on stepbase.runs using gin (event_ids)
+  where event_ids is not null and original_run_id is not null;
 -- holds: of a singleton one run at a time is going on
 create unique index a_singleton_runs_alone on stepbase.runs (function_id, singleton)
   where singleton is not null and ended_at is null;

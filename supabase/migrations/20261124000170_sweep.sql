@@ -28,6 +28,11 @@ declare
         and not exists (
           select from stepbase.not_started n where n.event_id = e.id and n.run_id is not null
         )
+        -- A rerun of a batch has no such rows, and outlives the run it repeats.
+        and not exists (
+          select from stepbase.runs r
+            where r.event_ids @> array[e.id::text] and r.event_ids is not null and r.original_run_id is not null
+        )
       for update skip locked
   );
 begin

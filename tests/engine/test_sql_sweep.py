@@ -8,7 +8,7 @@ from tests.support import engine_sql as sql
 from tests.support.engine_sql import Hands, completed, step, went_on
 
 from stepbase.engine.effects import Settlement, Verdict
-from stepbase.engine.starts import Start
+from stepbase.engine.starts import Rerun, Start
 
 DAY = 86_400
 
@@ -192,3 +192,24 @@ async def test_two_sweeps_at_once_need_no_leader(connect: Connect) -> None:
 
     assert (runs, events) == (4, 4), "it takes what the first has not, and waits for nothing"
     assert await a.count("runs") == await a.count("events") == 0
+
+
+async def test_a_rerun_of_a_batch_keeps_its_events_when_the_first_run_goes(hands: Hands) -> None:
+    starts = [sql.start(n, rules=(sql.batch(3, 60),)) for n in (1, 2, 3)]
+    await hands.take_in([sql.event() for _ in starts], starts)
+    await hands.fire()
+    [first] = await hands.lease(8)
+    await hands.settle_one(first["run_id"], 1, completed())
+    await hands.at(29 * DAY)
+    again = Rerun(first["run_id"], sql.new_id(), 1, None, [], None, ())
+    assert await hands.rerun(again) == "started"
+
+    await hands.at(31 * DAY)
+    assert await sweep(hands) == (1, 0)
+
+    [row] = await hands.lease(8)
+    assert (row["run_id"], row["more_events"]) == (again.run_id, first["more_events"])
+    assert len(row["more_events"]) == 3
+    await hands.settle_one(again.run_id, row["gen"], completed())
+    await hands.at(62 * DAY)
+    assert await sweep(hands) == (1, 3)
