@@ -105,11 +105,11 @@ create table stepbase.queue (
   run_id text collate "C" not null,
   -- 'main': the run's next call; a step's hash: what that open step waits for; else a duty of the engine.
   job text not null,
-  -- edge: call the function; step: call it for one planned step; sleep: wake the run; wait, invoke:
+  -- edge: call the function; step: call it for one planned step; gateway: … for a request to make; sleep: wake the run; wait, invoke:
   -- give up waiting; look: look at the events that came before; match: check a condition; deadline: end the run.
   kind text not null
     constraint kind_is_known check (
-      kind in ('edge', 'step', 'sleep', 'wait', 'invoke', 'look', 'match', 'deadline')
+      kind in ('edge', 'step', 'gateway', 'sleep', 'wait', 'invoke', 'look', 'match', 'deadline')
     ),
   step text,
   ready boolean not null,

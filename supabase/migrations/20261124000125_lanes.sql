@@ -258,7 +258,7 @@ begin
         from looked l
         cross join lateral (select * from stepbase.runs r where r.run_id = l.run_id offset 0) r
         join stepbase.functions f on f.function_id = r.function_id and f.paused_at is not null
-        where l.kind in ('edge', 'sleep', 'step')
+        where l.kind in ('edge', 'sleep', 'step', 'gateway')
     ), aside as (
       update stepbase.queue q
         set lane = 'paused:' || p.function_id

@@ -125,7 +125,7 @@ begin
                    case when l.kind = 'sleep' and k.hash = l.step then r.step_count + 1
                         else k.pos end as place
               from stepbase.steps k
-              where k.run_id = l.run_id and l.kind in ('edge', 'sleep', 'step')
+              where k.run_id = l.run_id and l.kind in ('edge', 'sleep', 'step', 'gateway')
           ) s
       ) m on true;
 end

@@ -282,14 +282,15 @@ as $$
 begin
   insert into stepbase.queue (run_id, job, kind, step, ready, score, due_at, lane, key_1, key_2)
     select n.run_id, n.hash, x.kind, n.hash, t.due is null, m.score, t.due,
-           case x.kind when 'step' then m.lane end, case x.kind when 'step' then m.key_1 end,
-           case x.kind when 'step' then m.key_2 end
+           case when t.calls then m.lane end, case when t.calls then m.key_1 end,
+           case when t.calls then m.key_2 end
       from unnest(i_call, i_hash, i_kind, i_due, i_delay) as x (call, hash, kind, due, delay)
       join unnest(p_runs, p_hashes) as n (run_id, hash) on n.run_id = c_run[x.call] and n.hash = x.hash
       -- Its own call: it holds what the run has of limits.
       join stepbase.queue m on m.run_id = n.run_id and m.job = 'main' and m.run_id = any (p_runs)
       cross join lateral (
-        select coalesce(x.due, p_now + x.delay * interval '1 second') as due
+        select coalesce(x.due, p_now + x.delay * interval '1 second') as due,
+               x.kind in ('step', 'gateway') as calls
       ) t
     on conflict do nothing;
   if 'signal' = any (w_kind) then
@@ -314,7 +315,7 @@ begin
       from unnest(o_call, o_hash, o_id, o_name, o_payload) as o (call, hash, id, name, payload)
       join unnest(p_runs, p_hashes) as n (run_id, hash) on n.run_id = c_run[o.call] and n.hash = o.hash
     on conflict do nothing;
-  if i_kind && array['step', 'look'] then
+  if i_kind && array['step', 'gateway', 'look'] then
     perform pg_catalog.pg_notify('stepbase', 'q');
   end if;
   if cardinality(o_call) > 0 then

@@ -56,6 +56,21 @@ async def group(event: Event[dict[str, Any]], step: Step) -> Any:
     return [first.body, second, third.body]
 
 
+@app.function("beside", on="asking/beside", retries=20)
+async def beside(event: Event[dict[str, Any]], step: Step) -> Any:
+    async def mark() -> str:
+        MARKS.append("x")
+        return "marked"
+
+    answer, marked = await asyncio.gather(
+        step.fetch("one", event.data["url"]), step.run("mark", mark)
+    )
+    return [answer.body, marked]
+
+
+MARKS: list[str] = []
+
+
 @app.function("race", on="asking/race", retries=1)
 async def race(event: Event[dict[str, Any]], step: Step) -> Any:
     answer = await step.race(
@@ -130,7 +145,19 @@ async def test_a_request_that_wins_a_race_ends_it(
         assert await result(client, "race", web.url) == '{"ok": true}'
 
     assert len(web.asked) == 1
-    assert await (await connect()).fetchval("select count(*) from stepbase.steps") == 1
+    steps = await (await connect()).fetch("select name, status from stepbase.steps order by name")
+    assert [tuple(each) for each in steps] == [("never", "cancelled"), ("one", "done")]
+
+
+async def test_a_request_holds_up_nothing_beside_it(
+    start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch, web: RawServer
+) -> None:
+    MARKS.clear()
+    async with raw_server(lambda _: response(200 if MARKS else 500, "late")) as web:
+        async with synced(start_engine, monkeypatch, retry_interval=0.2) as client:
+            output = await result(client, "beside", web.url)
+
+    assert (output, MARKS) == (["late", "marked"], ["x"])
 
 
 async def test_a_model_is_asked_again_and_its_key_is_kept_nowhere(

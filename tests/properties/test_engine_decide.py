@@ -28,7 +28,7 @@ JSON = st.recursive(
 OPCODES = st.sampled_from(
     ["StepRun", "Step", "StepError", "StepFailed", "Sleep", "StepPlanned", "WaitForEvent"] * 4
     + ["InvokeFunction", "WaitForSignal", "RunComplete", "None"] * 2
-    + ["DiscoveryRequest", "AiGateway", "Bogus"]
+    + ["DiscoveryRequest", "Gateway", "AIGateway", "Bogus"]
 )
 WHEN = st.sampled_from(["1s", "0s", "2h", "400d", "banana", "2020-01-01", "2026-11-24T07:00:00Z"])
 OP = st.fixed_dictionaries(
@@ -114,6 +114,7 @@ def states(draw: st.DrawFn) -> State:
         retry_interval=draw(st.none() | st.floats(0.01, 10)),
         open=open_,
         target=target,
+        is_request=target is not None and draw(st.booleans()),
         is_main=draw(st.booleans()) if target is None else False,
         run_id="R",
         function="app-f",
@@ -170,8 +171,10 @@ def _is_consistent(state: State, settled: Settlement) -> None:
         assert (settled.due is None) != (settled.delay is None)
         assert settled.delay is None or 0 < settled.delay <= names.MAX_SLEEP_SECONDS
         assert settled.due is None or settled.due > NOW
-        assert settled.step == (state.target if settled.kind == "step" else settled.step)
-        assert (settled.kind in ("sleep", "step")) == (settled.step is not None)
+        assert settled.kind in ("sleep", "step", "gateway") or settled.step is None
+        if settled.kind in ("step", "gateway"):
+            assert settled.step == state.target and settled.step is not None
+            assert (settled.kind == "gateway") == state.is_request
     assert len({step.hash for step in settled.steps}) == len(settled.steps)
     for step in settled.steps:
         assert step.hash and "\x00" not in step.hash + step.name

@@ -33,7 +33,8 @@ def decide(state: State, reply: Reply | ProtocolError) -> Settlement:
         return _broken(error)
     if state.target is not None and settlement.verdict is Verdict.TIMER:
         # The same item tries again: for this step alone.
-        return replace(settlement, kind="step", step=state.target)
+        kind = "gateway" if state.is_request else "step"
+        return replace(settlement, kind=kind, step=state.target)
     return settlement
 
 

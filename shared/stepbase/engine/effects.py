@@ -43,8 +43,8 @@ class FailedAttempt:
 
 @dataclass(frozen=True, slots=True)
 class NewItem:
-    """What a new open step waits for: kind "step" (a call for it), "wait" or "invoke" (giving up), "look"
-    (a look at the events that came before, then "wait").
+    """What a new open step waits for: kind "step" (a call for it), "gateway" (one for its request), "wait" or
+    "invoke" (giving up), "look" (a look at the events that came before, then "wait").
 
     Due absolutely, or in `delay` seconds; neither: at once.
     """
@@ -92,7 +92,7 @@ class Settlement:
         due: For TIMER: when, absolutely …
         delay: … or in seconds from now, by the database's clock.
         attempt: The item's attempt from now on.
-        kind: The item's kind from now on: "edge", "step", "sleep", "wait" or "look".
+        kind: The item's kind from now on: "edge", "step", "gateway", "sleep", "wait" or "look".
         step: For all but "edge": the hash of the step it is for.
         status: For END: Completed, Failed or Cancelled.
         output: For END: JSON text of the result.

@@ -184,7 +184,10 @@ class Executor:
         failpoint.hit("engine.after_reply")
         known = frozenset(hashed for hashed, _ in item.memos)
         if isinstance(reply, Ops):
-            reply = await self._gateway.fulfil(reply, known)
+            is_alone = item.job == "main" and not item.open
+            reply = await self._gateway.fulfil(
+                reply, known, request=item.request, is_alone=is_alone
+            )
         state = State(
             attempt=item.attempt,
             max_attempts=item.function.config.retries + 1,
@@ -197,7 +200,8 @@ class Executor:
             retry_delay=item.function.config.retry_delay,
             look_back=item.function.config.look_back,
             open=frozenset(item.open),
-            target=item.target,
+            target=item.target or item.request,
+            is_request=item.request is not None,
             is_main=item.job == "main",
             run_id=item.run_id,
             function=item.function.config.slug,

@@ -56,30 +56,27 @@ class Gateway:
         """Close every idle connection."""
         self._client.close()
 
-    async def fulfil(self, reply: Ops, known: Container[str]) -> Ops:
-        """Make the requests a reply asks for, all at once, and put their outcomes in their places.
+    async def fulfil(
+        self, reply: Ops, known: Container[str], *, request: str | None, is_alone: bool
+    ) -> Ops:
+        """Make the request that a reply asks for, and put its outcome in its place.
+
+        One beside other steps would hold them up: it is left to an item of its own, whose call asks for
+        it again, so that nothing of it is stored.
 
         Args:
             known: Hashes of the steps that are stored already: their requests are not made again.
+            request: The step whose item this is: only what is said of it counts. Or None.
+            is_alone: The run waits for nothing else.
         """
-        wanted = {
-            op.id: op for op in reply.ops if op.op in _OPCODES and op.id and op.id not in known
-        }
-        if not wanted:
-            return _without_requests(reply)
-        done = await asyncio.gather(*(self._outcome(op) for op in wanted.values()))
-        outcomes = dict(zip(wanted, done, strict=True))
-        ops = tuple(
-            outcomes[op.id][0] if op.op in _OPCODES and op.id in outcomes else op
-            for op in reply.ops
-        )
-        if any(_is_race(op) and outcomes[op.id][0].op is Opcode.STEP_RUN for op in wanted.values()):
-            # It is decided: what it would open comes again if the function still wants it.
-            ops = tuple(op for op in ops if not _is_race(op))
-        waits = [after for _, after in done if after is not None]
-        return _without_requests(
-            replace(reply, ops=ops, retry_after=waits[0] if waits else reply.retry_after)
-        )
+        if request is not None:
+            reply = replace(reply, ops=tuple(op for op in reply.ops if op.id == request)[:1])
+        reply = _without_requests(reply, known)
+        asked = [op for op in reply.ops if op.op is not Opcode.NONE]
+        if len(asked) != 1 or asked[0].op not in _OPCODES or not (request or is_alone):
+            return reply
+        done, after = await self._outcome(asked[0])
+        return replace(reply, ops=(done,), retry_after=after or reply.retry_after)
 
     async def _outcome(self, op: Op) -> tuple[Op, str | None]:
         """Return what became of one request, and the Retry-After of an answer that is no success."""
@@ -115,14 +112,11 @@ class Gateway:
         raise http1.BrokenReplyError(f"more than {_MAX_REDIRECTS} redirects")
 
 
-def _is_race(op: Op) -> bool:
-    return (op.opts or {}).get("parallelMode") == "race"
-
-
-def _without_requests(reply: Ops) -> Ops:
+def _without_requests(reply: Ops, known: Container[str]) -> Ops:
     """Drop requests of steps that are stored: what is left of them changes nothing."""
     ops = tuple(
-        replace(op, op=Opcode.STEP_RUN, opts=None) if op.op in _OPCODES else op for op in reply.ops
+        replace(op, op=Opcode.STEP_RUN, opts=None) if op.op in _OPCODES and op.id in known else op
+        for op in reply.ops
     )
     return replace(reply, ops=ops)
 

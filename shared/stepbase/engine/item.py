@@ -88,7 +88,12 @@ class Item:
     @property
     def makes_call(self) -> bool:
         """Whether it is for the function, and no duty of the engine."""
-        return self.kind in ("edge", "sleep", "step")
+        return self.kind in ("edge", "sleep", "step", "gateway")
+
+    @property
+    def request(self) -> str | None:
+        """The step whose request is to be made, which the function is called to ask for again, or None."""
+        return self.step if self.kind == "gateway" else None
 
     @property
     def url(self) -> str:
@@ -108,6 +113,8 @@ class Item:
         So must one that goes on after a race: an SDK that finds a planned step to be the only one left
         would run it here, beside its own call.
         """
+        if self.request is not None:
+            return True
         return self.planning > 0 and (self.target is not None or self.has_planned)
 
     def call_body(self, request_id: str) -> bytes:

@@ -39,6 +39,7 @@ class State:
         look_back: How far waits for events look back that do not say it, in seconds, or None.
         open: Hashes of the steps the run waits for in parallel.
         target: The planned step this call was for, or None.
+        is_request: That step is a request which the engine makes (`gateway`).
         is_main: The item is the run's own; False for the extra calls of a race.
         run_id, function: Of this run; the function by slug.
         event: Returns the run's event, parsed.
@@ -59,6 +60,7 @@ class State:
     look_back: float | None = None
     open: frozenset[str] = frozenset()
     target: str | None = None
+    is_request: bool = False
     is_main: bool = True
     run_id: str = ""
     function: str = ""
@@ -111,6 +113,10 @@ def row(op: Op, status: str, memo: str, state: State) -> StepRow:
 
 def _planned(state: State, op: Op) -> Opened:
     return Opened(row(op, "planned", "null", state), NewItem(op.id, "step"))
+
+
+def _request(state: State, op: Op) -> Opened:
+    return Opened(row(op, "planned", "null", state), NewItem(op.id, "gateway"))
 
 
 def _sleep(state: State, op: Op) -> Opened:
@@ -256,6 +262,8 @@ def _not_invoked(state: State, op: Op, message: str) -> Opened:
 
 HANDLERS: Mapping[Opcode, Callable[[State, Op], Opened]] = {
     Opcode.STEP_PLANNED: _planned,
+    Opcode.GATEWAY: _request,
+    Opcode.AI_GATEWAY: _request,
     Opcode.SLEEP: _sleep,
     Opcode.WAIT_FOR_EVENT: _wait_for_event,
     Opcode.WAIT_FOR_SIGNAL: _wait_for_signal,

@@ -405,8 +405,6 @@ def test_all_results_of_a_run_have_at_most_32_mebibytes() -> None:
 @pytest.mark.parametrize(
     "opcode",
     [
-        Opcode.GATEWAY,
-        Opcode.AI_GATEWAY,
         Opcode.SYNC_RUN_COMPLETE,
         Opcode.DEFER_ADD,
         Opcode.DEFER_ABORT,

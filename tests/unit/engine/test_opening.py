@@ -55,3 +55,19 @@ def test_a_look_back_that_is_none_ends_the_run(wrong: object) -> None:
 
     assert settled.status == "Failed"
     assert "expected a duration of at most 24 hours" in (settled.error or "")
+
+
+@pytest.mark.parametrize("opcode", [Opcode.GATEWAY, Opcode.AI_GATEWAY])
+def test_a_request_that_is_not_made_at_once_gets_an_item_of_its_own(opcode: Opcode) -> None:
+    settled = decide(FRESH, Ops((Op(opcode, "g"), Op(Opcode.STEP_PLANNED, "p")), False, None, 2))
+
+    assert settled.items == (NewItem("g", "gateway"), NewItem("p", "step"))
+
+
+def test_a_request_that_fails_is_tried_again_by_its_own_item() -> None:
+    state = replace(FRESH, target="g", is_request=True, is_main=False, open=frozenset({"g"}))
+    failing = Op(Opcode.STEP_ERROR, "g", error={"name": "GatewayError", "message": "m"})
+
+    settled = decide(state, Ops((failing,), False, None, 2))
+
+    assert (settled.verdict, settled.kind, settled.step) == (Verdict.TIMER, "gateway", "g")
