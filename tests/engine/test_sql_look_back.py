@@ -153,7 +153,7 @@ async def test_an_engine_whose_clock_is_behind_is_waited_for_no_less(hands: Hand
 async def test_many_events_are_read_page_by_page(
     hands: Hands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stepbase.engine.store._PAGE", 2)
+    monkeypatch.setattr("stepbase.engine.reads._PAGE", 2)
     run = await hands.begin_leased()
     events = [event(0.01 * n, {"id": "p1", "n": n}) for n in range(7)]
     await hands.take_in(events)

@@ -1,11 +1,15 @@
-"""What the engine's API reads, one method per SQL function; the other part of `store.py`."""
+"""What is read, one method per SQL function; the other part of `store.py`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
+
+from stepbase.engine.looking import Page
+
+_PAGE = 2000
 
 
 class Reads(ABC):
@@ -101,3 +105,18 @@ class Reads(ABC):
     async def measures(self, most: int) -> dict[str, float | None]:
         """Measure queue, outbox and snapshots; nothing is counted beyond `most`."""
         return dict((await self._fetch("select * from stepbase.measures($1)", most))[0])
+
+    async def look_back(self, run_id: str, hashed: str) -> AsyncIterator[Page]:
+        """Yield the events that came before a wait, page by page; none if the wait has ended."""
+        rows = await self._fetch("select stepbase.await_ingests($1, $2) as waits", run_id, hashed)
+        last = None
+        while rows[0]["waits"]:
+            found = await self._fetch(
+                "select * from stepbase.look_back($1, $2, $3, $4)", run_id, hashed, last, _PAGE
+            )
+            if not found:
+                return
+            yield Page(found[0]["payloads"], found[0]["residual"], found[0]["expires_at"])
+            last = found[0]["last"]
+            if last is None:
+                return

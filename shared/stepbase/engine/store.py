@@ -1,7 +1,7 @@
 """The engine's only SQL: one method per SQL function, values in, rows out. What only reads: `reads.py`."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -14,7 +14,6 @@ from stepbase.engine.connections import Connections
 from stepbase.engine.dberrors import translated
 from stepbase.engine.effects import FailedAttempt, NewPause, Settlement, StepRow
 from stepbase.engine.lanes import Lane
-from stepbase.engine.looking import Page
 from stepbase.engine.reads import Reads
 from stepbase.engine.schedule import Move
 from stepbase.engine.starts import Ingest, Rerun, Start
@@ -25,7 +24,6 @@ from stepbase.protocol import names
 SCHEMA_VERSION = 1
 STALE = "SB101"
 TAKEN = "SB102"
-_PAGE = 2000
 
 _log = logging.getLogger("stepbase.engine.store")
 
@@ -351,21 +349,6 @@ class Store(Reads):
         )
         outcomes = {row["call"]: row["outcome"] == "stored" for row in rows}
         return [outcomes[i] for i in range(1, len(batch) + 1)]
-
-    async def look_back(self, run_id: str, hashed: str) -> AsyncIterator[Page]:
-        """Yield the events that came before a wait, page by page; none if the wait has ended."""
-        rows = await self._fetch("select stepbase.await_ingests($1, $2) as waits", run_id, hashed)
-        last = None
-        while rows[0]["waits"]:
-            found = await self._fetch(
-                "select * from stepbase.look_back($1, $2, $3, $4)", run_id, hashed, last, _PAGE
-            )
-            if not found:
-                return
-            yield Page(found[0]["payloads"], found[0]["residual"], found[0]["expires_at"])
-            last = found[0]["last"]
-            if last is None:
-                return
 
     async def signal(self, name: str, data: str) -> str | None:
         """Give a signal (data is JSON text); return the run that waited for it, or None."""
