@@ -88,9 +88,7 @@ FEATURES: dict[str, Feature] = {
     "concurrency": Feature("limit"),
     "concurrency key": Feature("a limit for each value"),
     "concurrency scope": Feature("a limit that functions share"),
-    "concurrency of runs": Feature(
-        "whole runs, not calls", _TYPESCRIPT_ALONE, later("stored, not applied")
-    ),
+    "concurrency of runs": Feature("whole runs, not calls", _TYPESCRIPT_ALONE),
     "throttle": Feature("starts are spread"),
     "rate limit": Feature("starts are dropped"),
     "debounce": Feature("the last of several events, after a time of quiet"),

@@ -1,5 +1,6 @@
 """Flow control: what decides when a run starts, waits or ends."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -279,3 +280,13 @@ async def a_run_is_cancelled_by_the_api(world: World) -> None:
 
     assert (await world.engine.request("DELETE", f"/v1/runs/{run_id}"))[0] == 204
     assert (await world.engine.result(event_id))["status"] == "Cancelled"
+
+
+@case("concurrency of runs")
+async def whole_runs_are_limited(world: World) -> None:
+    k = world.key()
+    ids = await send_numbers(world, "whole-runs", [1, 2], k=k)
+    runs = await asyncio.gather(*(world.engine.result(event_id) for event_id in ids))
+
+    assert [run["status"] for run in runs] == ["Completed", "Completed"]
+    assert await world.notes(k) == ["1 begins", "1 ends", "2 begins", "2 ends"]

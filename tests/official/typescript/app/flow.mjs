@@ -40,6 +40,12 @@ export const flows = [
   flow("shared-two", shared, held),
   flow("env-one", forEnv, held),
   flow("env-two", forEnv, held),
+  // Not in the types of the SDK, which sends it as it is.
+  flow("whole-runs", { concurrency: { fn: [{ limit: 1, key: "event.data.k" }] } }, async ({ event, step }) => {
+    await step.run("begin", () => note(event.data.k, `${event.data.n} begins`));
+    await step.sleep("nap", "1s");
+    await step.run("end", () => note(event.data.k, `${event.data.n} ends`));
+  }),
   flow("throttled", { throttle: { limit: 1, period: "1s", key: "event.data.k" } }, noted),
   flow("in-a-burst", { throttle: { limit: 2, period: "7d", burst: 2, key: "event.data.k" } }, noted),
   flow("rated", { rateLimit: { limit: 1, period: "24h", key: "event.data.who" } }, noted),
