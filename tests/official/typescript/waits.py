@@ -9,14 +9,18 @@ async def waiting(world: World, function: str, **data: Any) -> tuple[str, str]:
     """Start a run and wait until it waits; return its key and its event's id."""
     k = world.key()
     event_id = await world.send(f"ts/{function}", k=k, **data)
+    await waits_now(world, event_id)
+    return k, event_id
+
+
+async def waits_now(world: World, event_id: str) -> None:
+    """Wait until the run of an event waits."""
     run_id = await world.run_id(event_id)
-    await world.noted(k)
     async with world.connection() as connection:
         while not await connection.fetchval(
             "select exists (select from stepbase.pauses where run_id = $1)", run_id
         ):
             await world.beat()
-    return k, event_id
 
 
 @case("step.wait_for_event", "wait condition")
@@ -115,3 +119,16 @@ async def two_runs_cannot_wait_for_one_signal(world: World) -> None:
     assert k in second["output"]["message"]
     await world.ask("signal", {"signal": k, "data": 1})
     assert (await world.engine.result(event_id))["output"]["data"] == 1
+
+
+@case("step.wait_for_signal")
+async def a_run_takes_over_a_signal(world: World) -> None:
+    k, first = await waiting(world, "waits-for-signal", timeout="1h")
+    second = await world.send("ts/waits-for-signal", k=k, timeout="1h", conflict="replace")
+    await waits_now(world, second)
+    await world.ask("signal", {"signal": k, "data": 2})
+
+    assert (await world.engine.result(second))["output"]["data"] == 2
+    # The first one waits on, for its timeout.
+    await world.engine.request("DELETE", f"/v1/runs/{await world.run_id(first)}")
+    assert (await world.engine.result(first))["status"] == "Cancelled"
