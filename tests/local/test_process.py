@@ -98,6 +98,29 @@ async def test_a_killed_process_comes_back_on_the_same_port(make: Make, lines: l
     await piece.stop()
 
 
+async def test_a_process_that_dies_as_soon_as_it_is_ready_comes_back_all_the_same(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    piece = make(FOREVER)
+    await piece.start()
+    wait_first_ready, lives = piece._wait_first_ready, []
+
+    async def then_die(exited: "asyncio.Task[int]") -> None:
+        await wait_first_ready(exited)
+        lives.append(piece.pid)
+        if len(lives) == 1:
+            os.kill(piece.pid, signal.SIGKILL)
+            await exited
+
+    monkeypatch.setattr(piece, "_wait_first_ready", then_die)
+    await piece.kill()
+    async with asyncio.timeout(10):
+        while len(lives) < 2:
+            await asyncio.sleep(0.02)
+
+    assert piece.is_ready and piece.pid == lives[1]
+
+
 async def test_an_unsupervised_process_stays_dead(make: Make, lines: list[str]) -> None:
     piece = make(READY, supervise=False)
 

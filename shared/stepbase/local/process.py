@@ -181,6 +181,8 @@ class Piece:
             )
         finally:
             waiting.cancel()
+        if waiting.done() and not waiting.cancelled():
+            return  # if it has died since, its keeper will see to that
         if exited.done():
             raise ChildError(f"{self.name} ended at once: {self._tail()}")
         if not self._ready.is_set():
@@ -223,7 +225,8 @@ class Piece:
                 else:
                     break
             self.restarts += 1
-            self._sink(self.name, f"restarted (pid {self.pid})")
+            assert self._process is not None  # though it may be dead again by now
+            self._sink(self.name, f"restarted (pid {self._process.pid})")
 
     async def _end_keeper(self) -> None:
         if self._keeper is None:
