@@ -76,6 +76,20 @@ begin
   if cardinality(v_runs) > 0 then
     delete from stepbase.steps s where s.run_id = any (v_runs);
     delete from stepbase.attempts a where a.run_id = any (v_runs);
+    -- The events of a batch that was made again now belong to the other run.
+    update stepbase.not_started n
+      set run_id = k.again
+      from (
+        select b.run_id, (
+                 select r.run_id from stepbase.runs r
+                   where r.event_id = b.event_id and r.function_id = b.function_id
+                     and r.event_ids is not null and not (r.run_id = any (v_runs))
+                   order by r.run_id limit 1
+               ) as again
+          from stepbase.runs b where b.run_id = any (v_runs) and b.event_ids is not null
+          offset 0
+      ) k
+      where k.again is not null and n.run_id = k.run_id;
     with gone as (
       delete from stepbase.not_started n where n.run_id = any (v_runs) returning n.event_id
     )

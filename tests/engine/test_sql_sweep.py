@@ -118,6 +118,28 @@ async def test_an_event_stays_as_long_as_one_of_its_runs(hands: Hands) -> None:
     assert await hands.count("events") == 1
 
 
+async def test_a_batch_that_was_made_again_keeps_its_events(hands: Hands) -> None:
+    starts = [sql.start(i, key=None, rules=(sql.batch(2, 60),)) for i in (1, 2)]
+    await hands.take_in([sql.event(), sql.event()], starts)
+    [first] = await hands.fire()
+    await hands.lease(1)
+    await hands.settle_one(first, 1, completed())
+    await hands.at(29 * DAY)
+    again = Rerun(first.run_id, sql.new_id(), 1, None, (), None, ())
+    assert await hands.rerun(again) == "started"
+
+    await hands.at(31 * DAY)
+    assert await sweep(hands) == (1, 0)
+
+    [row] = await hands.lease(1)
+    assert row["run_id"] == again.run_id
+    assert len(row["more_events"]) == 2
+    await hands.settle_one(again.run_id, 1, completed())
+    await hands.at(62 * DAY)
+    assert await sweep(hands) == (1, 2)
+    assert await hands.count("not_started") == 0
+
+
 async def test_a_sweep_takes_a_bounded_number_at_a_time(hands: Hands) -> None:
     for _ in range(5):
         await ended(hands)
