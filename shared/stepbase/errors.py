@@ -91,14 +91,22 @@ class SendError(StepbaseError):
     Attributes:
         ids: Internal ids of the events that were accepted before the failure, in order.
         status: HTTP status of the last answer, or None if there was none.
+        is_outage: True if the server, or its database, is away: a step that fails by it costs no attempt
+            on stepbase's own engine.
     """
 
     def __init__(
-        self, message: str, *, ids: tuple[str, ...] = (), status: int | None = None
+        self,
+        message: str,
+        *,
+        ids: tuple[str, ...] = (),
+        status: int | None = None,
+        is_outage: bool = False,
     ) -> None:
         super().__init__(message)
         self.ids = ids
         self.status = status
+        self.is_outage = is_outage
 
 
 class ApiError(StepbaseError):
@@ -107,11 +115,13 @@ class ApiError(StepbaseError):
     Attributes:
         status: HTTP status: 404 for what the server does not know, 401 for a wrong key; None if there
             was no answer.
+        is_outage: True if the server, or its database, is away.
     """
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(self, message: str, *, status: int | None = None, is_outage: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self.is_outage = is_outage
 
 
 class ProtocolError(StepbaseError):

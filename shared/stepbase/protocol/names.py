@@ -8,6 +8,8 @@ REQ_VERSION: Final = "x-inngest-req-version"
 NO_RETRY: Final = "x-inngest-no-retry"
 RETRY_AFTER: Final = "retry-after"
 OUTAGE: Final = "x-stepbase-outage"
+AWAY: Final = frozenset({502, 503, 504})
+"""Statuses that say that who was asked is away, or what it needs is."""
 """Ours: "true" beside a StepError says that what the step called is away, not that it failed. Our engine
 counts no attempt for it, for a while; other servers ignore it."""
 SERVER_KIND: Final = "x-inngest-server-kind"

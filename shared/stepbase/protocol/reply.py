@@ -81,8 +81,6 @@ class NoAnswer:
 
 Reply = Output | Ops | FunctionError | NoAnswer
 
-_OUTAGE = frozenset({502, 503, 504})
-
 
 def decode_reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
     """Decode an HTTP response; `headers` has lower-case names.
@@ -109,6 +107,8 @@ def decode_reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
         return Ops(_decode_ops(body), no_retry, retry_after, version, is_outage)
     if 200 <= status < 300 and not no_retry:
         return Output(_json_text(body), version)
+    if status in names.AWAY and headers.get(names.OUTAGE, "").lower() == "true":
+        return NoAnswer(body[:500].decode(errors="replace"), is_outage=True, status=status)
     return FunctionError(_error_object(status, body), status, no_retry, retry_after, version)
 
 
@@ -123,7 +123,7 @@ def _not_an_sdk(status: int, body: bytes) -> NoAnswer:
         )
     return NoAnswer(
         f"Your server returned HTTP {status} before the SDK responded (body starts {start!r})",
-        is_outage=status in _OUTAGE,
+        is_outage=status in names.AWAY,
         status=status,
     )
 

@@ -79,6 +79,11 @@ def tried(ask_once: Callable[[], Asking], tries: int = TRIES) -> Script[Answer]:
     return answer
 
 
+def is_away(answer: Answer) -> bool:
+    """Say whether the server is away, or has no database: what was asked has not failed, it was not heard."""
+    return answer.status == 0 or answer.status in names.AWAY
+
+
 def _may_pass(answer: Answer) -> bool:
     status = answer.status
     return status == 0 or status in (408, 425, 429) or (status >= 500 and status != 501)

@@ -14,7 +14,7 @@ from stepbase import config
 from stepbase.errors import ApiError, DefinitionError
 from stepbase.protocol.jsontext import dumps, dumps_bytes
 from stepbase.sdk import typed
-from stepbase.sdk.ask import TRIES, Script, ask, tried
+from stepbase.sdk.ask import TRIES, Script, ask, is_away, tried
 from stepbase.sdk.event import Event, event_name_of, from_payload
 from stepbase.sdk.function import Function
 from stepbase.sdk.http import Answer
@@ -162,7 +162,7 @@ def _checked(answer: Answer, method: str, path: str, kind: type) -> Any:
     """
     asked = f"{method} /v1/{path.partition('?')[0]}"
     if answer.status == 0:
-        raise ApiError(f"{asked}: {answer.body.decode(errors='replace')}")
+        raise ApiError(f"{asked}: {answer.body.decode(errors='replace')}", is_outage=True)
     body = _object(answer)
     problem, told = body.get("error"), body.get("status")
     status = told if problem and isinstance(told, int) else answer.status
@@ -172,7 +172,9 @@ def _checked(answer: Answer, method: str, path: str, kind: type) -> Any:
     said = problem or answer.body[:200].decode(errors="replace") or "no body"
     hint = "; is INNGEST_SIGNING_KEY that of this server and environment?"
     raise ApiError(
-        f"{asked}: HTTP {status}: {said}{hint if status in (401, 403) else ''}", status=status
+        f"{asked}: HTTP {status}: {said}{hint if status in (401, 403) else ''}",
+        status=status,
+        is_outage=is_away(answer),
     )
 
 

@@ -13,7 +13,7 @@ from stepbase.errors import ProtocolError
 from stepbase.protocol import names, signing
 from stepbase.protocol.call import Call
 from stepbase.protocol.jsontext import dumps_bytes
-from stepbase.sdk.ask import ask
+from stepbase.sdk.ask import ask, is_away
 from stepbase.sdk.http import Answer, Exchange
 from stepbase.sdk.message import Request, Response
 from stepbase.sdk.replies import server_kind
@@ -238,7 +238,7 @@ def _fetched(url: str, kind: type, settings: InngestConfig) -> Generator[Exchang
     if not isinstance(found, kind):
         raise ProtocolError(
             f"could not fetch the run's state from {url}: HTTP {answer.status} {answer.body[:120]!r}",
-            status=500,
+            status=503 if is_away(answer) else 500,
             code="fetch_failed",
         )
     return found

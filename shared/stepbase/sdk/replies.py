@@ -49,7 +49,8 @@ def raised(fault: Fault) -> Response:
 def refusal(error: ProtocolError) -> Response:
     """Write the answer to a request that is none; servers try it again."""
     body = {"code": error.code, "message": str(error), "name": type(error).__name__}
-    return Response(error.status, dumps_bytes(body))
+    headers = {names.OUTAGE: "true"} if error.status == 503 else {}
+    return Response(error.status, dumps_bytes(body), headers)
 
 
 def _retry_headers(outcome: Reported | Fault) -> dict[str, str]:

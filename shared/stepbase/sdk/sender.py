@@ -11,7 +11,7 @@ from stepbase.errors import NonRetriableError, SendError
 from stepbase.protocol import ids, names
 from stepbase.protocol.jsontext import dumps
 from stepbase.sdk import typed
-from stepbase.sdk.ask import TRIES, Asking, Script, adrive, drive, origin_headers, tried
+from stepbase.sdk.ask import TRIES, Asking, Script, adrive, drive, is_away, origin_headers, tried
 from stepbase.sdk.event import Event
 from stepbase.sdk.http import Answer, Exchange
 
@@ -121,7 +121,9 @@ def _event_text(event: Event[Any]) -> str:
 
 def _ids(answer: Answer) -> list[str]:
     if answer.status == 0:
-        raise SendError(f"events not sent after {TRIES} tries: {answer.body.decode()}")
+        raise SendError(
+            f"events not sent after {TRIES} tries: {answer.body.decode()}", is_outage=True
+        )
     try:
         body = json.loads(answer.body)
     except ValueError:
@@ -135,5 +137,6 @@ def _ids(answer: Answer) -> list[str]:
             f"the server refused an event (HTTP {answer.status}): {shown}",
             ids=tuple(filter(None, accepted)),
             status=answer.status,
+            is_outage=is_away(answer),
         )
     return accepted

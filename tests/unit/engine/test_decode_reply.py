@@ -66,6 +66,16 @@ def test_a_2xx_without_the_sdk_header_is_not_an_sdk() -> None:
     )
 
 
+def test_a_function_that_cannot_fetch_its_state_says_that_the_server_is_away() -> None:
+    told = {"x-inngest-sdk": "x:v1", "x-stepbase-outage": "true"}
+
+    away = decode_reply(503, told, b'{"message":"no answer"}')
+    failed = decode_reply(500, told, b'{"message":"no answer"}')
+
+    assert away == NoAnswer('{"message":"no answer"}', is_outage=True, status=503)
+    assert isinstance(failed, FunctionError)
+
+
 @pytest.mark.parametrize(
     ("status", "is_outage"),
     [(502, True), (503, True), (504, True), (404, False), (500, False), (301, False)],

@@ -286,6 +286,20 @@ async def test_state_that_cannot_be_fetched_is_tried_again(
     assert "x-inngest-no-retry" not in reply.headers
 
 
+async def test_state_that_cannot_be_fetched_because_the_server_is_away_costs_no_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    body = {**json.loads(call_body()), "use_api": True, "event": event(), "events": []}
+    monkeypatch.setenv("INNGEST_DEV", "http://127.0.0.1:1")
+
+    reply = await ask_asgi(asgi(app))(
+        "POST", query="fnId=shop-f&stepId=step", body=json.dumps(body).encode()
+    )
+    await http.aclose()
+
+    assert (reply.status, reply.headers["x-stepbase-outage"]) == (503, "true")
+
+
 async def test_even_a_bug_of_ours_is_answered_as_an_sdk(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -91,6 +91,7 @@ def test_it_gives_up_after_five_tries(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert isinstance(result, SendError)
     assert "not sent after 5 tries: no answer from http://x: refused" in str(result)
+    assert result.is_outage
     assert (len(exchanges), len(pauses)) == (5, 4)
 
 
@@ -105,6 +106,7 @@ def test_it_gives_up_after_five_tries(monkeypatch: pytest.MonkeyPatch) -> None:
         (Answer(401, {}, b"no"), "(HTTP 401): no", ()),
         (Answer(200, {}, b"<html>"), "<html>", ()),
         (Answer(500, {}, b"oops"), "(HTTP 500): oops", ()),
+        (Answer(503, {}, b'{"error":"no database"}'), "(HTTP 503): no database", ()),
     ],
 )
 def test_a_refusal_is_an_error_with_what_was_accepted(
@@ -115,6 +117,7 @@ def test_a_refusal_is_an_error_with_what_was_accepted(
     assert isinstance(result, SendError)
     assert says in str(result)
     assert (result.ids, result.status) == (ids, answer.status)
+    assert result.is_outage is (answer.status == 503)
     assert len(exchanges) == (5 if answer.status >= 500 else 1)
 
 
