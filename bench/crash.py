@@ -27,11 +27,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.support.evidence import keep_evidence
+from bench.support.storm import Log, Storm
 
 from stepbase.demo import purchase
 from stepbase.demo.books import Connection
@@ -78,7 +79,7 @@ class Options:
     strikes: tuple[str, ...] = ("engine", "engine", "host", "host", "postgres")
 
 
-class Storm:
+class Rounds(Storm):
     """Kills at random places of a round, and arms the failpoints so that each is hit about equally often.
 
     A strike comes when so many purchases are sold, not after so much time: a fast round would end
@@ -86,23 +87,16 @@ class Storm:
     """
 
     def __init__(self, folder: Path, options: Options) -> None:
-        self.hits_file = folder / "failpoints"
-        self.hits_file.touch()
-        self.kills: Counter[str] = Counter()
+        super().__init__(folder)
         self._aim = options.hits
         self._strikes = options.strikes
         self._chance = random.Random(options.seed)
-        self._stack: Stack | None = None
         self._round = 0
         self._before: Counter[str] = Counter()
 
-    def hits(self) -> Counter[str]:
-        """Return how often each failpoint was hit."""
-        return Counter(self.hits_file.read_text().split())
-
     async def begin(self, stack: Stack) -> None:
         """Begin a round: arm everything anew while nothing is under way."""
-        self._stack = stack
+        self.watch(stack)
         self._round += 1
         self._before = self.hits()
         for name in ("engine", "gateway"):
@@ -111,12 +105,8 @@ class Storm:
 
     def on_death(self, name: str) -> None:
         """Arm a piece before its next life."""
-        if self._stack is not None and name in ("engine", "gateway"):
-            chances = self._engine_chances() if name == "engine" else self._gateway_chances()
-            self._stack.pieces[name].set_environment(
-                STEPBASE_FAILPOINTS=",".join(f"{point}={p:.6f}" for point, p in chances.items()),
-                STEPBASE_FAILPOINT_LOG=str(self.hits_file),
-            )
+        if name in self.pieces and name in ("engine", "gateway"):
+            self.arm(name, self._engine_chances() if name == "engine" else self._gateway_chances())
 
     def _engine_chances(self) -> dict[str, float]:
         """What lags behind becomes likelier, what leads rarer."""
@@ -137,39 +127,6 @@ class Storm:
         part = purchases / len(names)
         return [(int((i + self._chance.random()) * part), name) for i, name in enumerate(names)]
 
-    async def strike(self, name: str) -> None:
-        """Kill a piece; one that is down just now is killed when it is back.
-
-        Raises:
-            ChildError: it does not come back.
-        """
-        assert self._stack is not None
-        if name == "postgres":
-            await self._stack.restart_postgres(immediate=True)
-        else:
-            piece = self._stack.pieces[name]
-            while not piece.is_ready:
-                # Dead, and its keeper does not know yet: it needs a turn of the loop to see that.
-                await asyncio.sleep(0.02)
-                await piece.wait_ready()
-            await self._stack.kill(name)
-        self.kills[name] += 1
-
-
-class Log:
-    """What the pieces print, with the time; written to a file."""
-
-    def __init__(self, file: TextIO, storm: Storm) -> None:
-        self._file = file
-        self._storm = storm
-
-    def __call__(self, name: str, line: str) -> None:
-        """Write a line; a death is also news for the storm."""
-        if line.startswith("died"):
-            self._storm.on_death(name)
-        self._file.write(f"{time.strftime('%H:%M:%S')} {name:>8} {line}\n")
-        self._file.flush()
-
 
 class Bench:
     """All rounds on one stack, whose database fills up."""
@@ -185,14 +142,14 @@ class Bench:
         """Run every round; return the result."""
         began = time.monotonic()
         folder = Path(tempfile.mkdtemp(prefix="stepbase-crash-"))
-        storm = Storm(folder, self._options)
+        storm = Rounds(folder, self._options)
         plan = Plan(
             functions=ROOT / "functions",
             project=ROOT,
             engine_arguments=ENGINE,
         )
         with (folder / "log").open("w", encoding="utf-8") as file:
-            async with Stack(plan, Log(file, storm)) as stack:
+            async with Stack(plan, Log(file, storm.on_death)) as stack:
                 for number in range(self._options.rounds):
                     await storm.begin(stack)
                     await self._round(number, stack, storm, folder)
@@ -215,7 +172,7 @@ class Bench:
         places = range(number * size, (number + 1) * size)
         return [replace(self._purchases[i % total], lap=i // total) for i in places]
 
-    async def _round(self, number: int, stack: Stack, storm: Storm, folder: Path) -> None:
+    async def _round(self, number: int, stack: Stack, storm: Rounds, folder: Path) -> None:
         began = time.monotonic()
         before = storm.kills.total() + storm.hits().total()
         entries = decide_fates(self._take(number), self._options.seed + number)
@@ -249,7 +206,7 @@ class Bench:
             print(f"  evidence: {kept} (log: {folder / 'log'})", file=sys.stderr)
 
 
-async def _sell(story: Story, entries: Sequence[Entry], storm: Storm) -> None:
+async def _sell(story: Story, entries: Sequence[Entry], storm: Rounds) -> None:
     """Sell everything, and let the storm strike between two sales; selling does not wait for it."""
     start = 0
     async with asyncio.TaskGroup() as striking:

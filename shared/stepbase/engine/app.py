@@ -112,7 +112,7 @@ class Engine:
         gateway = Gateway(timeout=settings.request_timeout, private=settings.may_request_private)
         self._stack.callback(gateway.close)
         self._settling: Batcher[Settling, Settled] = Batcher(self._settle_batch)
-        self.checkpoints: Batcher[Checkpoint, bool] = Batcher(self.store.checkpoint)
+        self.checkpoints: Batcher[Checkpoint, bool] = Batcher(self._checkpoint_batch)
         self.metrics = Metrics()
         executor = Executor(
             self.caller,
@@ -209,12 +209,12 @@ class Engine:
         return await retrying(lambda: self._settling.add(settling, size), lambda: self._stopping)
 
     async def _settle_batch(self, batch: Sequence[Settling]) -> list[Settled]:
-        if not failpoint.is_armed("engine.in_settle"):
-            return await self.store.settle(batch)
-        writing = asyncio.create_task(self.store.settle(batch))
-        await asyncio.sleep(0.001)
-        failpoint.hit("engine.in_settle")
-        return await writing
+        return await failpoint.during("engine.in_settle", self.store.settle(batch))
+
+    async def _checkpoint_batch(self, batch: Sequence[Checkpoint]) -> list[bool]:
+        stored = await failpoint.during("engine.in_checkpoint", self.store.checkpoint(batch))
+        failpoint.hit("engine.after_checkpoint")
+        return stored
 
     def _notified(self, payload: str) -> None:
         if payload == "q":

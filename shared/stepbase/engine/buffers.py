@@ -10,7 +10,7 @@ import logging
 
 import asyncpg
 
-from stepbase import clock
+from stepbase import clock, failpoint
 from stepbase.engine import expr
 from stepbase.engine.intake import Intake
 from stepbase.engine.registry import Registry
@@ -64,6 +64,8 @@ class Buffers:
 
     async def _look(self) -> None:
         rows = await self._store.take_buffers(_AT_ONCE)
+        if rows:
+            failpoint.hit("buffers.after_take")
         await asyncio.gather(*(self._start(row) for row in rows))
         seconds = await self._store.next_buffer()
         if seconds is not None:

@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from stepbase import clock
+from stepbase import clock, failpoint
 from stepbase.engine.schedule import Due, move
 from stepbase.engine.store import Store
 from stepbase.errors import StoreError
@@ -72,6 +72,8 @@ class Crons:
         if not rows:
             return False
         moves = [move(Due(**row), self._new_id()) for row in rows]
+        failpoint.hit("crons.before_fire")
         moved = await self._store.fire_crons(moves)
+        failpoint.hit("crons.after_fire")
         _log.debug("schedules fired", extra={"due": len(rows), "moved": moved})
         return len(rows) == _AT_ONCE and moved > 0

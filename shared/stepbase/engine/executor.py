@@ -102,9 +102,11 @@ class Executor:
             woken = item.step if item.kind == "sleep" else None
             if effects.verdict is Verdict.CONTINUE:
                 effects = self._going_on(item, effects)
+            _may_die(item, effects)
             settled, effects = await self._write(item, effects, called, woken)
             if settled is None:
                 return None
+            failpoint.hit("engine.after_settle")
             if effects.verdict is not Verdict.CONTINUE:
                 if effects.verdict is Verdict.END:
                     self._tell_end(item, effects)
@@ -132,10 +134,13 @@ class Executor:
     async def _next(self, item: Item) -> tuple[Settlement, float | None]:
         """Return what is to be written for an item, and how long the call took if there was one."""
         if item.kind == "match":
+            failpoint.hit("engine.in_match")
             return _matched(item), None
         if item.kind == "deadline":
+            failpoint.hit("engine.at_timeout")
             return _deadline(item), None
         if item.kind in ("wait", "invoke"):
+            failpoint.hit("engine.at_timeout")
             return _given_up(item), None
         if item.kind == "look":
             return await self._looked(item), None
@@ -245,6 +250,17 @@ class Executor:
             _log.warning("run failed", extra=_fields(item, reason=(effects.error or "")[:300]))
         else:
             _log.debug("run ended", extra=_fields(item, status=effects.status))
+
+
+def _may_die(item: Item, effects: Settlement) -> None:
+    """Where the end of an invoked run is about to be written, with the step that waits for it."""
+    name = "engine.before_child_end"
+    if (
+        failpoint.is_armed(name)
+        and effects.verdict is Verdict.END
+        and names.EVENT_FUNCTION_INVOKED in item.event
+    ):
+        failpoint.hit(name)
 
 
 def _fields(item: Item, **more: object) -> dict[str, object]:

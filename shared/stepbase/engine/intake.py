@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from stepbase import clock
+from stepbase import clock, failpoint
 from stepbase.engine import expr, schedule
 from stepbase.engine.batcher import Batcher
 from stepbase.engine.item import Item
@@ -138,7 +138,9 @@ class Intake:
             start.is_direct = place < reserved
         launched = 0
         try:
-            rows = await self._store.ingest(epoch, batch)
+            failpoint.hit("engine.before_ingest")
+            rows = await failpoint.during("engine.in_ingest", self._store.ingest(epoch, batch))
+            failpoint.hit("engine.after_ingest")
             for row in rows:
                 start = batch.starts[row["start"] - 1]
                 if row["is_leased"] and launched < reserved:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import asyncpg
 
-from stepbase import clock
+from stepbase import clock, failpoint
 from stepbase.engine.effects import Settlement, Verdict
 from stepbase.engine.executor import Executor
 from stepbase.engine.item import Item
@@ -193,6 +193,8 @@ class Worker:
             rows = await self._store.lease(wanted, freed)
         finally:
             self._free += wanted - len(rows)
+        if rows:
+            failpoint.hit("engine.after_lease")
         self.has_backlog = len(rows) == wanted
         for row in rows:
             item = await self._item(row)
