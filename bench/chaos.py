@@ -2,10 +2,11 @@
 
 Three engines on one database, two function hosts, a REST gateway and Postgres serve runs of some forty
 shapes (`bench/support/chaos_shapes.py`), sent at an even pace over the API and the outbox. Meanwhile
-engines, hosts and the gateway are killed by SIGKILL, engines are asked to end, Postgres is shut down at once,
-and named failpoints kill engines and the gateway at the worst moments (`stepbase/failpoint.py`). What
-must hold at every commit is asked of the database every second. When the storm is over and everything has
-ended, each case is compared with what its shape says, and the database with what must be left: nothing.
+engines, hosts and the gateway are killed by SIGKILL, engines are asked to end or hang for longer than a
+lease, Postgres is shut down at once, and named failpoints kill engines and the gateway at the worst moments
+(`stepbase/failpoint.py`). What must hold at every commit is asked of the database every second. When the
+storm is over and everything has ended, each case is compared with what its shape says, and the
+database with what must be left: nothing.
 
 Then one of two engines is killed in the middle of calls, and it is measured when they are made again.
 
@@ -36,7 +37,7 @@ from bench.support.chaos_outside import Outside, Sender
 from bench.support.chaos_shapes import Case, Sent, make, problems
 from bench.support.chaos_storm import CHANCES, Chaos, Options
 from bench.support.fleet import Fleet
-from bench.support.storm import Log
+from bench.support.storm import HANG, Log
 
 from stepbase import failpoint
 from stepbase.demo.books import Connection
@@ -99,7 +100,8 @@ class Bench:
             await self._storm(fleet, storm, books, sender, outside.url)
             standing = await self._settle(books, sender)
             await self._judge(books)
-            kills = storm.kills.total() + storm.hits().total()
+            deaths = [n for name, n in storm.kills.items() if not name.startswith(HANG)]
+            kills = sum(deaths) + storm.hits().total()
             takeover = await self._take_over(fleet, sender, outside, books)
         if self.found:
             await self._explain(fleet.stack.database_url, folder, standing)

@@ -6,6 +6,7 @@ have happened is in `chaos_shapes.py`.
 """
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -99,6 +100,11 @@ async def _ask(url: str) -> str:
     return answer.decode()
 
 
+async def _draw() -> str:
+    await asyncio.sleep(0.4)  # so that an engine that dies or hangs has such a call in flight
+    return secrets.token_hex(4)
+
+
 def _text(chars: int) -> str:
     return "x" * chars
 
@@ -177,6 +183,13 @@ def _large(app: App, _other: str) -> None:
             key=f"paid:{event.data['case']}",
             returns=int,
         )
+
+    @app.function("token", on=on("token"))
+    async def token(event: Given, step: Step) -> list[str]:
+        """Draw a token: whatever is called twice, what was stored first must be what all else sees."""
+        drawn = await step.run("draw", _draw)
+        await _effect(step, event, drawn)
+        return [drawn, await step.run("repeat", lambda: drawn)]
 
     @app.function("row", on=on("row"))
     async def row(event: Given, step: Step) -> int:

@@ -64,6 +64,7 @@ class Shape:
         more: Runs of other functions, by name: their status and number.
         parts: How many events a case has; each starts a run of its own unless `check` is given.
         check: What else must hold of its runs and effects; it then replaces the rules on the runs.
+        is_open: Which effects it has is for `check` to say.
     """
 
     function: str
@@ -75,6 +76,7 @@ class Shape:
     parts: int = 1
     check: Check | None = None
     delay_ms: int = 0
+    is_open: bool = False
 
     @property
     def runs(self) -> int:
@@ -109,7 +111,7 @@ def problems(case: Case, runs: Sequence[Ran], effects: Counter[str]) -> list[tup
             found.append(("stuck", f"run {run.run_id} of {run.function} is {run.status}"))
         if run.is_early:
             found.append(("wrong", f"run {run.run_id} started before its event's time"))
-    for name in effects.keys() | shape.effects.keys():
+    for name in () if shape.is_open else effects.keys() | shape.effects.keys():
         given = shape.effects.get(name, 0)
         least, most = given if isinstance(given, tuple) else (given, given)
         if effects[name] > most:
@@ -212,6 +214,15 @@ def _close_race(runs: Sequence[Ran], effects: Counter[str]) -> list[str]:
     return [] if effects[str(run.output)] == 1 else [f"{run.output} won, with {effects}"]
 
 
+def _token(runs: Sequence[Ran], effects: Counter[str]) -> list[str]:
+    """The token that was drawn first is the only one."""
+    [run] = runs if len(runs) == 1 else [None]
+    if run is None or run.status != "Completed":
+        return [f"{len(runs)} runs, not 1: {runs}"]
+    [drawn] = effects if len(effects) == 1 else [None]
+    return [] if run.output == [drawn, drawn] else [f"result {run.output}, with {effects}"]
+
+
 def _once(runs: Sequence[Ran], _: Counter[str]) -> list[str]:
     found = [f"run {run.run_id} is {run.status}" for run in runs if run.status != "Completed"]
     return found + ([] if len(runs) == 1 else [f"{len(runs)} runs, not 1"])
@@ -228,6 +239,7 @@ SHAPES: tuple[Shape, ...] = (
     Shape("huge", 1, outputs=(2 * HUGE_CHARS,), effects={"end": 1}),
     Shape("delayed", outputs=("came",), effects={"end": 1}, delay_ms=DELAY_MS),
     Shape("paid", parts=2, outputs=(1,), effects={"paid": 1}),
+    Shape("token", 30, check=_token, is_open=True),
     Shape("row", outputs=(1,), effects={"row": 1}),
     Shape("flaky", outputs=("at last",), effects={"end": 1}),
     Shape("caught", outputs=("refused",), effects={"undone": 1}),

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.support.storm import DRAIN, POSTGRES, Storm, rarest
+from bench.support.storm import DRAIN, HANG, POSTGRES, Storm, rarest
 
 from stepbase.local.errors import LocalError
 
@@ -42,6 +42,7 @@ STRIKES = {
     "host-2": 8,
     "gateway": 3,
     POSTGRES: 8,
+    **{HANG + name: 2 for name in ("engine", "engine-2", "engine-3")},
     DRAIN + "engine": 1,
     DRAIN + "engine-2": 1,
     DRAIN + "engine-3": 1,
@@ -74,6 +75,8 @@ class Chaos(Storm):
         super().__init__(folder)
         self._options = options
         self._chance = random.Random(options.seed)
+        self._striking: set[asyncio.Task[None]] = set()
+        self.hang_seconds = 1.5 * options.lease
         self.progress = 0.0
         self.is_over = False
 
@@ -104,7 +107,14 @@ class Chaos(Storm):
             at = began + (number + self._chance.random()) * part
             await asyncio.sleep(max(0.0, at - time.monotonic()))
             [name] = self._chance.choices(list(STRIKES), weights=list(STRIKES.values()))
-            try:
-                await self.strike(name)
-            except (LocalError, ProcessLookupError) as error:
-                print(f"  {name} was not struck: {error}", file=sys.stderr)
+            striking = asyncio.create_task(self._strike(name))
+            self._striking.add(striking)
+            striking.add_done_callback(self._striking.discard)
+        while self._striking:
+            await asyncio.wait(self._striking)
+
+    async def _strike(self, name: str) -> None:
+        try:
+            await self.strike(name)
+        except (LocalError, ProcessLookupError) as error:
+            print(f"  {name} was not struck: {error}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """What the crash benchmarks share: pieces that are killed, failpoints that are armed, a log of it all."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -14,10 +15,13 @@ from stepbase.local.stack import Stack
 
 POSTGRES = "postgres"
 DRAIN = "drain:"
+HANG = "hang:"
 
 
 class Storm:
     """Kills pieces from outside, and has failpoints kill them from inside."""
+
+    hang_seconds = 3.0
 
     def __init__(self, folder: Path) -> None:
         self.hits_file = folder / "failpoints"
@@ -25,6 +29,7 @@ class Storm:
         self.kills: Counter[str] = Counter()
         self.pieces: dict[str, Piece] = {}
         self._stack: Stack | None = None
+        self._turn = asyncio.Lock()
 
     def watch(self, stack: Stack, further: Mapping[str, Piece] | None = None) -> None:
         """Take the pieces of a stack, and others, as what may be killed."""
@@ -46,25 +51,38 @@ class Storm:
         """A piece has died: its next life may be armed otherwise."""
 
     async def strike(self, name: str) -> None:
-        """Kill a piece; one that is down just now is killed when it is back. `drain:<piece>` asks it to end.
+        """Kill a piece; one that is down just now is killed when it is back.
+
+        `drain:<piece>` asks it to end; `hang:<piece>` stops it for longer than a lease, and lets it go on.
 
         Raises:
             ChildError: it does not come back.
         """
         assert self._stack is not None
         if name == POSTGRES:
-            await self._stack.restart_postgres(immediate=True)
+            async with self._turn:
+                await self._stack.restart_postgres(immediate=True)
         else:
-            piece = self.pieces[name.removeprefix(DRAIN)]
+            piece = self.pieces[name.rpartition(":")[2]]
             while not piece.is_ready:
                 # Dead, and its keeper does not know yet: it needs a turn of the loop to see that.
                 await asyncio.sleep(0.02)
                 await piece.wait_ready()
             if name.startswith(DRAIN):
                 os.kill(piece.pid, signal.SIGTERM)
+            elif name.startswith(HANG):
+                await self._hang(piece.pid)
             else:
                 await piece.kill()
         self.kills[name] += 1
+
+    async def _hang(self, pid: int) -> None:
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(self.hang_seconds)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 class Log:

@@ -112,7 +112,7 @@ class Engine:
         gateway = Gateway(timeout=settings.request_timeout, private=settings.may_request_private)
         self._stack.callback(gateway.close)
         self._settling: Batcher[Settling, Settled] = Batcher(self._settle_batch)
-        self.checkpoints: Batcher[Checkpoint, bool] = Batcher(self._checkpoint_batch)
+        self.checkpoints: Batcher[Checkpoint, bool] = Batcher(self._store_steps)
         self.metrics = Metrics()
         executor = Executor(
             self.caller,
@@ -211,7 +211,7 @@ class Engine:
     async def _settle_batch(self, batch: Sequence[Settling]) -> list[Settled]:
         return await failpoint.during("engine.in_settle", self.store.settle(batch))
 
-    async def _checkpoint_batch(self, batch: Sequence[Checkpoint]) -> list[bool]:
+    async def _store_steps(self, batch: Sequence[Checkpoint]) -> list[bool]:
         stored = await failpoint.during("engine.in_checkpoint", self.store.checkpoint(batch))
         failpoint.hit("engine.after_checkpoint")
         return stored
