@@ -152,7 +152,7 @@ class Bench:
             is_full = runs >= self._options.runs
             if is_full and storm.progress >= 1 and not storm.lagging():
                 break
-            if storm.progress > 2:
+            if time.monotonic() - began > self._options.longest:
                 break  # what was not hit by now will not be: the result says so
             due = self._options.runs * min(storm.progress, 1) if not is_full else runs + 4
             async with asyncio.TaskGroup() as sending:
@@ -344,7 +344,8 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name, kind in (
-        ("runs", int), ("seconds", float), ("hits", int), ("strikes", int), ("lease", float), ("seed", int),
+        ("runs", int), ("seconds", float), ("longest", float), ("hits", int), ("strikes", int),
+        ("lease", float), ("seed", int),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=kind, default=getattr(Options, name))
     assert set(CHANCES) == failpoint.NAMES

@@ -54,7 +54,8 @@ class Options:
     """How many runs, how long and how hard.
 
     Attributes:
-        seconds: How long the storm lasts.
+        seconds: How long the storm lasts, if by then every failpoint was hit often enough.
+        longest: How long it lasts at most.
         hits: Hits of each failpoint that the storm aims for.
         strikes: How often something is killed from outside.
         lease: Of the engines, in seconds.
@@ -62,6 +63,7 @@ class Options:
 
     runs: int = 10_000
     seconds: float = 600.0
+    longest: float = 2400.0
     hits: int = 22
     strikes: int = 110
     lease: float = 2.0
