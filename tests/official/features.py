@@ -144,7 +144,9 @@ FEATURES: dict[str, Feature] = {
         "middleware that reports errors", apart("talks to Sentry"), apart("talks to Sentry")
     ),
     "adapters": Feature(
-        "web frameworks", partly("FastAPI, Flask, Django, Tornado"), partly("Node, fetch API")
+        "web frameworks",
+        partly("FastAPI, Flask, Django; not tried: Tornado, DigitalOcean"),
+        partly("Node, fetch API"),
     ),
     "streaming": Feature("replies that keep the connection alive"),
     "checkpointing": Feature("steps are told while the call goes on", _TYPESCRIPT_ALONE),
@@ -181,9 +183,6 @@ FEATURES: dict[str, Feature] = {
     "dashboard": Feature("pages to look at runs", _SERVER, _SERVER),
     "MCP": Feature("an endpoint for assistants", _SERVER, _SERVER),
 }  # fmt: skip
-
-CHECKED: tuple[Sdk, ...] = ("typescript",)
-"""The SDKs whose column is whole."""
 
 _declared: set[tuple[str, Sdk]] = set()
 _seen: dict[tuple[str, Sdk], list[str]] = defaultdict(list)

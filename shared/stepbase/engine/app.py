@@ -171,7 +171,8 @@ class Engine:
             self._spawn("sweeper", sweep_forever(self.store, self.settings)),
         ]
         if self.settings.sdk_urls:
-            apps = Discovery(self.caller, self.settings.sdk_urls, self.settings.poll_seconds)
+            urls, seconds = self.settings.sdk_urls, self.settings.poll_seconds
+            apps = Discovery(self.caller, self.registry, urls, seconds)
             tasks.append(self._spawn("discovery", apps.run()))
         self._stack.push_async_callback(self._stop_tasks, tasks)
         self.failure.add_done_callback(lambda _: ready.set())

@@ -1,14 +1,24 @@
 """HTTP from the engine to functions: one POST, one decoded reply."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from stepbase import clock
 from stepbase.engine import http1
-from stepbase.errors import ProtocolError
+from stepbase.errors import ProtocolError, SignatureError
 from stepbase.protocol import names, signing
 from stepbase.protocol.reply import NoAnswer, Reply, decode_reply
 
 _SYNC_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class SyncAnswer:
+    """What an app answered to a sync: its functions if `is_in_band`, else what became of it."""
+
+    status: int
+    body: bytes
+    is_in_band: bool
 
 
 class Caller:
@@ -49,21 +59,38 @@ class Caller:
         except ProtocolError as error:
             return error
 
-    async def sync(self, url: str) -> tuple[int, bytes]:
-        """Ask an app to register itself (`PUT`); return the status and body of its answer.
+    async def sync(self, url: str) -> SyncAnswer:
+        """Ask an app for its functions (`PUT`): with a key in the answer, else it is to register.
 
         Raises:
             OSError: If nothing (that speaks HTTP) answers there.
             ValueError: If the URL is none.
+            ProtocolError: If its functions are in the answer, and that is not signed with our key.
         """
         body = b'{"url":"' + url.encode() + b'"}'
+        headers = {names.SERVER_KIND: self._kind}
+        if self._key is not None:
+            headers[names.SYNC_KIND] = names.IN_BAND
         try:
-            response = await self._send(
-                "PUT", url, body, {names.SERVER_KIND: self._kind}, _SYNC_SECONDS
-            )
+            response = await self._send("PUT", url, body, headers, _SYNC_SECONDS)
         except http1.BrokenReplyError as error:
             raise OSError(f"{url}: {error}") from error
-        return response.status, response.body
+        is_in_band = (
+            response.status == 200 and response.headers.get(names.SYNC_KIND) == names.IN_BAND
+        )
+        if is_in_band and self._key is not None:
+            # Who registers by a request of its own has to know the key too.
+            header = response.headers.get(names.SIGNATURE)
+            try:
+                signing.verify(header, response.body, (self._key,), clock.now_s())
+            except SignatureError as error:
+                raise ProtocolError(
+                    f"{url} answered with functions, but not with this engine's signature: is its "
+                    "INNGEST_SIGNING_KEY ours, and is its clock right?",
+                    status=error.status,
+                    code=error.code,
+                ) from error
+        return SyncAnswer(response.status, response.body, is_in_band)
 
     async def inspect(self, url: str) -> tuple[int, bytes]:
         """Ask an app what it is (`GET`); return the status and body of its answer.

@@ -8,7 +8,10 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
+from stepbase.engine import syncing
 from stepbase.engine.caller import Caller
+from stepbase.engine.registry import Registry
+from stepbase.errors import ProtocolError, StoreError
 
 _log = logging.getLogger("stepbase.engine.discovery")
 
@@ -22,8 +25,11 @@ class Discovery:
         interval: Seconds between two questions to an app that answers; 0: until it has answered once.
     """
 
-    def __init__(self, caller: Caller, urls: Sequence[str], interval: float) -> None:
+    def __init__(
+        self, caller: Caller, registry: Registry, urls: Sequence[str], interval: float
+    ) -> None:
         self._caller = caller
+        self._registry = registry
         self._urls = urls
         self._interval = interval
 
@@ -58,7 +64,7 @@ class Discovery:
     async def _ask(self, url: str) -> str | None:
         """Ask once; return what went wrong, or None."""
         try:
-            status, body = await self._caller.sync(url)
-        except (OSError, ValueError) as error:
+            status, body = await syncing.sync(self._caller, self._registry, url)
+        except (OSError, ValueError, ProtocolError, StoreError) as error:
             return str(error)
         return None if status == 200 else f"{status}: {body[:300].decode(errors='replace')}"

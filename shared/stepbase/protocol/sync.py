@@ -123,6 +123,18 @@ def decode_register(raw: object) -> RegisterRequest:
     )
 
 
+def decode_in_band(raw: object) -> RegisterRequest:
+    """Read an app's answer to a sync in band, which names some things otherwise.
+
+    Raises:
+        ProtocolError: As `decode_register`.
+    """
+    if not isinstance(raw, dict):
+        raise ProtocolError("Invalid answer: expected a JSON object")
+    sdk = f"{raw.get('sdk_language')}:v{raw.get('sdk_version')}"
+    return decode_register({**raw, "appname": raw.get("app_id"), "sdk": sdk})
+
+
 def decode_function(raw: object) -> FunctionConfig:
     """Read one function of a sync, or of `functions.config` in the store.
 

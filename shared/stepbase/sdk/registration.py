@@ -88,7 +88,7 @@ def sync(
             code="server_kind_mismatch",
         )
     is_in_band = (
-        request.headers.get(names.SYNC_KIND) == "in_band"
+        request.headers.get(names.SYNC_KIND) == names.IN_BAND
         and settings.in_band
         and not settings.is_dev
     )
@@ -166,7 +166,7 @@ def _in_band(site: Site, url: str, functions: list[dict[str, Any]]) -> Response:
         "url": url,
     }
     known = {name: value for name, value in body.items() if value is not None}
-    return Response(200, dumps_bytes(known), {names.SYNC_KIND: "in_band"})
+    return Response(200, dumps_bytes(known), {names.SYNC_KIND: names.IN_BAND})
 
 
 def _register(

@@ -98,14 +98,41 @@ async def calls_and_requests_are_signed(world: World) -> None:
         assert response.status == 401
 
 
+@case("sync in band", "modified")
+async def an_app_answers_with_its_functions(world: World) -> None:
+    # Nobody could register it elsewhere: its client does not know where the engine is.
+    nowhere = {"api_base_url": "http://127.0.0.1:9"}
+    async with keyed_client(world, "in-band", **nowhere) as client:
+        with app_host(client, functions(client), enable_unauthed_sync=False) as host:
+            assert [(await world.sync(host))["modified"] for _ in range(2)] == [True, False]
+            status, _ = await world.ask("PUT", host)
+            run = await world.run("in-band/sent")
+
+    assert status == 401
+    assert completed(run) == "sent"
+
+
+@case("sync out of band")
+async def an_app_that_anyone_asks_registers_itself(world: World) -> None:
+    async with keyed_client(world, "out-of-band") as client:
+        with app_host(client, functions(client)) as host:
+            _, answer = await world.ask("PUT", host)
+            run = await world.run("out-of-band/sent")
+
+    assert (answer["ok"], answer["modified"]) == (True, True)
+    assert completed(run) == "sent"
+
+
 @case("signing key")
 async def an_app_with_another_key_cannot_register(world: World) -> None:
     async with keyed_client(world, "stranger", signing_key=WRONG) as client:
         with app_host(client, functions(client)) as host:
             url = {"url": host + SERVED}
-            _, answer = await world.engine.request("PUT", "/fn/sync", url)
+            asked = await world.engine.request("PUT", "/fn/sync", url)
+            _, registering = await world.ask("PUT", host)
 
-    assert "ok" not in answer
+    assert asked == (401, {"message": "Unauthorized"})
+    assert "ok" not in registering
     assert await world.sql("select 1 from stepbase.apps where name = 'stranger'") == []
 
 

@@ -1,12 +1,15 @@
 """What the package does by itself, on this engine: middleware, types, streams, web frameworks."""
 
 import asyncio
+import importlib
 import json
+import os
 import warnings
 from collections.abc import MutableMapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from unittest import mock
 
 import fastapi
 import flask
@@ -27,6 +30,7 @@ from tests.support.real_hosts import serving_asgi, serving_wsgi
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it still writes pydantic as before version 2
+    import inngest.django
     import inngest.fast_api
     import inngest.flask
     import inngest_encryption
@@ -296,26 +300,54 @@ def noting_chunks(site: Any) -> Any:
     return noting
 
 
+def framework_function(client: inngest.Inngest) -> inngest.Function[Any]:
+    """Declare a function whose event is called like its app."""
+    trigger = inngest.TriggerEvent(event=f"py/{client.app_id}")
+
+    @client.create_function(fn_id="f", retries=1, trigger=trigger)
+    def declared(ctx: inngest.ContextSync) -> Any:
+        def work() -> int:
+            if ctx.attempt == 0:
+                raise ValueError("once")
+            return ctx.attempt
+
+        return [ctx.step.run("work", work), data_of(ctx)["n"]]
+
+    return declared
+
+
 @case("adapters", "sync functions")
 async def flask_serves_functions(world: World) -> None:
     async with official_client(world.engine.url, app_id="flask") as client:
-
-        @client.create_function(
-            fn_id="f", retries=1, trigger=inngest.TriggerEvent(event="py/flask")
-        )
-        def in_flask(ctx: inngest.ContextSync) -> Any:
-            def work() -> int:
-                if ctx.attempt == 0:
-                    raise ValueError("once")
-                return ctx.attempt
-
-            return [ctx.step.run("work", work), data_of(ctx)["n"]]
-
         site = flask.Flask("site")
-        inngest.flask.serve(site, client, [in_flask])
+        inngest.flask.serve(site, client, [framework_function(client)])
         with serving_wsgi(site) as host:
             await world.sync(host)
             assert await world.output("py/flask", {"n": 1}) == [1, 1]
+
+
+def django_site(*urls: Any) -> Any:
+    """Return a Django site with these URLs and no others, whatever the settings say."""
+    with mock.patch.dict(os.environ, {"DJANGO_SETTINGS_MODULE": "tests.support.django_settings"}):
+        importlib.import_module("django").setup()
+    site: Any = importlib.import_module("django.core.handlers.wsgi").WSGIHandler()
+    answer = site.get_response
+
+    def get_response(request: Any) -> Any:
+        request.urlconf = urls
+        return answer(request)
+
+    site.get_response = get_response
+    return site
+
+
+@case("adapters", "sync functions")
+async def django_serves_functions(world: World) -> None:
+    async with official_client(world.engine.url, app_id="django") as client:
+        site = django_site(inngest.django.serve(client, [framework_function(client)]))
+        with serving_wsgi(site) as host:
+            await world.sync(host)
+            assert await world.output("py/django", {"n": 1}) == [1, 1]
 
 
 @case("adapters")

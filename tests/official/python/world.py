@@ -177,8 +177,13 @@ def completed(run: Any) -> Any:
 @asynccontextmanager
 async def official_client(origin: str, **options: Any) -> AsyncIterator[inngest.Inngest]:
     """A client of the official package that talks to an engine."""
-    options = {"app_id": APP, "is_production": False, **options}
-    client = inngest.Inngest(api_base_url=origin, event_api_base_url=origin, **options)
+    defaults: dict[str, Any] = {
+        "app_id": APP,
+        "is_production": False,
+        "api_base_url": origin,
+        "event_api_base_url": origin,
+    }
+    client = inngest.Inngest(**{**defaults, **options})
     yield client
     # It has no call to close its connections.
     await client._http_client._http_client.aclose()

@@ -1,16 +1,14 @@
-"""`/fn`: an app declares its functions, is asked to do so, or is removed."""
+"""`/fn`: an app declares its functions, is asked for them, or is removed."""
 
 import json
-import uuid
 from datetime import timedelta
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from stepbase import clock
-from stepbase.engine import operate
+from stepbase.engine import operate, syncing
 from stepbase.engine.api.answers import Json, error
-from stepbase.engine.caller import Caller
 from stepbase.engine.registry import Registry
 from stepbase.engine.settings import Settings
 from stepbase.engine.store import Store
@@ -32,24 +30,15 @@ async def post_register(request: Request) -> Response:
         )
     try:
         wanted = decode_register(json.loads(await request.body()))
-        app_id, modified = await registry.register(wanted)
+        answer = await syncing.register(registry, wanted)
     except (ValueError, RecursionError) as problem:
         return error(400, f"Invalid request: {problem}")
     except ProtocolError as problem:
         return error(problem.status, str(problem))
     except StoreError as problem:
         return error(503 if problem.is_transient else 500, str(problem))
-    return Json(
-        {
-            "ok": True,
-            "modified": modified,
-            # Names this answer only; nothing is looked up by it.
-            "sync_id": str(uuid.uuid4()),  # noqa: TID251
-            "app_id": str(app_id),
-        },
-        # Tells our SDK that the options only this engine has are not wasted.
-        headers={"x-stepbase": "engine"},
-    )
+    # Tells our SDK that the options only this engine has are not wasted.
+    return Json(answer, headers={"x-stepbase": "engine"})
 
 
 async def delete_app(request: Request) -> Response:
@@ -79,11 +68,13 @@ async def delete_app(request: Request) -> Response:
 
 
 async def put_sync(request: Request) -> Response:
-    """Ask the app at `{"url"}` to register itself, and relay its answer."""
-    caller: Caller = request.app.state.caller
+    """Ask the app at `{"url"}` for its functions, and relay its answer."""
+    state = request.app.state
     try:
-        url = json.loads(await request.body())["url"]
-        status, body = await caller.sync(str(url))
+        url = str(json.loads(await request.body())["url"])
+        status, body = await syncing.sync(state.caller, state.registry, url)
+    except ProtocolError as problem:
+        return error(problem.status, str(problem))
     except (ValueError, TypeError, KeyError):
         return error(400, 'expected {"url": "<the app\'s serve URL>"}')
     except OSError as problem:
