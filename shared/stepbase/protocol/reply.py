@@ -81,6 +81,11 @@ class NoAnswer:
 
 Reply = Output | Ops | FunctionError | NoAnswer
 
+_REFUSED = (
+    "the app refused the call's signature (HTTP 401): its INNGEST_SIGNING_KEY is not the engine's, or "
+    "one of the two clocks is wrong"
+)
+
 
 def decode_reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
     """Decode an HTTP response; `headers` has lower-case names.
@@ -90,7 +95,9 @@ def decode_reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
             an unknown opcode, too many ops, a body over the limit); the run cannot go on with it.
     """
     if names.SDK not in headers:
-        return _not_an_sdk(status, body)
+        # The one header that official SDKs leave on a refusal.
+        is_refusal = status == 401 and names.SDK_HANDLED in headers
+        return NoAnswer(_REFUSED, False, status) if is_refusal else _not_an_sdk(status, body)
     if len(body) > names.MAX_REPLY_BYTES:
         raise ProtocolError(
             f"the reply has {len(body)} bytes, {names.MAX_REPLY_BYTES} are allowed: "

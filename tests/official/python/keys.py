@@ -148,7 +148,7 @@ async def an_app_whose_key_was_changed_takes_no_calls(world: World) -> None:
 
     assert run["status"] == "Failed"
     assert run["output"]["name"] == "NoAnswer"
-    assert "401" in run["output"]["message"]
+    assert "refused the call's signature" in run["output"]["message"]
 
 
 @case("fallback key")

@@ -90,6 +90,14 @@ def test_without_the_sdk_header_only_a_gateways_answer_is_an_outage(
     assert reply.message.startswith(f"Your server returned HTTP {status} before the SDK responded")
 
 
+def test_an_official_sdks_refusal_of_the_signature_says_so() -> None:
+    reply = decode_reply(401, {"x-inngest-sdk-handled": "true"}, b'{"message":"Unauthorized"}')
+
+    assert isinstance(reply, NoAnswer)
+    assert (reply.is_outage, reply.status) == (False, 401)
+    assert "refused the call's signature" in reply.message
+
+
 # --- function errors ---------------------------------------------------------------------------
 
 
