@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import aiohttp
@@ -240,7 +239,6 @@ async def world(
         database_url=database,
         port=0,
         retry_interval=RETRY_SECONDS,
-        lease=timedelta(seconds=5),
         drain_seconds=2,
         sweep_seconds=0.5,
         **changes,
