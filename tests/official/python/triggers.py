@@ -1,5 +1,6 @@
 """What starts functions: events, with their ids and times, expressions, schedules, and the end of runs."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -49,6 +50,15 @@ async def what_an_event_lacks_is_filled_in(world: World) -> None:
     assert event["id"] == event_id
     assert event["data"] == {}
     assert before <= event["ts"] <= time.time() * 1000
+
+
+@case("event fields", "sync functions")
+async def events_are_sent_by_sync_code_too(world: World) -> None:
+    event = inngest.Event(name="py/event-fields", data={"n": 1})
+    [event_id] = await asyncio.to_thread(world.client.send_sync, event)
+
+    found, _ = completed(await world.engine.result(event_id))
+    assert (found["id"], found["data"]) == (event_id, {"n": 1})
 
 
 @function("same-id")

@@ -221,6 +221,25 @@ async def an_invoked_function_goes_on_after_the_timeout(world: World) -> None:
     assert completed(run)["got"] == "sleeps"
 
 
+@function("rationed", [], rate_limit=inngest.RateLimit(limit=1, period=60_000))
+async def rationed(ctx: inngest.Context) -> str:
+    return "once"
+
+
+@function("greedy-parent", retries=0)
+async def greedy_parent(ctx: inngest.Context) -> Any:
+    first = await ctx.step.invoke("first", function=rationed)
+    try:
+        await ctx.step.invoke("second", function=rationed)
+    except inngest.StepError as error:
+        return [first, error.name]
+
+
+@case("failing invoke", "rate limit")
+async def an_invoke_that_a_rule_drops_is_an_error(world: World) -> None:
+    assert await world.output("py/greedy-parent") == ["once", "InvokeRefused"]
+
+
 @function("send")
 async def send(ctx: inngest.Context) -> Any:
     one = await ctx.step.send_event("one", inngest.Event(name="py/sent", data={"n": 1}))
