@@ -53,7 +53,7 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_now timestamptz := stepbase.now();
-  v_mine integer[];
+  v_mine integer[] := '{}'::integer[];
   v_woken text[] := array_remove(c_woken, null);
   v_new_runs text[] := '{}'::text[];
   v_new_hashes text[] := '{}'::text[];
@@ -81,40 +81,44 @@ begin
 
   -- The fence: writing the item is what shows that it is still held. Whoever leases it meanwhile
   -- either comes first, and then nothing below happens, or finds it as it is left here.
-  with kept as (
-    update stepbase.queue q
-      set gen = q.gen + 1,
-          attempt = c_attempt[u.i],
-          kind = c_kind[u.i],
-          step = c_step[u.i],
-          losses = 0,
-          hops = case when c_verdict[u.i] = 'c' then q.hops + 1 else 0 end,
-          ready = c_verdict[u.i] in ('q', 'y'),
-          score = case when c_verdict[u.i] = 'y' then v_now - q.priority * interval '1 second'
-                       else q.score end,
-          owner = case when c_verdict[u.i] = 'c' then q.owner end,
-          outage_since = case when c_outage[u.i] then coalesce(q.outage_since, v_now) end,
-          due_at = case c_verdict[u.i]
-                     when 'c' then case when q.due_at < v_now + p_lease / 2 then v_now + p_lease
-                                        else q.due_at end
-                     when 't' then coalesce(c_due[u.i], v_now + c_delay[u.i] * interval '1 second')
-                     when 'p' then 'infinity'
-                   end
-      from unnest(c_run, c_job, c_gen) with ordinality as u (run_id, job, gen, i)
-      where c_verdict[u.i] in ('c', 'q', 'y', 't', 'p')
-        and q.run_id = u.run_id and q.job = u.job and q.run_id = any (c_run)
-        and q.owner = p_owner and q.gen = u.gen
-      returning u.i::int
-  ), gone as (
-    delete from stepbase.queue q
-      using unnest(c_run, c_job, c_gen) with ordinality as u (run_id, job, gen, i)
-      where c_verdict[u.i] in ('d', 'e')
-        and q.run_id = u.run_id and q.job = u.job and q.run_id = any (c_run)
-        and q.owner = p_owner and q.gen = u.gen
-      returning u.i::int
-  )
-  select coalesce(array_agg(x.i), '{}') into v_mine
-    from (select kept.i from kept union all select gone.i from gone) x;
+  if c_verdict && array['c', 'q', 'y', 't', 'p'] then
+    with kept as (
+      update stepbase.queue q
+        set gen = q.gen + 1,
+            attempt = c_attempt[u.i],
+            kind = c_kind[u.i],
+            step = c_step[u.i],
+            losses = 0,
+            hops = case when u.verdict = 'c' then q.hops + 1 else 0 end,
+            ready = u.verdict in ('q', 'y'),
+            score = case when u.verdict = 'y' then v_now - q.priority * interval '1 second' else q.score end,
+            owner = case when u.verdict = 'c' then q.owner end,
+            outage_since = case when c_outage[u.i] then coalesce(q.outage_since, v_now) end,
+            due_at = case u.verdict
+                       when 'c' then case when q.due_at < v_now + p_lease / 2 then v_now + p_lease
+                                          else q.due_at end
+                       when 't' then coalesce(c_due[u.i], v_now + c_delay[u.i] * interval '1 second')
+                       when 'p' then 'infinity'
+                     end
+        from unnest(c_run, c_job, c_gen, c_verdict) with ordinality as u (run_id, job, gen, verdict, i)
+        where u.verdict not in ('d', 'e')
+          and q.run_id = u.run_id and q.job = u.job and q.run_id = any (c_run)
+          and q.owner = p_owner and q.gen = u.gen
+        returning u.i::int
+    )
+    select coalesce(array_agg(kept.i), '{}') into v_mine from kept;
+  end if;
+  if c_verdict && array['d', 'e'] then
+    with gone as (
+      delete from stepbase.queue q
+        using unnest(c_run, c_job, c_gen, c_verdict) with ordinality as u (run_id, job, gen, verdict, i)
+        where u.verdict in ('d', 'e')
+          and q.run_id = u.run_id and q.job = u.job and q.run_id = any (c_run)
+          and q.owner = p_owner and q.gen = u.gen
+        returning u.i::int
+    )
+    select v_mine || coalesce(array_agg(gone.i), '{}') into v_mine from gone;
+  end if;
 
   -- The sleeper that a call woke comes before what the call brought.
   if cardinality(v_woken) > 0 then
