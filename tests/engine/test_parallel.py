@@ -84,8 +84,7 @@ async def test_group_of_sleeps_and_waits_ends_when_the_last_does(
     await client.register(host.registration(host.function("app-f")))
 
     [event_id] = await client.send({"name": "app/f", "data": {"id": 7}})
-    await host.called.wait()
-    await asyncio.sleep(0.3)
+    await client.opened(event_id, "wait")
     await client.send({"name": "app/go", "data": {"id": 8}}, {"name": "app/go", "data": {"id": 7}})
     run = await client.result(event_id)
 
@@ -117,8 +116,7 @@ async def test_wait_with_a_condition_the_index_cannot_hold(
     await client.register(host.registration(host.function("app-f")))
 
     [event_id] = await client.send({"name": "app/f", "data": {"n": 5}})
-    await host.called.wait()
-    await asyncio.sleep(0.1)
+    await client.opened(event_id, "wait")
     await client.send({"name": "app/go", "data": {"n": 4}}, {"name": "app/go", "data": {"n": 6}})
     run = await client.result(event_id)
 
