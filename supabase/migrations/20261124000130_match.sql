@@ -430,7 +430,8 @@ end
 $$;
 
 -- Gives a signal to the run that waits for it: its step's result is {"data": {signal, data}}. Returns the
--- run's id, or null if nobody waits. Locks: the run row.
+-- run's id, or null if nobody waits. Locks: the signal's name, so that nobody takes the wait over meanwhile;
+-- then the run row.
 create or replace function stepbase.signal(p_name text, p_data text) returns text
 language plpgsql security invoker set search_path = ''
 set enable_seqscan = off set jit = off
@@ -438,6 +439,7 @@ as $$
 declare
   v_pause record;
 begin
+  perform stepbase._lock_signals(array['signal'], array[p_name]);
   select p.run_id, p.hash into v_pause from stepbase.pauses p
     where p.kind = 'signal' and p.event_name = p_name and p.expires_at > stepbase.now();
   if not found then
@@ -445,7 +447,8 @@ begin
   end if;
   perform stepbase._lock_runs(array[v_pause.run_id]);
   perform 1 from stepbase.pauses p
-    where p.kind = 'signal' and p.event_name = p_name and p.run_id = v_pause.run_id;
+    where p.kind = 'signal' and p.event_name = p_name and p.run_id = v_pause.run_id
+      and p.hash = v_pause.hash;
   if not found then
     return null;
   end if;

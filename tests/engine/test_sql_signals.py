@@ -122,6 +122,20 @@ async def test_who_comes_second_waits_until_the_first_is_stored(
     assert woken == (second if replaces else first).run_id
 
 
+async def test_a_signal_reaches_whoever_takes_the_wait_over_at_that_moment(
+    two: tuple[Hands, Hands],
+) -> None:
+    one, other = two
+    first, second = await one.begin_leased(), await one.begin_leased()
+    await one.settle_one(first, 1, waits("go"))
+    async with one.connection.transaction():
+        await one.settle_one(second, 1, waits("go", replaces=True))
+        signalling = asyncio.create_task(other.signal("go", "1"))
+        await blocked(one, signalling)
+
+    assert await signalling == second.run_id
+
+
 @pytest.mark.parametrize("end", ["signal", "cancel"])
 async def test_a_wait_that_is_ending_is_not_taken_over(
     two: tuple[Hands, Hands], connect: Connect, end: str
