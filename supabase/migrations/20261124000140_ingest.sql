@@ -61,6 +61,9 @@ declare
   v_functions uuid[];
   v_born text[];
 begin
+  -- The first look ever waits for whoever holds this lock, and reads the flag after it: so a transaction that
+  -- takes no name's lock is one that it has waited for.
+  lock table stepbase.events in row exclusive mode;
   select e.looks_back into v_looks_back from stepbase.epoch e where e.n = p_epoch;
   if not found then
     raise exception 'the functions have changed since epoch %', p_epoch using errcode = 'SB101';

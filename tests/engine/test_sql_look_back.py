@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import combinations
+from typing import Any
 
 import asyncpg
 import pytest
@@ -192,6 +193,28 @@ async def test_the_locks_are_taken_only_once_somebody_has_looked_back(hands: Han
     assert await hands.connection.fetchval(locks) == 2
 
 
+async def test_an_ingest_that_begins_during_the_first_look_ever_takes_the_locks_too(
+    connect: Connect,
+) -> None:
+    looker, sender, watcher = Hands(await connect()), Hands(await connect()), Hands(await connect())
+    run = await looker.begin_leased()
+    await looker.settle_one(run, 1, waits(ALWAYS))
+    first_look, ingesting = looker.connection.transaction(), sender.connection.transaction()
+    await first_look.start()
+    await looker.connection.fetchval("select stepbase.await_ingests($1, 'w')", run.run_id)
+    await ingesting.start()
+    taking = asyncio.create_task(sender.take_in([event(0)]))
+    await _blocked_or_done(watcher, taking)
+    await first_look.commit()
+    await taking
+
+    pid = sender.connection.get_server_pid()
+    assert await watcher.connection.fetchval(
+        "select count(*) from pg_locks where locktype = 'advisory' and pid = $1", pid
+    )
+    await ingesting.rollback()
+
+
 # --- every interleaving of a wait and an event ---------------------------------------------------
 
 
@@ -280,7 +303,7 @@ async def _match(hands: Hands, row: asyncpg.Record) -> None:
     await hands.settle_one(row["run_id"], row["gen"], effects, job=row["job"], called=None)
 
 
-async def _blocked_or_done(hands: Hands, task: asyncio.Task[None]) -> None:
+async def _blocked_or_done(hands: Hands, task: "asyncio.Task[Any]") -> None:
     """Return when a task waits for a lock, or has ended without."""
     waiting = "select count(*) from pg_locks where not granted"
     while not task.done() and not await hands.connection.fetchval(waiting):
