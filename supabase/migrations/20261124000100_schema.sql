@@ -6,11 +6,11 @@
 --   runs, steps, attempts  one execution of a function, its memos, its failed attempts
 --   queue                  what is to be done and when: one row per thing a run waits for
 --   throttles              when the next run may start under a throttle
---   pauses                 stored waits for an event (cancel_on today)
+--   pauses                 stored waits: for an event or a signal, or for an event that cancels
 --   crons                  when the functions with a schedule start next
 --   dedupe                 event ids seen per function, for 24 hours
---   gates, buffers        rates by key; events that wait for quiet or for company
---   not_started           why an event started no run
+--   gates, buffers         rates by key; events that wait for quiet or for company
+--   not_started            why an event started no run
 --   outbox, ledger, …      the later files: events from row triggers, exactly-once calls
 --
 -- The life of a run: `ingest` inserts its event, its row and its first queue item; `lease` gives the
@@ -22,8 +22,8 @@
 -- no backoff and no protocol. SQL decides what only a lock can decide: who gets the lease, whether a
 -- reply is still wanted, whether an event id is new.
 --
--- Lock order, for every function: outbox rows → singletons' advisory locks → runs by run_id (for no key
--- update) → queue → pauses → dedupe by key → gates by key → buffers by key → inserts. `lease` starts at queue
+-- Lock order, for every function: names of events and signals (advisory) → outbox rows → singletons
+-- (advisory) → runs by run_id (for no key update) → queue → pauses → dedupe by key → gates by key → buffers by key → inserts. `lease` starts at queue
 -- but never waits (skip locked, advisory locks it can get), so it closes no cycle.
 -- A two-connection test holds this (tests/engine/test_lock_order.py).
 --
