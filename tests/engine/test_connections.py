@@ -135,3 +135,19 @@ async def test_closing_does_not_wait_for_ever(connections: Connections) -> None:
 
     with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
         await under_way
+
+
+async def test_a_session_that_opens_after_closing_has_given_up_is_ended(
+    connections: Connections, connect: Connect
+) -> None:
+    opening = asyncio.create_task(connections.fetch("select pg_sleep(60)"))
+    await asyncio.sleep(0)
+
+    await connections.close(0)
+
+    async with asyncio.timeout(10):
+        with pytest.raises(asyncpg.InterfaceError, match="closed"):
+            await opening
+        watcher = await connect()
+        while await watcher.fetchval(MINE):
+            await asyncio.sleep(0.01)

@@ -34,6 +34,7 @@ class Connections:
         self._open: set[asyncpg.Connection[asyncpg.Record]] = set()
         self._idle: list[tuple[asyncpg.Connection[asyncpg.Record], float]] = []
         self._is_closing = False
+        self._is_closed = False
 
     async def fetch(self, sql: str, *args: object) -> "list[asyncpg.Record]":
         """Run a statement and return its rows; raises what the driver raises."""
@@ -71,6 +72,9 @@ class Connections:
             command_timeout=60,
             server_settings={"application_name": "stepbase engine"},
         )
+        if self._is_closed:
+            connection.terminate()  # it took longer than `close` waits
+            raise asyncpg.InterfaceError("the store is closed")
         self._open.add(connection)
         return connection
 
@@ -95,6 +99,7 @@ class Connections:
                     taken += 1
                 while self._idle:
                     await self._idle.pop()[0].close()
+        self._is_closed = True
         for connection in list(self._open):
             self._drop(connection)
         for _ in range(taken):
