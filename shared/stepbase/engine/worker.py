@@ -20,6 +20,7 @@ from stepbase.errors import StoreError
 _log = logging.getLogger("stepbase.engine.worker")
 
 _LEASE_AT_ONCE = 64
+_PATIENCE = 0.025  # seconds that a free slot waits, in a backlog, for others to be filled with it
 
 
 class Worker:
@@ -163,26 +164,37 @@ class Worker:
             extending.cancel()
 
     async def _wait(self) -> None:
-        """Sleep until woken or a timer is due; then until enough slots are free to be worth a look."""
+        """Sleep until there is work and a slot; in a backlog a moment more, to fill several at once."""
+        look_at: float | None = None
         while True:
-            timeout = None
-            if self._next_due is not None:
-                timeout = max(0.0, self._next_due - clock.monotonic())
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
-                    await self._wake.wait()
-            self._wake.clear()
+            await self._sleep(look_at)
             if self.is_stopping:
                 return
-            if self._next_due is not None and clock.monotonic() >= self._next_due:
+            now = clock.monotonic()
+            if self._next_due is not None and now >= self._next_due:
                 self._next_due = None
                 self._has_work = True
+            if not self._has_work or not self._free:
+                # Without a slot nothing can be leased: the next call that lands wakes us.
+                self.has_backlog = self.has_backlog or self._has_work
+                look_at = None
+                continue
+            if look_at is None:
+                look_at = now + _PATIENCE
+            # Calls may be long: were there no end to it, they would keep the slots beside them empty.
             enough = max(1, self._settings.max_calls // 4) if self.has_backlog else 1
-            if self._has_work and self._free >= enough:
+            if self._free >= enough or now >= look_at:
                 self._has_work = False
                 return
-            # Without a slot nothing can be leased: the next call that lands wakes us.
-            self.has_backlog = self.has_backlog or self._has_work
+
+    async def _sleep(self, until: float | None) -> None:
+        """Sleep until woken, until a timer is due, or until then, by clock.monotonic()."""
+        times = [time for time in (until, self._next_due) if time is not None]
+        timeout = max(0.0, min(times) - clock.monotonic()) if times else None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._wake.wait()
+        self._wake.clear()
 
     async def _lease(self) -> None:
         wanted = min(self._free, _LEASE_AT_ONCE)
