@@ -3,9 +3,12 @@
 from collections.abc import AsyncIterator
 
 import aiohttp
+import pytest
 from tests.support.engine_client import EngineClient
 
-LIMIT = 64 * 1024 * 1024
+MIB = 1024 * 1024
+LIMIT = 64 * MIB
+RUN = "01HZZZZZZZZZZZZZZZZZZZZZZZ"
 TOO_MUCH = {
     "ids": [""],
     "status": 413,
@@ -22,7 +25,7 @@ async def test_a_body_without_a_length_is_read_no_further_than_it_may_go(
 ) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(65):
-            yield b" " * (1024 * 1024)
+            yield b" " * MIB
 
     async with (
         aiohttp.ClientSession() as session,
@@ -36,3 +39,39 @@ async def test_a_body_of_the_allowed_size_is_looked_at(client: EngineClient) -> 
 
     assert status == 400
     assert answer["error"].startswith("the body is not JSON")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "limit"),
+    [
+        ("POST", "/fn/register", 4 * MIB),
+        ("PUT", "/fn/sync", 4 * MIB),
+        ("POST", "/invoke/app-f", 3 * MIB),
+        ("POST", f"/v1/runs/{RUN}/rerun", 4 * MIB),
+        ("POST", "/v1/cancellations", 4 * MIB),
+        ("POST", f"/v1/checkpoint/{RUN}/async", 8 * MIB),
+        ("POST", "/v1/signals", 4 * MIB),
+        ("POST", "/v0/gql", MIB),
+    ],
+)
+async def test_bodies_of_other_requests_have_a_limit_too(
+    client: EngineClient, method: str, path: str, limit: int
+) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(limit // MIB):
+            yield b" " * MIB
+        yield b" "
+
+    within, _ = await client.request(method, path, b" " * limit)
+    told = await client.request(method, path, b" " * (limit + 1))
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(method, client.url + path, data=pieces()) as response,
+    ):
+        untold = response.status, await response.json()
+
+    assert within in (400, 404)
+    for status, answer in (told, untold):
+        assert (status, answer["status"]) == (413, 413)
+        assert answer["error"].endswith(f" may have {limit} bytes")
+    assert (await client.request("GET", "/health"))[0] == 200

@@ -11,6 +11,9 @@ from stepbase.protocol.jsontext import dumps_bytes
 # There is one environment, and it needs no name.
 NO_ENV = "00000000-0000-0000-0000-000000000000"
 
+MAX_BODY = 4 * 1024 * 1024
+"""What the body of a request may have, if nothing else is said of it."""
+
 
 class Json(Response):
     """A JSON response written by the wire's own encoder."""
@@ -31,6 +34,11 @@ class RawJson(Response):
 def error(status: int, message: str) -> Json:
     """Return the error shape of the wire: `{"error", "status"}`."""
     return Json({"error": message, "status": status}, status_code=status)
+
+
+def too_large(most: int) -> Json:
+    """Return the answer to a body that has more bytes than it may."""
+    return error(413, f"a request may have {most} bytes")
 
 
 def wrapped(data: str) -> RawJson:

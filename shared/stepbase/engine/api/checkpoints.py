@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stepbase.engine import opening
-from stepbase.engine.api.answers import error, wrapped
+from stepbase.engine.api.answers import MAX_BODY, body_of, error, too_large, wrapped
 from stepbase.engine.batcher import Batcher
 from stepbase.engine.effects import StepRow
 from stepbase.engine.store import Checkpoint, Store
@@ -23,11 +23,13 @@ async def post_checkpoint(request: Request) -> Response:
     """Store steps of a call in flight.
 
     Answers 200 with an empty body; 400 for a malformed body; 409 if the call's lease is gone, so the
-    function must stop; 413 if a step's result is too large.
+    function must stop; 413 if a step's result or the body is too large.
     """
     checkpoints: Batcher[Checkpoint, bool] = request.app.state.checkpoints
+    body = await body_of(request, names.MAX_REPLY_BYTES)
+    if body is None:
+        return too_large(names.MAX_REPLY_BYTES)
     try:
-        body = await request.body()
         wanted = _decode(request.path_params["run_id"], json.loads(body))
     except (ValueError, RecursionError) as problem:
         return error(400, f"the body is not JSON: {problem}")
@@ -73,8 +75,11 @@ def _row(op: Op) -> StepRow:
 async def post_signal(request: Request) -> Response:
     """Give `{"signal", "data"}` to the run that waits for it; 404 if nobody does."""
     store: Store = request.app.state.store
+    body = await body_of(request, MAX_BODY)
+    if body is None:
+        return too_large(MAX_BODY)
     try:
-        raw = json.loads(await request.body())
+        raw = json.loads(body)
         name, data = raw["signal"], raw.get("data")
     except (ValueError, TypeError, KeyError, AttributeError):
         return error(400, 'expected {"signal": "<name>", "data": …}')

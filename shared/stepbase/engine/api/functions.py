@@ -8,7 +8,7 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stepbase.engine.api.answers import NO_ENV, Json, error, wrapped
+from stepbase.engine.api.answers import NO_ENV, Json, body_of, error, wrapped
 from stepbase.engine.intake import Intake, Sent
 from stepbase.engine.registry import Registry
 from stepbase.engine.starts import Function
@@ -38,8 +38,8 @@ async def post_invoke(request: Request) -> Response:
     registry: Registry = request.app.state.registry
     intake: Intake = request.app.state.intake
     slug = request.path_params["slug"]
-    body = await request.body()
-    if len(body) > names.MAX_EVENT_BYTES:
+    body = await body_of(request, names.MAX_EVENT_BYTES)
+    if body is None:
         return error(413, f"an event may have {names.MAX_EVENT_BYTES} bytes")
     try:
         raw = loads(body) if body.strip() else {}

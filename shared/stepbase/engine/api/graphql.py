@@ -27,7 +27,7 @@ from graphql import (
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stepbase.engine.api.answers import Json, body_of, error
+from stepbase.engine.api.answers import Json, body_of, error, too_large
 from stepbase.engine.api.questions import MOST_LOOKUPS, Questions, TooMuchError
 
 MAX_BODY = 1024 * 1024
@@ -48,7 +48,7 @@ async def post_gql(request: Request) -> Response:
     """
     body = await body_of(request, MAX_BODY)
     if body is None:
-        return error(413, f"a request may have {MAX_BODY} bytes")
+        return too_large(MAX_BODY)
     try:
         raw = json.loads(body)
         asked, variables, operation = raw["query"], raw.get("variables"), raw.get("operationName")

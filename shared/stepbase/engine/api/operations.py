@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from stepbase import clock
 from stepbase.engine import expr, metrics, operate
-from stepbase.engine.api.answers import NO_ENV, error, wrapped
+from stepbase.engine.api.answers import MAX_BODY, NO_ENV, body_of, error, too_large, wrapped
 from stepbase.engine.registry import Registry
 from stepbase.engine.retry import parse_instant
 from stepbase.engine.starts import Function
@@ -37,8 +37,11 @@ async def post_rerun(request: Request) -> Response:
     run_id = request.path_params["run_id"]
     if not is_ulid(run_id):
         return error(400, f"Invalid run ID: {run_id}")
+    body = await body_of(request, names.MAX_STEP_OUTPUT_BYTES)
+    if body is None:
+        return too_large(names.MAX_STEP_OUTPUT_BYTES)
     try:
-        again = _again(run_id, await request.body())
+        again = _again(run_id, body)
     except (ValueError, RecursionError) as problem:
         return error(400, str(problem))
     state = request.app.state
@@ -60,8 +63,6 @@ def _again(run_id: str, body: bytes) -> operate.Again:
     given = from_step.get("input")
     if given is not None and not isinstance(given, list):
         raise ValueError("'from_step.input' must be a list: the step's arguments in order")
-    if len(body) > names.MAX_STEP_OUTPUT_BYTES:
-        raise ValueError(f"a step's input may have {names.MAX_STEP_OUTPUT_BYTES} bytes")
     return operate.Again(run_id, step, given)
 
 
@@ -73,8 +74,11 @@ async def post_cancellations(request: Request) -> Response:
     """
     store: Store = request.app.state.store
     registry: Registry = request.app.state.registry
+    body = await body_of(request, MAX_BODY)
+    if body is None:
+        return too_large(MAX_BODY)
     try:
-        raw = json.loads(await request.body())
+        raw = json.loads(body)
         after, before = _instant(raw, "started_after"), _instant(raw, "started_before")
         if before is None:
             raise ValueError("started_before is required")

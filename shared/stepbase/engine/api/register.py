@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from stepbase import clock
 from stepbase.engine import operate, syncing
-from stepbase.engine.api.answers import Json, error
+from stepbase.engine.api.answers import MAX_BODY, Json, body_of, error, too_large
 from stepbase.engine.registry import Registry
 from stepbase.engine.settings import Settings
 from stepbase.engine.store import Store
@@ -28,8 +28,11 @@ async def post_register(request: Request) -> Response:
             f"Expected server kind {settings.server_kind}, got {expected}: the app runs in "
             f"{expected} mode; set or unset INNGEST_DEV on its side",
         )
+    body = await body_of(request, MAX_BODY)
+    if body is None:
+        return too_large(MAX_BODY)
     try:
-        wanted = decode_register(json.loads(await request.body()))
+        wanted = decode_register(json.loads(body))
         answer = await syncing.register(registry, wanted)
     except (ValueError, RecursionError) as problem:
         return error(400, f"Invalid request: {problem}")
@@ -70,13 +73,16 @@ async def delete_app(request: Request) -> Response:
 async def put_sync(request: Request) -> Response:
     """Ask the app at `{"url"}` for its functions, and relay its answer."""
     state = request.app.state
+    body = await body_of(request, MAX_BODY)
+    if body is None:
+        return too_large(MAX_BODY)
     try:
-        url = str(json.loads(await request.body())["url"])
-        status, body = await syncing.sync(state.caller, state.registry, url)
+        url = str(json.loads(body)["url"])
+        status, answer = await syncing.sync(state.caller, state.registry, url)
     except ProtocolError as problem:
         return error(problem.status, str(problem))
     except (ValueError, TypeError, KeyError):
         return error(400, 'expected {"url": "<the app\'s serve URL>"}')
     except OSError as problem:
         return error(502, str(problem))
-    return Response(body, status_code=status, media_type="application/json")
+    return Response(answer, status_code=status, media_type="application/json")
