@@ -23,6 +23,11 @@ def parsed(payload: str) -> Answer:
     return event
 
 
+def text_of(payload: str) -> str:
+    """Write an event as its sender meant it."""
+    return dumps(parsed(payload))
+
+
 def happened(event: Mapping[str, object]) -> str:
     """Return the event's own time."""
     ts = event["ts"]
@@ -87,7 +92,7 @@ def function_of(function: Function) -> Answer:
         "name": config.name,
         "slug": config.slug,
         "url": config.url,
-        "config": dumps(config.raw),
+        "config": lambda _: dumps(config.raw),
         "concurrency": min((each.limit for each in config.limits.concurrency), default=0),
         "triggers": [
             {

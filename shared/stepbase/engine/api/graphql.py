@@ -1,7 +1,8 @@
 """`POST /v0/gql`: the GraphQL reads that the official SDKs' test suites make.
 
-Loaded at the first request, with the library it needs. Documents are measured before they are executed:
-how deep they go and how many fields they ask for. They are executed one at a time, beside the engine's loop.
+Loaded at the first request, with the library it needs. Documents are measured before they are executed (how
+deep they go, how many fields they ask for) and while they are (what they find). They are executed one at a
+time, beside the engine's loop.
 """
 
 import asyncio
@@ -18,17 +19,22 @@ from graphql import (
     FragmentDefinitionNode,
     FragmentSpreadNode,
     GraphQLError,
+    GraphQLResolveInfo,
     SelectionSetNode,
     build_schema,
+    default_field_resolver,
     execute,
     parse,
     validate,
 )
+from graphql.execution import Executor
+from graphql.pyutils import Undefined
 from starlette.requests import Request
 from starlette.responses import Response
 
 from stepbase.engine.api.answers import Json, body_of, error, too_large
-from stepbase.engine.api.questions import MOST_LOOKUPS, Questions, TooMuchError
+from stepbase.engine.api.budget import Budget
+from stepbase.engine.api.questions import Questions
 
 MAX_BODY = 1024 * 1024
 MAX_TOKENS = 4000
@@ -36,7 +42,6 @@ MAX_DEPTH = 15
 MAX_FIELDS = 400
 MAX_ROOT_FIELDS = 20
 
-_TOO_MUCH = f"the query needs more than {MOST_LOOKUPS} look-ups: ask for fewer things at once"
 _SCHEMA = build_schema((Path(__file__).parent / "schema.graphql").read_text("utf-8"))
 
 
@@ -57,9 +62,26 @@ async def post_gql(request: Request) -> Response:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return error(400, 'expected {"query": "<GraphQL>", "variables"?: {…}}')
     state = request.app.state
-    questions = Questions(state.store, state.registry, asyncio.get_running_loop())
+    questions = Questions(state.store, state.registry, asyncio.get_running_loop(), Budget())
     async with state.graphql_turn:
         return await asyncio.to_thread(_answer, questions, asked, variables, operation)
+
+
+class _Executor(Executor[Any]):
+    """Begins no more fields of a document that needs too much: nobody gets to see its answer."""
+
+    def execute_field(self, *args: Any, **kwargs: Any) -> Any:
+        budget: Budget = self.root_value.budget
+        budget.add_field()
+        if budget.excess is not None:
+            return Undefined
+        return super().execute_field(*args, **kwargs)
+
+
+def _resolve(source: object, info: GraphQLResolveInfo[Any], **given: object) -> object:
+    value = default_field_resolver(source, info, **given)
+    info.root_value.budget.add_value(value)
+    return value
 
 
 def _answer(
@@ -72,10 +94,12 @@ def _answer(
     if problems:
         return _refused(problems, "GRAPHQL_VALIDATION_FAILED")
     result = asyncio.run(_execute(document, questions, variables, operation))
+    excess = questions.budget.excess
+    if excess is not None:
+        problem = GraphQLError(f"the query needs more than {excess}: ask for fewer things at once")
+        return _refused([problem], "GRAPHQL_VALIDATION_FAILED")
     for problem in result.errors or ():
         cause = problem.original_error
-        if isinstance(cause, TooMuchError):
-            return _refused([GraphQLError(_TOO_MUCH)], "GRAPHQL_VALIDATION_FAILED")
         if cause is not None and not isinstance(cause, GraphQLError):
             raise cause
     errors = {"errors": [each.formatted for each in result.errors]} if result.errors else {}
@@ -108,6 +132,8 @@ async def _execute(
         root_value=questions,
         variable_values=dict(variables or {}),
         operation_name=operation if isinstance(operation, str) and operation else None,
+        field_resolver=_resolve,
+        executor_class=_Executor,
     )
     return made if isinstance(made, ExecutionResult) else await made
 

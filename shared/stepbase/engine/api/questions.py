@@ -1,9 +1,9 @@
 """What GraphQL's root fields answer: one method per field of `Query` in `schema.graphql`, by its name.
 
-Everything is a key look-up. Values are dicts by the names of the schema; one that costs a query of its own
-is a function, called only if it is asked for. Documents are executed in a thread of their own, but the
-store's connections belong to the engine's loop, so look-ups are made there: one after the other, so that no
-document, however it is written, takes more than one connection from the calls, and not too many.
+Everything is a key look-up. Values are dicts by the names of the schema; one that is large or costs a query
+of its own is a function, called only if it is asked for. Documents are executed in a thread of their own, but
+the store's connections belong to the engine's loop, so look-ups are made there, one after the other: no
+document, however it is written, takes more than one connection from the calls, nor more than its budget.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from graphql import GraphQLError, GraphQLResolveInfo
 
 from stepbase.engine.api import forms, spans
 from stepbase.engine.api.answers import iso
+from stepbase.engine.api.budget import Budget
 from stepbase.engine.api.forms import Answer
 from stepbase.engine.registry import Registry
 from stepbase.engine.store import Store
@@ -28,12 +29,9 @@ T = TypeVar("T")
 Info = GraphQLResolveInfo
 
 MOST_LISTED = 100
-MOST_LOOKUPS = 500
+# Events are as large as 3 MiB: the next are looked up when these are paid for.
+_EVENTS_AT_ONCE = 10
 _MOST_ATTEMPTS = 1000
-
-
-class TooMuchError(Exception):
-    """A document needs more look-ups than one may."""
 
 
 class Questions:
@@ -41,14 +39,17 @@ class Questions:
 
     Args:
         loop: Where the store is used.
+        budget: What the answer may take.
     """
 
-    def __init__(self, store: Store, registry: Registry, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, store: Store, registry: Registry, loop: asyncio.AbstractEventLoop, budget: Budget
+    ) -> None:
+        self.budget = budget
         self._store = store
         self._registry = registry
         self._loop = loop
         self._turn = asyncio.Lock()
-        self._count = 0
 
     async def run(self, _: Info, runID: str) -> Answer:
         """One run by id."""
@@ -64,14 +65,14 @@ class Questions:
         row = await self._once(self._store.get_trigger, runID)
         if row is None or not row["payloads"]:
             raise GraphQLError(f"the events of run {runID} are no longer kept")
-        events = [forms.parsed(text) for text in row["payloads"]]
+        first = forms.parsed(row["payloads"][0])
         return {
             "IDs": row["ids"],
-            "payloads": [dumps(event) for event in events],
-            "eventName": events[0].get("name"),
-            "timestamp": forms.happened(events[0]),
+            "payloads": lambda _: [forms.text_of(payload) for payload in row["payloads"]],
+            "eventName": first.get("name"),
+            "timestamp": forms.happened(first),
             "isBatch": row["is_batch"],
-            "cron": forms.schedule_of(events[0]),
+            "cron": forms.schedule_of(first),
         }
 
     async def runTraceSpanOutputByID(self, _: Info, outputID: str) -> Answer:
@@ -94,9 +95,8 @@ class Questions:
         if row is None:
             raise GraphQLError(f"there is no output {outputID:.60}")
         memo = decode_memo(json.loads(row["memo"]))
-        if memo.kind is MemoKind.ERROR:
-            return forms.outcome(dumps(memo.value), None)
-        return forms.outcome(None, dumps(memo.value))
+        is_error, text = memo.kind is MemoKind.ERROR, dumps(memo.value)
+        return forms.outcome(text if is_error else None, None if is_error else text)
 
     async def event(self, _: Info, query: Mapping[str, str]) -> Answer:
         """One event by its internal id, with its runs."""
@@ -120,7 +120,7 @@ class Questions:
             "receivedAt": iso(row["received_at"]),
             "occurredAt": forms.happened(event),
             "version": event.get("v"),
-            "raw": dumps(event),
+            "raw": lambda _: forms.text_of(row["payload"]),
             "runs": runs,
         }
 
@@ -164,11 +164,11 @@ class Questions:
         self, question: Callable[..., Coroutine[object, object, T]], *args: object
     ) -> T:
         async with self._turn:
-            self._count += 1
-            if self._count > MOST_LOOKUPS:
-                raise TooMuchError
+            self.budget.start_lookup()
             asked = asyncio.run_coroutine_threadsafe(question(*args), self._loop)
-            return await asyncio.wrap_future(asked)
+            found = await asyncio.wrap_future(asked)
+            self.budget.end_lookup(found)
+            return found
 
     async def _known_run(self, run_id: str) -> "asyncpg.Record":
         if not is_ulid(run_id):
@@ -192,8 +192,16 @@ class Questions:
         for given in (older_than, newer_than):
             if given is not None and not is_ulid(given):
                 raise GraphQLError(f"Invalid event ID: {given:.60}")
-        rows = await self._once(self._store.list_events, limit, older_than, None, None, None)
-        return [row for row in rows if newer_than is None or row["id"] > newer_than]
+        found: list[asyncpg.Record] = []
+        while len(found) < limit:
+            most = min(_EVENTS_AT_ONCE, limit - len(found))
+            rows = await self._once(self._store.list_events, most, older_than, None, None, None)
+            newer = [row for row in rows if newer_than is None or row["id"] > newer_than]
+            found += newer
+            if len(newer) < most:
+                break
+            older_than = newer[-1]["id"]
+        return found
 
     async def _with_runs(
         self, rows: "Sequence[asyncpg.Record]"
@@ -286,8 +294,8 @@ class Questions:
             "externalID": forms.sender_id(row, event),
             "name": event["name"],
             "createdAt": iso(row["received_at"]),
-            "payload": dumps(event.get("data")),
-            "raw": dumps(event),
+            "payload": lambda _: dumps(forms.parsed(row["payload"]).get("data")),
+            "raw": lambda _: forms.text_of(row["payload"]),
             "status": forms.status_of([run["status"] for run in runs]),
             "pendingRuns": sum(run["ended_at"] is None for run in runs),
             "totalRuns": len(runs),
