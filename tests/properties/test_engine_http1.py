@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import tracemalloc
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,7 @@ from stepbase.engine import http1
 
 MAX_BODY = 2000
 KNOWN = (http1.NotSentError, http1.BrokenReplyError)
+OK = b"HTTP/1.1 200 OK\r\nx: keep-me\r\ncontent-length: 1\r\n\r\n1"
 
 
 @contextlib.asynccontextmanager
@@ -43,6 +46,49 @@ async def server(*scripts: list[bytes]) -> AsyncIterator[tuple[str, list[bytes]]
         yield f"http://127.0.0.1:{port}/x?y=1", got
     finally:
         listening.close()
+
+
+@dataclass
+class Hosts:
+    """Many servers that answer and keep the connection, and what they see of it."""
+
+    urls: list[str] = field(default_factory=list)
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
+    ended: int = 0
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request, and wait for the end of the connection."""
+        self.writers.append(writer)
+        with contextlib.suppress(ConnectionError):
+            await reader.readuntil(b"{}")
+            writer.write(OK)
+            await reader.read()
+        self.ended += 1
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def hosts(count: int) -> AsyncIterator[Hosts]:
+    """Listen on this many ports."""
+    made = Hosts()
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(count):
+            listening = await asyncio.start_server(made.answer, "127.0.0.1", 0)
+            stack.callback(listening.close)
+            made.urls.append(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/")
+        yield made
+
+
+async def eventually(is_so: Callable[[], bool]) -> None:
+    """Wait until this is so."""
+    async with asyncio.timeout(20):
+        while not is_so():
+            await asyncio.sleep(0.005)
+
+
+def traced() -> int:
+    """Return how many bytes are allocated now."""
+    return tracemalloc.get_traced_memory()[0]
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
@@ -127,8 +173,7 @@ async def test_endless_headers_are_refused() -> None:
 
 
 async def test_kept_connection_that_was_closed_is_replaced() -> None:
-    ok = b"HTTP/1.1 200 OK\r\nx: keep-me\r\ncontent-length: 1\r\n\r\n1"
-    async with server([ok], [b""], [ok]) as (url, got):
+    async with server([OK], [b""], [OK]) as (url, got):
         client = http1.Client(max_body=MAX_BODY)
         for _ in range(2):
             response = await client.request("POST", url, b"{}", {}, timeout=5)
@@ -136,6 +181,46 @@ async def test_kept_connection_that_was_closed_is_replaced() -> None:
         client.close()
 
     assert len(got) == 3
+
+
+async def test_connections_to_many_hosts_are_closed_when_they_have_idled() -> None:
+    async with hosts(20) as far:
+        client = http1.Client(max_body=MAX_BODY, idle_seconds=0.05)
+        for url in far.urls:
+            await client.request("POST", url, b"{}", {}, timeout=5)
+            assert client.kept
+        await eventually(lambda: not client.kept and far.ended == 20)
+
+
+async def test_connections_that_many_hosts_close_are_forgotten() -> None:
+    async with hosts(20) as far:
+        client = http1.Client(max_body=MAX_BODY, idle_seconds=60)
+        for url in far.urls:
+            await client.request("POST", url, b"{}", {}, timeout=5)
+        assert client.kept == 20
+        for writer in far.writers:
+            writer.close()
+        await eventually(lambda: not client.kept)
+
+
+async def test_kept_connection_does_not_hold_its_last_answer() -> None:
+    size = 2_000_000
+    head = b"HTTP/1.1 200 OK\r\nx: keep-me\r\nlong: %b\r\ncontent-length: %d\r\n\r\n"
+    data = head % (b"v" * 60_000, size) + b"x" * size
+    async with server([data]) as (url, _):
+        client = http1.Client(max_body=size, idle_seconds=60)
+        tracemalloc.start()
+        try:
+            before = traced()
+            response = await client.request("POST", url, b"{}", {}, timeout=5)
+            assert (len(response.body), client.kept) == (size, 1)
+            assert traced() - before > size
+            del response
+            await eventually(lambda: traced() - before < 50_000)
+            assert client.kept
+        finally:
+            tracemalloc.stop()
+            client.close()
 
 
 async def test_connection_closed_without_an_answer_is_not_sent() -> None:

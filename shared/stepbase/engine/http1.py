@@ -16,6 +16,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 from urllib.parse import urlsplit
 
 import httptools
@@ -24,11 +25,12 @@ from stepbase import clock
 
 CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 4.0
-"""Unused connections are dropped after this; uvicorn and gunicorn close theirs after 5 or 2 seconds."""
+"""Connections are not used again after this; uvicorn and gunicorn close theirs after 5 or 2 seconds."""
 MAX_HEADER_BYTES = 64 * 1024
 
-
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+_Key = tuple[str, int, bool]
+"""Host, port and TLS: what a connection can be used again for."""
 
 
 class NotSentError(OSError):
@@ -85,10 +87,15 @@ _target = lru_cache(maxsize=1024)(Target.parse)
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: one request at a time, its answer handed to a future."""
+    """One connection: one request at a time, its answer handed to a future.
 
-    def __init__(self, max_body: int) -> None:
+    Args:
+        on_lost: Told of the connection when it has ended.
+    """
+
+    def __init__(self, max_body: int, on_lost: Callable[["_Connection"], None]) -> None:
         self._max_body = max_body
+        self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Response] | None = None
         self._parser: httptools.HttpResponseParser | None = None
@@ -104,6 +111,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
+        self._on_lost(self)
         if self._answer is None or self._answer.done():
             return
         if self._parser is not None and self._has_begun and not self._is_framed:
@@ -173,6 +181,8 @@ class _Connection(asyncio.Protocol):
     def _finish(self, *, reuse: bool = False) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(Response(self._status, self._headers, b"".join(self._body)))
+            # The connection is kept, its answer is not.
+            self._headers, self._body = {}, []
         if not reuse:
             self.close()
 
@@ -215,13 +225,28 @@ class Client:
     Args:
         max_body: Bytes of an answer to read; a longer one comes back cut, just above this size.
         resolve: Looks up (host, port) and returns the addresses to try; None: the system's way.
+        idle_seconds: How long an unused connection may be used again; before twice this, it is closed.
     """
 
-    def __init__(self, *, max_body: int, resolve: Resolve | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        max_body: int,
+        resolve: Resolve | None = None,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
         self._max_body = max_body
         self._resolve = resolve
-        self._idle: dict[tuple[str, int, bool], list[_Connection]] = {}
+        self._idle_seconds = idle_seconds
+        # Each host's as an ordered set, the one used last at the end.
+        self._idle: dict[_Key, dict[_Connection, None]] = {}
+        self._pruning: asyncio.TimerHandle | None = None  # set while `_idle` has anything
         self._tls: ssl.SSLContext | None = None
+
+    @property
+    def kept(self) -> int:
+        """How many connections are kept for a next request."""
+        return sum(map(len, self._idle.values()))
 
     async def request(
         self, method: str, url: str, body: bytes, headers: Mapping[str, str], *, timeout: float
@@ -250,25 +275,43 @@ class Client:
         return await self._exchange(fresh, key, data, ends)
 
     async def _exchange(
-        self, connection: _Connection, key: tuple[str, int, bool], data: bytes, ends: float
+        self, connection: _Connection, key: _Key, data: bytes, ends: float
     ) -> Response:
         response = await connection.send(data, ends - clock.monotonic())
         if connection.is_open:
             connection.idle_since = clock.monotonic()
-            self._idle.setdefault(key, []).append(connection)
+            self._idle.setdefault(key, {})[connection] = None
+            if self._pruning is None:
+                self._prune_later()
         return response
 
-    def _take(self, key: tuple[str, int, bool]) -> _Connection | None:
-        """Return the connection used last, closing those that have idled too long."""
-        idle = self._idle.get(key, [])
-        oldest = clock.monotonic() - IDLE_SECONDS
-        while idle and (idle[0].idle_since < oldest or not idle[0].is_open):
-            idle.pop(0).close()
+    def _take(self, key: _Key) -> _Connection | None:
+        """Return the connection used last, if it may still be used."""
+        idle = self._idle.get(key)
+        oldest = clock.monotonic() - self._idle_seconds
         while idle:
-            connection = idle.pop()
-            if connection.is_open:
+            connection, _ = idle.popitem()
+            if connection.is_open and connection.idle_since >= oldest:
                 return connection
+            connection.close()
         return None
+
+    def _prune_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._pruning = loop.call_later(self._idle_seconds, self._prune)
+
+    def _prune(self) -> None:
+        """Close what has idled too long, of all hosts: once in a while, so that calls need not look."""
+        self._pruning = None
+        oldest = clock.monotonic() - self._idle_seconds
+        for key, idle in list(self._idle.items()):
+            for connection in list(takewhile(lambda each: each.idle_since <= oldest, idle)):
+                del idle[connection]
+                connection.close()
+            if not idle:
+                del self._idle[key]
+        if self._idle:
+            self._prune_later()
 
     async def _connect(self, target: Target) -> _Connection:
         if target.is_tls and self._tls is None:
@@ -286,8 +329,13 @@ class Client:
             raise NotSentError(f"cannot connect to {target.authority}: {error}") from error
 
     async def _open(self, target: Target, address: str) -> _Connection:
+        key = (target.host, target.port, target.is_tls)
+
+        def forget(connection: _Connection) -> None:
+            self._idle.get(key, {}).pop(connection, None)
+
         _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: _Connection(self._max_body),
+            lambda: _Connection(self._max_body, forget),
             address,
             target.port,
             ssl=self._tls if target.is_tls else None,
@@ -301,6 +349,9 @@ class Client:
             for connection in idle:
                 connection.close()
         self._idle.clear()
+        if self._pruning is not None:
+            self._pruning.cancel()
+            self._pruning = None
 
 
 def _encode(method: str, target: Target, body: bytes, headers: Mapping[str, str]) -> bytes:
