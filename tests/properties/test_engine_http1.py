@@ -223,6 +223,14 @@ async def test_kept_connection_does_not_hold_its_last_answer() -> None:
             client.close()
 
 
+async def test_connection_that_brings_a_second_answer_is_not_kept() -> None:
+    async with server([OK + b"HTTP/1.1 200 OK\r\nx: y"]) as (url, _):
+        client = http1.Client(max_body=MAX_BODY)
+        await client.request("POST", url, b"{}", {}, timeout=5)
+
+        assert not client.kept
+
+
 async def test_connection_closed_without_an_answer_is_not_sent() -> None:
     async with server([b""]) as (url, _):
         client = http1.Client(max_body=MAX_BODY)

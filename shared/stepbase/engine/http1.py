@@ -136,6 +136,9 @@ class _Connection(asyncio.Protocol):
     # httptools callbacks
 
     def on_message_begin(self) -> None:
+        if self._answer is None or self._answer.done():
+            # Another answer behind the one asked for; what is left of it would come before the next.
+            self.close()
         self._headers: dict[str, str] = {}
         self._header_bytes = 0
         self._body: list[bytes] = []
