@@ -140,6 +140,18 @@ async def test_an_engine_without_keys_asks_for_a_registration(
     assert "x-inngest-sync-kind" not in app.asked[0]
 
 
+@pytest.mark.parametrize("key", [None, KEY])
+async def test_functions_that_an_engine_without_keys_did_not_ask_for_are_not_stored(
+    start_engine: StartEngine, app: AnsweringApp, connect: Connect, key: str | None
+) -> None:
+    app.key = key
+    async with start_engine() as (client, _):
+        answer = await client.request("PUT", "/fn/sync", {"url": app.url})
+
+    assert answer == (200, app.body)
+    assert await (await connect()).fetch("select 1 from stepbase.apps") == []
+
+
 async def test_apps_an_engine_was_told_of_are_asked_in_band(
     start_engine: StartEngine, app: AnsweringApp
 ) -> None:

@@ -75,22 +75,24 @@ class Caller:
             response = await self._send("PUT", url, body, headers, _SYNC_SECONDS)
         except http1.BrokenReplyError as error:
             raise OSError(f"{url}: {error}") from error
-        is_in_band = (
+        has_functions = (
             response.status == 200 and response.headers.get(names.SYNC_KIND) == names.IN_BAND
         )
-        if is_in_band and self._key is not None:
-            # Who registers by a request of its own has to know the key too.
-            header = response.headers.get(names.SIGNATURE)
-            try:
-                signing.verify(header, response.body, (self._key,), clock.now_s())
-            except SignatureError as error:
-                raise ProtocolError(
-                    f"{url} answered with functions, but not with this engine's signature: is its "
-                    "INNGEST_SIGNING_KEY ours, and is its clock right?",
-                    status=error.status,
-                    code=error.code,
-                ) from error
-        return SyncAnswer(response.status, response.body, is_in_band)
+        if self._key is None or not has_functions:
+            # Without a key it was not asked for functions, and any in the answer are nobody's word.
+            return SyncAnswer(response.status, response.body, is_in_band=False)
+        # Who registers by a request of its own has to know the key too.
+        header = response.headers.get(names.SIGNATURE)
+        try:
+            signing.verify(header, response.body, (self._key,), clock.now_s())
+        except SignatureError as error:
+            raise ProtocolError(
+                f"{url} answered with functions, but not with this engine's signature: is its "
+                "INNGEST_SIGNING_KEY ours, and is its clock right?",
+                status=error.status,
+                code=error.code,
+            ) from error
+        return SyncAnswer(response.status, response.body, is_in_band=True)
 
     async def inspect(self, url: str) -> tuple[int, bytes]:
         """Ask an app what it is (`GET`); return the status and body of its answer.
