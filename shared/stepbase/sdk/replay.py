@@ -171,8 +171,11 @@ class Replay:
 
     @property
     def unreached(self) -> int:
-        """How many memos there are that the handler has not asked for, though it lost none of its steps."""
-        if self._left <= 0 or self._gone:
+        """How many memos there are that the handler has not asked for, though it lost none of its steps.
+
+        A call for a planned step may end before the memos of those beside it are asked for.
+        """
+        if self._left <= 0 or self._gone or self._call.is_targeted:
             return 0
         return sum(1 for hashed in self._call.steps if hashed not in self._used)
 
@@ -264,6 +267,10 @@ class Replay:
     def is_target_gone(self) -> bool:
         """True if the call is for a step that the handler no longer waits for."""
         return self._call.step_id in self._gone
+
+    def is_target(self, place: Place) -> bool:
+        """Say whether the call is for this step, and it is not done."""
+        return place.hashed == self._call.step_id and not self.has_memo(place)
 
     def decide(self, steps: Sequence[NewStep]) -> tuple[Decision, NewStep | None]:
         """Say what to do with all the steps that wait, none of which has a memo.

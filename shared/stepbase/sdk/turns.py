@@ -148,7 +148,7 @@ class Turns:
             )
         if task is not self._main and task is not None and task not in self._tasks:
             self.add(task)
-        if not self._tasks:
+        if not self._tasks or self._is_asked_for(task, step):
             decision, _ = self._replay.decide([step])
             if decision is Decision.RUN:
                 return await self._run(step)
@@ -157,6 +157,18 @@ class Turns:
         if await self._park(task, step) is Decision.RUN:
             return await self._run(step)
         return self._replay.memo(step.place)
+
+    def _is_asked_for(self, task: object, step: NewStep) -> bool:
+        """True if the call is for this step, and nothing else can change that it is wanted.
+
+        In a plain `gather`, which cancels no branch whatever the others do, it need not wait for its turn.
+        """
+        return (
+            self._running is None
+            and self._replay.is_target(step.place)
+            and not step.is_racing
+            and task in getattr(self._waits_for, "_children", ())
+        )
 
     def _leave(self, *ops: StepOp) -> Never:
         """End the call with these ops."""

@@ -199,6 +199,29 @@ async def test_what_is_under_way_is_planned_again_and_a_lone_step_runs() -> None
     assert (shown(planning), shown(running)) == (["StepPlanned a2"], ["StepRun a2"])
 
 
+async def test_a_call_for_a_step_in_a_gather_runs_it_before_the_others_go_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    memos = {hashed("a1"): {"data": "a1"}, hashed("c"): {"error": {"name": "E", "message": "no"}}}
+
+    reply = await call("gather", steps=memos, target=hashed("b1"))
+
+    assert shown(reply) == ["StepRun b1"]
+    assert told == []
+    assert caplog.records == []
+
+
+async def test_its_later_steps_wait_for_what_was_stored_before(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    memos = {hashed("a1"): {"data": "a1"}, hashed("c"): {"data": "c"}}
+
+    reply = await call("gather", steps=memos, target=hashed("a2"))
+
+    assert shown(reply) == ["StepRun a2"]
+    assert told == ["a1"]
+
+
 async def test_the_first_to_end_wins_and_the_others_begin_no_step() -> None:
     begun = await call("race")
     memos = {hashed("a1"): {"data": "a1"}, hashed("b"): {"data": "b"}}
