@@ -1,7 +1,8 @@
 """How events, functions and outputs look in GraphQL."""
 
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import asyncpg
@@ -13,6 +14,12 @@ from stepbase.protocol.ids import app_uuid
 from stepbase.protocol.jsontext import dumps
 
 Answer = dict[str, object]
+
+
+def asked(make: Callable[[], object]) -> Callable[[object], object]:
+    """Return a field's value that is made when it is first asked for, and once."""
+    made = functools.cache(make)
+    return lambda _: made()
 
 
 def parsed(payload: str) -> Answer:
@@ -92,7 +99,7 @@ def function_of(function: Function) -> Answer:
         "name": config.name,
         "slug": config.slug,
         "url": config.url,
-        "config": lambda _: dumps(config.raw),
+        "config": asked(lambda: dumps(config.raw)),
         "concurrency": min((each.limit for each in config.limits.concurrency), default=0),
         "triggers": [
             {

@@ -68,7 +68,7 @@ class Questions:
         first = forms.parsed(row["payloads"][0])
         return {
             "IDs": row["ids"],
-            "payloads": lambda _: [forms.text_of(payload) for payload in row["payloads"]],
+            "payloads": forms.asked(lambda: [forms.text_of(each) for each in row["payloads"]]),
             "eventName": first.get("name"),
             "timestamp": forms.happened(first),
             "isBatch": row["is_batch"],
@@ -120,7 +120,7 @@ class Questions:
             "receivedAt": iso(row["received_at"]),
             "occurredAt": forms.happened(event),
             "version": event.get("v"),
-            "raw": lambda _: forms.text_of(row["payload"]),
+            "raw": forms.asked(lambda: forms.text_of(row["payload"])),
             "runs": runs,
         }
 
@@ -294,8 +294,8 @@ class Questions:
             "externalID": forms.sender_id(row, event),
             "name": event["name"],
             "createdAt": iso(row["received_at"]),
-            "payload": lambda _: dumps(forms.parsed(row["payload"]).get("data")),
-            "raw": lambda _: forms.text_of(row["payload"]),
+            "payload": forms.asked(lambda: dumps(forms.parsed(row["payload"]).get("data"))),
+            "raw": forms.asked(lambda: forms.text_of(row["payload"])),
             "status": forms.status_of([run["status"] for run in runs]),
             "pendingRuns": sum(run["ended_at"] is None for run in runs),
             "totalRuns": len(runs),
