@@ -45,13 +45,15 @@ PATCHES: Final[dict[str, Patch]] = {
     "lease_fence": Patch(
         file="*_settle.sql",
         text="""\
-        and q.owner = p_owner and q.gen = u.gen
-      returning u.i::int
-  ), gone as (
+          and q.owner = p_owner and q.gen = u.gen
+        returning u.i::int
+    )
+    select coalesce(array_agg(kept.i), '{}') into v_mine from kept;
 """,
         instead="""\
-      returning u.i::int
-  ), gone as (
+        returning u.i::int
+    )
+    select coalesce(array_agg(kept.i), '{}') into v_mine from kept;
 """,
         test="tests/engine/test_sql_settle.py"
         "::test_a_settle_that_meets_a_takeover_in_flight_waits_and_loses",
