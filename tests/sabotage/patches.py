@@ -68,7 +68,7 @@ PATCHES: Final[dict[str, Patch]] = {
         file="*_lanes.sql",
         text="            place = coalesce(q.place, nullif(v_run, ''))\n",
         instead="            place = q.place\n",
-        test="tests/engine/test_sql_places.py::test_runs_that_are_going_on_are_those_of_the_model",
+        test="tests/engine/test_sql_places.py::test_a_run_that_waits_has_no_place_and_its_cancelling_frees_none",
     ),
     "event_dedupe": Patch(
         file="*_ingest.sql",
