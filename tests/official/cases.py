@@ -80,7 +80,7 @@ class Cases(Generic[Shared]):
 
 
 def chosen(request: pytest.FixtureRequest, test: str) -> list[str]:
-    """Return the cases of a test (the parameter `case`) that this session will run."""
+    """Return the cases of a test (the parameter `case`) that were chosen on the command line."""
     return [
         str(item.callspec.params["case"])
         for item in request.session.items
