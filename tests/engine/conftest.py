@@ -7,14 +7,18 @@ from datetime import timedelta
 
 import aiohttp
 import asyncpg
+import httpx
 import pytest
 from tests.support.engine_client import EngineClient
 from tests.support.engine_sql import Hands
+from tests.support.real_hosts import serving_asgi
 from tests.support.stub_host import StubHost
 
+from stepbase import App, asgi
 from stepbase.engine.app import Engine
 from stepbase.engine.server import serving
 from stepbase.engine.settings import Settings
+from stepbase.sdk import background, http
 
 StartEngine = Callable[..., AbstractAsyncContextManager[tuple[EngineClient, Engine]]]
 
@@ -66,3 +70,19 @@ async def hands(db: asyncpg.Connection) -> Hands:
     hands = Hands(db)
     await hands.at(0)
     return hands
+
+
+@asynccontextmanager
+async def serving_app(
+    app: App, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch, **settings: object
+) -> AsyncIterator[EngineClient]:
+    """Run an engine, and an app that is served and synced with it; yields a client of the engine."""
+    async with start_engine(**settings) as (client, _):
+        monkeypatch.setenv("INNGEST_DEV", client.url)
+        with serving_asgi(asgi(app)) as origin:
+            async with httpx.AsyncClient() as web:
+                synced = await web.put(f"{origin}/api/inngest")
+            assert (synced.status_code, synced.json()["ok"]) == (200, True)
+            yield client
+    background.stop()
+    http.close()

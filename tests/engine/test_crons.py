@@ -6,19 +6,16 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-import httpx
 import pytest
 from tests.conftest import Connect
-from tests.engine.conftest import StartEngine
+from tests.engine.conftest import StartEngine, serving_app
 from tests.support import engine_sql as sql
 from tests.support.engine_sql import Hands
-from tests.support.real_hosts import serving_asgi
 from tests.support.stub_host import Answer, StubHost
 
-from stepbase import App, Cron, Event, asgi
+from stepbase import App, Cron, Event
 from stepbase.engine.schedule import Due, Move, move
 from stepbase.protocol.jsontext import dumps
-from stepbase.sdk import background, http
 
 MINUTE = timedelta(minutes=1)
 NOON = sql.NOON
@@ -247,15 +244,9 @@ async def test_our_sdk_is_started_by_its_schedule(
     start_engine: StartEngine, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = await connect()
-    async with start_engine() as (client, _):
-        monkeypatch.setenv("INNGEST_DEV", client.url)
-        with serving_asgi(asgi(app)) as origin:
-            async with httpx.AsyncClient() as web:
-                assert (await web.put(f"{origin}/api/inngest")).status_code == 200
-            await make_due(connection, PAST)
-            await sent(connection, 1)
-    background.stop()
-    http.close()
+    async with serving_app(app, start_engine, monkeypatch):
+        await make_due(connection, PAST)
+        await sent(connection, 1)
 
     [event] = seen
     assert (event.name, event.id) == ("inngest/scheduled.timer", "2026-01-31T12:00:00Z")

@@ -5,14 +5,11 @@ from collections.abc import AsyncIterator
 from queue import Queue
 from typing import Any
 
-import httpx
 import pytest
-from tests.engine.conftest import StartEngine
+from tests.engine.conftest import StartEngine, serving_app
 from tests.support.engine_client import EngineClient
-from tests.support.real_hosts import serving_asgi
 
-from stepbase import App, Event, EventData, FunctionFailed, NonRetriableError, Step, SyncStep, asgi
-from stepbase.sdk import background, http
+from stepbase import App, Event, EventData, FunctionFailed, NonRetriableError, Step, SyncStep
 
 app = App("fails")
 
@@ -59,15 +56,8 @@ async def engine(
     start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[EngineClient]:
     """An engine that has synced the app above."""
-    async with start_engine() as (client, _):
-        monkeypatch.setenv("INNGEST_DEV", client.url)
-        with serving_asgi(asgi(app)) as origin:
-            async with httpx.AsyncClient() as web:
-                synced = await web.put(f"{origin}/api/inngest")
-            assert (synced.status_code, synced.json()["ok"]) == (200, True)
-            yield client
-    background.stop()
-    http.close()
+    async with serving_app(app, start_engine, monkeypatch) as client:
+        yield client
 
 
 @pytest.mark.parametrize(

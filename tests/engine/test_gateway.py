@@ -4,19 +4,16 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-import httpx
 import pytest
 from tests.conftest import Connect
-from tests.engine.conftest import StartEngine
+from tests.engine.conftest import StartEngine, serving_app
 from tests.support.engine_client import EngineClient
 from tests.support.raw_http import Asked, RawServer, raw_server, response
-from tests.support.real_hosts import serving_asgi
 
-from stepbase import App, Event, Step, StepError, SyncStep, asgi
-from stepbase.sdk import background, http
+from stepbase import App, Event, Step, StepError, SyncStep
 
 KEY = "sk-very-secret"
 app = App("asking")
@@ -80,19 +77,11 @@ async def race(event: Event[dict[str, Any]], step: Step) -> Any:
     return answer.body
 
 
-@asynccontextmanager
-async def synced(
+def synced(
     start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch, **settings: Any
-) -> AsyncIterator[EngineClient]:
+) -> AbstractAsyncContextManager[EngineClient]:
     """An engine that has synced the app above."""
-    async with start_engine(**settings) as (client, _):
-        monkeypatch.setenv("INNGEST_DEV", client.url)
-        with serving_asgi(asgi(app)) as origin:
-            async with httpx.AsyncClient() as web:
-                assert (await web.put(f"{origin}/api/inngest")).status_code == 200
-            yield client
-    background.stop()
-    http.close()
+    return serving_app(app, start_engine, monkeypatch, **settings)
 
 
 def reply(asked: Asked) -> bytes | None:

@@ -5,16 +5,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
-import httpx
 import pytest
 from pydantic import BaseModel
 from tests.conftest import Connect
-from tests.engine.conftest import StartEngine
+from tests.engine.conftest import StartEngine, serving_app
 from tests.support.engine_client import EngineClient
-from tests.support.real_hosts import serving_asgi
 
-from stepbase import App, Event, EventData, Step, StepError, SyncStep, asgi
-from stepbase.sdk import background, http
+from stepbase import App, Event, EventData, Step, StepError, SyncStep
 
 app = App("served")
 
@@ -126,15 +123,8 @@ async def engine(
     start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[EngineClient]:
     """An engine that has synced the app above."""
-    async with start_engine() as (client, _):
-        monkeypatch.setenv("INNGEST_DEV", client.url)
-        with serving_asgi(asgi(app)) as origin:
-            async with httpx.AsyncClient() as web:
-                synced = await web.put(f"{origin}/api/inngest")
-            assert (synced.status_code, synced.json()["ok"]) == (200, True)
-            yield client
-    background.stop()
-    http.close()
+    async with serving_app(app, start_engine, monkeypatch) as client:
+        yield client
 
 
 @pytest.fixture(params=["async", "sync"])

@@ -5,7 +5,6 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import pytest
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -13,12 +12,11 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from tests.engine.conftest import StartEngine
+from tests.engine.conftest import StartEngine, serving_app
 from tests.support.engine_client import EngineClient
-from tests.support.real_hosts import serving_asgi
 from tests.support.stub_host import Answer, StubHost, ops, step_run
 
-from stepbase import App, Step, asgi, config
+from stepbase import App, Step, config
 from stepbase.engine.server import check_address
 from stepbase.engine.settings import Settings
 from stepbase.middleware import TracingMiddleware
@@ -143,13 +141,9 @@ async def test_spans_of_a_function_join_those_of_its_run(
     async def handler(step: Step) -> int:
         return await step.run("one", lambda: 1)
 
-    async with start_engine(is_traced=True) as (client, _):
-        monkeypatch.setenv("INNGEST_DEV", client.url)
-        with serving_asgi(asgi(app)) as origin:
-            async with httpx.AsyncClient() as http:
-                await http.put(f"{origin}/api/inngest")
-            [event] = await client.send({"name": "app/f", "data": {}})
-            await client.result(event)
+    async with serving_app(app, start_engine, monkeypatch, is_traced=True) as client:
+        [event] = await client.send({"name": "app/f", "data": {}})
+        await client.result(event)
 
     calls = collector.named("call app-f")
     theirs = {
