@@ -1,0 +1,1 @@
+"""Deploys an app: a plan that can be printed, then run."""

@@ -1,0 +1,1 @@
+"""Carries events from the outbox to an event API elsewhere."""
