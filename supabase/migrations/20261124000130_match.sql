@@ -264,6 +264,9 @@ begin
     perform stepbase._close_steps(v_parents, v_hashes, v_status, v_memos, p_now);
   end if;
   perform stepbase._tell(p_runs, p_now);
+  if 'Failed' = any (p_status) then
+    perform stepbase.log_failed_runs(p_runs);
+  end if;
 end
 $$;
 

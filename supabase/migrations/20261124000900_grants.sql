@@ -11,7 +11,8 @@ revoke all on all sequences in schema stepbase from public, anon, authenticated,
 revoke all on all functions in schema stepbase from public, anon, authenticated, service_role;
 revoke all on function
   public.stepbase_call(text, json, text, text, text, json, int),
-  public.stepbase_write(text, text, json, text, text, text, json, int, boolean)
+  public.stepbase_write(text, text, json, text, text, text, json, int, boolean),
+  public.stepbase_record(json)
   from public, anon, authenticated, service_role;
 
 grant usage on schema stepbase to service_role;
@@ -59,10 +60,13 @@ grant execute on function
   public.stepbase_write(text, text, json, text, text, text, json, int, boolean)
   to service_role;
 
+-- Reports of calls; with its owner's rights, because nobody but an engine writes runs.
+grant execute on function public.stepbase_record(json) to service_role;
+
 -- To look at.
 grant select on
   stepbase.apps, stepbase.functions, stepbase.events, stepbase.runs, stepbase.steps, stepbase.attempts,
-  stepbase.queue, stepbase.pauses, stepbase.crons, stepbase.buffers, stepbase.not_started,
+  stepbase.queue, stepbase.pauses, stepbase.recorded_waits, stepbase.crons, stepbase.buffers, stepbase.not_started,
   stepbase.row_triggers,
   stepbase.run_overview, stepbase.run_timeline, stepbase.not_started_events, stepbase.failing_functions,
   stepbase.throughput_by_minute, stepbase.outbox_health

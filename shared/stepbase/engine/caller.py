@@ -101,7 +101,7 @@ class Caller:
             OSError: If nothing (that speaks HTTP) answers there in time.
             ValueError: If the URL is none.
         """
-        headers = {names.SERVER_KIND: self._kind, "accept": "*/*", "user-agent": "stepbase"}
+        headers = {names.SERVER_KIND: self._kind, "accept": "*/*", "user-agent": names.ENGINE_AGENT}
         if self._key is not None:
             headers[names.SIGNATURE] = signing.sign(b"", self._key, clock.now_s())
         try:
@@ -116,7 +116,7 @@ class Caller:
         sent = {
             "content-type": "application/json",
             "accept": "*/*",
-            "user-agent": "stepbase",
+            "user-agent": names.ENGINE_AGENT,
             **headers,
         }
         if self._key is not None:

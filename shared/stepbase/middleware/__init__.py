@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stepbase.middleware.encryption import DecryptionError, EncryptionMiddleware
     from stepbase.middleware.logs import LoggingMiddleware
+    from stepbase.middleware.monitor import Monitor
     from stepbase.middleware.tracing import TracingMiddleware
     from stepbase.sdk.message import Request, Response
     from stepbase.sdk.middleware import Input, Middleware, Output, Sent, StepInfo
@@ -15,6 +16,7 @@ _HOMES = {
     "Input": "stepbase.sdk.middleware",
     "LoggingMiddleware": "stepbase.middleware.logs",
     "Middleware": "stepbase.sdk.middleware",
+    "Monitor": "stepbase.middleware.monitor",
     "Output": "stepbase.sdk.middleware",
     "Request": "stepbase.sdk.message",
     "Response": "stepbase.sdk.message",
@@ -29,6 +31,7 @@ __all__ = [
     "Input",
     "LoggingMiddleware",
     "Middleware",
+    "Monitor",
     "Output",
     "Request",
     "Response",

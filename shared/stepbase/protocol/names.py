@@ -30,6 +30,9 @@ REQUEST_ID: Final = "x-request-id"
 EXECUTION_VERSION: Final = 2
 """The hashing and planning rules our functions speak; sent as `x-inngest-req-version`."""
 
+ENGINE_AGENT: Final = "stepbase"
+"""`user-agent` of our engine's requests; no other server calls itself that."""
+
 SCHEMA_VERSION: Final = "2024-05-24"
 """Version of the introspection body."""
 

@@ -20,9 +20,18 @@ _thread: threading.Thread | None = None
 _pid = 0
 
 
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the background loop and wait for its result."""
-    return asyncio.run_coroutine_threadsafe(coroutine, _running_loop()).result()
+def run(coroutine: Coroutine[Any, Any, T], seconds: float | None = None) -> T:
+    """Run a coroutine on the background loop and wait for its result.
+
+    Raises:
+        TimeoutError: If there is none after so many seconds; the coroutine is cancelled.
+    """
+    running = asyncio.run_coroutine_threadsafe(coroutine, _running_loop())
+    try:
+        return running.result(seconds)
+    except TimeoutError:
+        running.cancel()
+        raise
 
 
 def stop() -> None:
