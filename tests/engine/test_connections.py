@@ -8,12 +8,12 @@ import asyncpg
 import pytest
 from tests.conftest import Connect
 
-from stepbase.engine.connections import Connections
+from stepbase.database.connections import Connections
 
 PID = "select pg_backend_pid()"
 MINE = """
 select count(*) from pg_stat_activity
-  where application_name = 'stepbase engine' and datname = current_database()
+  where application_name = 'stepbase' and datname = current_database()
 """
 
 

@@ -11,9 +11,9 @@ from enum import StrEnum
 import asyncpg
 
 from stepbase import clock
+from stepbase.database.dberrors import translated
+from stepbase.database.session import probe
 from stepbase.engine.caller import Caller
-from stepbase.engine.dberrors import translated
-from stepbase.engine.listener import probe
 from stepbase.engine.settings import Settings
 from stepbase.engine.store import SCHEMA_VERSION
 from stepbase.errors import StoreError

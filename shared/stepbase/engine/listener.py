@@ -7,12 +7,12 @@ everything is woken, so a lost notification costs at most one tick.
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable
 
 import asyncpg
 
-from stepbase.engine.dberrors import NO_SESSION, POOLER_ERRORS
+from stepbase.database.dberrors import NO_SESSION, POOLER_ERRORS
+from stepbase.database.session import probe
 from stepbase.engine.relay import IDLE
 from stepbase.engine.store import Tick
 from stepbase.errors import StoreError
@@ -20,7 +20,6 @@ from stepbase.errors import StoreError
 _log = logging.getLogger("stepbase.engine.listener")
 
 CHANNEL = "stepbase"
-_PROBE_SECONDS = 5.0
 
 
 class Listener:
@@ -98,31 +97,3 @@ class Listener:
 
     def _received(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         self._on_notify(str(payload))
-
-
-async def probe(connection: "asyncpg.Connection[asyncpg.Record]", dsn: str) -> None:
-    """Make sure that this connection is a session: what another one notifies of reaches it while it rests.
-
-    (A pooler that lends sessions for one transaction passes on only what comes during it.)
-
-    Raises:
-        StoreError: If a transaction pooler sits in between.
-    """
-    came = asyncio.Event()
-
-    def hear(*_: object) -> None:
-        came.set()
-
-    name = f"stepbase_probe_{secrets.token_hex(8)}"
-    await connection.add_listener(name, hear)
-    other = await asyncpg.connect(dsn, command_timeout=_PROBE_SECONDS)
-    try:
-        await other.execute(f"notify {name}")
-    finally:
-        other.terminate()
-    try:
-        async with asyncio.timeout(_PROBE_SECONDS):
-            await came.wait()
-    except TimeoutError:
-        raise StoreError(f"notifications {NO_SESSION}", sqlstate=None, is_transient=False) from None
-    await connection.remove_listener(name, hear)

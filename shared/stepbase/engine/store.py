@@ -10,8 +10,8 @@ from uuid import UUID
 
 import asyncpg
 
-from stepbase.engine.connections import Connections
-from stepbase.engine.dberrors import translated
+from stepbase.database.connections import Connections
+from stepbase.database.dberrors import translated
 from stepbase.engine.effects import FailedAttempt, NewPause, Settlement, StepRow
 from stepbase.engine.lanes import Lane
 from stepbase.engine.reads import Reads
@@ -121,7 +121,7 @@ class Store(Reads):
         Raises:
             StoreError: If the database is away, has no stepbase schema, or another version of it.
         """
-        store = cls(Connections(dsn, size=size), owner, lease)
+        store = cls(Connections(dsn, size=size, name="stepbase engine"), owner, lease)
         try:
             await store._check_schema()
         except BaseException:

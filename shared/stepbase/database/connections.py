@@ -24,10 +24,14 @@ class Connections:
     Args:
         size: Connections at most; who comes when all are in use waits.
         idle: Seconds unused after which a session is ended, when there is other work or at its next use.
+        name: What the sessions are called in pg_stat_activity.
     """
 
-    def __init__(self, dsn: str, *, size: int, idle: float = IDLE_SECONDS) -> None:
+    def __init__(
+        self, dsn: str, *, size: int, idle: float = IDLE_SECONDS, name: str = "stepbase"
+    ) -> None:
         self._dsn = dsn
+        self._name = name
         self._size = size
         self._idle_seconds = idle
         self._places = asyncio.Semaphore(size)
@@ -70,7 +74,7 @@ class Connections:
         connection = await asyncpg.connect(
             self._dsn,
             command_timeout=60,
-            server_settings={"application_name": "stepbase engine"},
+            server_settings={"application_name": self._name},
         )
         if self._is_closed:
             connection.terminate()  # it took longer than `close` waits

@@ -1,4 +1,4 @@
-"""What the database driver raises, as the engine's own error."""
+"""What the database driver raises, as an error of ours."""
 
 import asyncpg
 
@@ -11,7 +11,7 @@ POOLER_ERRORS = (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStat
 """What only happens on a connection that several sessions serve."""
 
 NO_SESSION = (
-    "do not last on this connection: the engine needs a direct connection or the session pooler "
+    "do not last on this connection: stepbase needs a direct connection or the session pooler "
     "(port 5432), not the transaction pooler (6543)"
 )
 

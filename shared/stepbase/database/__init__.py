@@ -1,0 +1,1 @@
+"""Sessions on Postgres for processes of ours: the engine and the relay. It knows no SQL of theirs."""
