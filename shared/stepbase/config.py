@@ -6,6 +6,7 @@ Each function reads when it is called, so a test or a host may set a variable af
 import json
 import os
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from stepbase import standin
 
@@ -142,6 +143,13 @@ def supabase() -> SupabaseConfig:
             "or the legacy SUPABASE_SERVICE_ROLE_KEY"
         )
     return SupabaseConfig(url.rstrip("/"), key)
+
+
+def project() -> str | None:
+    """Return which project `SUPABASE_URL` names: its reference, or the URL's host; None if not set."""
+    url = _env("SUPABASE_URL")
+    host = urlsplit(url if "//" in url else f"//{url}").netloc.lower() if url else ""
+    return host.removesuffix(".supabase.co") or None
 
 
 def _named_secret_key() -> str | None:

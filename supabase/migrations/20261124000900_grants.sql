@@ -32,7 +32,15 @@ grant execute on function
   stepbase.outbox_fail(text, text, timestamptz, text),
   stepbase.outbox_requeue(text[]),
   stepbase.outbox_idle(interval),
-  stepbase.outbox_claim(text, boolean)
+  stepbase.outbox_claim(text, boolean),
+  stepbase.relay_delay(int),
+  stepbase.outbox_take_some(int, bigint, text, interval),
+  stepbase.outbox_give_back(text[], text, text, interval, int, interval),
+  stepbase.outbox_put_back(text[], text),
+  stepbase.outbox_doze(interval),
+  stepbase.outbox_retry(text[]),
+  stepbase.outbox_state(stepbase.outbox, timestamptz),
+  stepbase.outbox_report(interval, int)
   to service_role;
 
 -- Exactly-once calls and writes.

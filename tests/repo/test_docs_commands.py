@@ -24,6 +24,7 @@ from tests.repo.tree import ROOT, assert_none
 
 QUICKSTART = ROOT / "docs" / "quickstart.md"
 OPERATING = ROOT / "docs" / "operating.md"
+RELAYS = ROOT / "docs" / "relays.md"
 
 NOT_RUN = {
     "git clone <this repository> stepbase": "needs the network",
@@ -42,6 +43,7 @@ SERVERS = {
         "--gateway-port 0 --engine-port 0 --host-port 0 --database-port 0",
     ),
     "stepbase engine": (r'"ready": "engine"', "--port 0"),
+    "stepbase relay": (r'"ready": "relay"', "--metrics-port 0"),
 }
 
 READY_SECONDS = 30
@@ -66,7 +68,7 @@ def test_every_command_is_run_or_excused() -> None:
         f"{block.where}: {command}"
         for page, block in BASH
         for command in commands(block)
-        if page not in (QUICKSTART, OPERATING) and command not in NOT_RUN
+        if page not in (QUICKSTART, OPERATING, RELAYS) and command not in NOT_RUN
     }
 
     assert_none(sorted(found))
@@ -207,8 +209,11 @@ async def _look(dsn: str, block: Block) -> None:
     await connection.close()
 
 
-def test_an_engine_is_run_as_the_page_says(reader: Reader, database: str) -> None:
-    for block in [block for block in blocks(OPERATING) if block.language == "bash"]:
+@pytest.mark.parametrize("page", [OPERATING, RELAYS], ids=["engine", "relay"])
+def test_what_runs_on_a_database_is_run_as_its_page_says(
+    reader: Reader, database: str, page: Path
+) -> None:
+    for block in [block for block in blocks(page) if block.language == "bash"]:
         for command in commands(block):
             if command.startswith("export DATABASE_URL="):
                 command = f"export DATABASE_URL='{database}'"
