@@ -1,7 +1,7 @@
-"""Typed calls of the loyalty SQL functions, for `step.rpc`.
+"""Typed calls of the database's SQL functions, for `step.rpc`.
 
-One Python function per SQL function, with its name, its parameters and what it returns. A test
-compares them with the database's own list.
+Made by `stepbase gen rpc`: change the SQL function, or its `comment on function`, and run that
+again.
 """
 
 from uuid import UUID

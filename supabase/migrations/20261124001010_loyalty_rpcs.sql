@@ -6,7 +6,8 @@
 --   refund, then award     the award sees the refund and is skipped
 --   award, then refund     the reversal sees the award and takes it back
 --   reversal, then award   the reversal found nothing; the purchase is refunded, so the award is skipped
--- Errors raised here are P0001: calling again would not help.
+-- Errors raised here are P0001: calling again would not help. What `comment on function` says becomes the
+-- docstring of the typed call (`stepbase gen rpc`).
 
 -- The award for a purchase, in whole points: its amount times its merchant's rate, rounded down.
 -- Raises P0001 when there is no such purchase.
@@ -30,6 +31,9 @@ begin
 end
 $$;
 
+comment on function public.calc_currency_for_source(text) is
+  'The award for a purchase, in whole points.';
+
 -- How a merchant rewards: its rate in basis points and the hours from purchase to award.
 -- Raises P0001 when there is no such merchant.
 create function public.get_merchant_config(
@@ -52,6 +56,9 @@ begin
   end if;
 end
 $$;
+
+comment on function public.get_merchant_config(text) is
+  'How a merchant rewards.';
 
 -- Credits the award for a purchase to its buyer's wallet, once. Returns what came of it:
 --   posted   the transaction, and the balance after it
@@ -104,6 +111,9 @@ begin
 end
 $$;
 
+comment on function public.post_wallet_transaction(uuid, text, bigint) is
+  'Credit the award for a purchase, once; skipped when the purchase is refunded.';
+
 -- Takes back what was awarded for a refunded purchase, once. Returns what came of it:
 --   posted   the transaction, and the balance after it
 --   already  it had been taken back before, and nothing changed
@@ -145,6 +155,9 @@ begin
   outcome := case when transaction_id is null then 'already' else 'posted' end;
 end
 $$;
+
+comment on function public.reverse_wallet_transaction(text) is
+  'Take back what was awarded for a refunded purchase, once; skipped when nothing was.';
 
 -- Enters one transaction and moves the wallet's balance by its amount; the wallet is opened when it is
 -- the user's first. Returns nulls, and changes nothing, when the source has a transaction of this kind.

@@ -45,7 +45,8 @@ def test_check_runs_every_tool() -> None:
     text = (ROOT / "scripts" / "check").read_text("utf-8")
 
     assert all(
-        tool in text for tool in ("ruff format --check", "ruff check", "mypy", "lint-imports")
+        tool in text
+        for tool in ("ruff format --check", "ruff check", "mypy", "lint-imports", "gen rpc --check")
     )
 
 
