@@ -21,10 +21,15 @@ import asyncpg
 import pytest
 from tests.repo.pages import Block, as_json, blocks, pages
 from tests.repo.tree import ROOT, assert_none
+from tests.support import supabase_cli
+
+from stepbase.local import migrate
+from stepbase.local.postgres import Cluster
 
 QUICKSTART = ROOT / "docs" / "quickstart.md"
 OPERATING = ROOT / "docs" / "operating.md"
 RELAYS = ROOT / "docs" / "relays.md"
+PROJECTS = ROOT / "docs" / "projects.md"
 
 NOT_RUN = {
     "git clone <this repository> stepbase": "needs the network",
@@ -68,7 +73,7 @@ def test_every_command_is_run_or_excused() -> None:
         f"{block.where}: {command}"
         for page, block in BASH
         for command in commands(block)
-        if page not in (QUICKSTART, OPERATING, RELAYS) and command not in NOT_RUN
+        if page not in (QUICKSTART, OPERATING, RELAYS, PROJECTS) and command not in NOT_RUN
     }
 
     assert_none(sorted(found))
@@ -224,3 +229,30 @@ def test_what_runs_on_a_database_is_run_as_its_page_says(
                     pass
             else:
                 reader.type(command)
+
+
+async def test_a_project_is_made_as_the_page_says(tmp_path: Path) -> None:
+    path = os.pathsep.join(
+        [f"{sys.prefix}/bin", str(supabase_cli.program().parent), "/usr/bin:/bin"]
+    )
+    reader = Reader(
+        tmp_path,
+        {
+            "PATH": path,
+            "HOME": str(tmp_path / "home"),
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+            "DO_NOT_TRACK": "1",
+            "SUPABASE_TELEMETRY_DISABLED": "1",
+        },
+    )
+    # The CLI does not speak over a socket file.
+    with Cluster(durable=False, port=0) as cluster:
+        await migrate.apply_files(cluster.dsn(), {})
+        reader.environment["DATABASE_URL"] = cluster.dsn()
+        for block in [block for block in blocks(PROJECTS) if block.language == "bash"]:
+            for command in commands(block):
+                if command == "stepbase dev":
+                    with reader.running(command):
+                        pass
+                else:
+                    await asyncio.to_thread(reader.type, command)

@@ -30,6 +30,11 @@ NOT_FOR_USERS = {
 WRITTEN_BY_READERS = {block.file for page in pages() for block in blocks(page) if block.file}
 """Files that a page tells its reader to write."""
 
+_MADE_BY_COMMANDS = re.compile(
+    r"functions/(hello|mails)/.*|tests/test_(hello|mails)\.py|functions/requirements\.lock"
+)
+"""Files that commands make in a reader's project."""
+
 
 def anchor(heading: str) -> str:
     """Return the anchor that GitHub gives a heading."""
@@ -192,7 +197,7 @@ def citing() -> Iterator[tuple[Path, str]]:
     """Yield code and SQL that may cite files, with their text."""
     for path in files():
         if path.suffix in (".py", ".sql", ".toml", ".md") and not shown(path).startswith(
-            "tests/repo/"
+            ("tests/repo/", "tests/scaffold/")
         ):
             yield path, path.read_text("utf-8")
 
@@ -206,7 +211,8 @@ def test_cited_files_are_there() -> None:
                 text[max(0, match.start() - 1)] in "/<"
                 or "…" in text[match.end() : match.end() + 1]
             )
-            if is_of_another_place or cited in WRITTEN_BY_READERS or not Path(cited).suffix:
+            is_made = cited in WRITTEN_BY_READERS or _MADE_BY_COMMANDS.fullmatch(cited)
+            if is_of_another_place or is_made or not Path(cited).suffix:
                 continue
             # Inside the package, folders of the package are written without it.
             if not any(ROOT.glob(cited)) and not any((ROOT / "shared" / "stepbase").glob(cited)):

@@ -57,6 +57,13 @@ def test_names_have_the_form_and_the_numbers_rise() -> None:
     assert versions == sorted(set(versions))
 
 
+def test_no_two_of_the_framework_have_one_name() -> None:
+    names = [path.stem.partition("_")[2] for path in FILES if "_loyalty_" not in path.name]
+
+    # Copies in other projects are told apart by them (stepbase/local/copies.py).
+    assert sorted(names) == sorted(set(names))
+
+
 def test_the_framework_comes_first_and_keeps_to_its_schema() -> None:
     created = re.compile(
         r"^create (?:or replace )?(?:function|table|view|type|schema) (?:if not exists )?(?P<name>[\w.]+)",

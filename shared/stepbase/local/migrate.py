@@ -1,10 +1,11 @@
 """Brings a database up to date: Supabase's own objects, then the migrations, then seed data.
 
 What was applied is recorded where the Supabase CLI records it, so `supabase db push` and
-`stepbase db apply` can take turns on one database.
+`stepbase db apply` can take turns on one database. The framework's files are known under their own
+names and as a project's copies (`local/copies.py`): what was applied under one is not applied under
+the other, and a project's name takes the place of ours in the record, for the CLI compares numbers.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,12 @@ from pathlib import Path
 import asyncpg
 
 import stepbase
+from stepbase.local.copies import Framework, parsed
 from stepbase.local.errors import MigrationError
 from stepbase.local.statements import Statement, split
 
 # Any two appliers on one database take turns; the number is arbitrary but must never change.
 _LOCK = 7_394_102_856_114
-_NAME = re.compile(r"(?P<version>\d+)_(?P<name>.+)\.sql")
 _PRELUDE = "prelude.sql"
 
 _HISTORY = """
@@ -70,21 +71,31 @@ def read_folder(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text("utf-8") for path in sorted(folder.glob("*.sql"))}
 
 
+def framework_files() -> dict[str, str]:
+    """Return the framework's migrations by name: all but the example domain's, which lie beside them."""
+    files = read_folder(migrations_folder())
+    return {name: sql for name, sql in files.items() if _EXAMPLE not in name}
+
+
 def read_project(project: Path) -> dict[str, str]:
     """Return the framework's migrations and those in the project's `supabase/migrations`.
 
-    A project that carries its own copy of a framework file uses that. The example domain lies beside
-    the framework's files and is nobody else's: it comes only where it is the project's own.
+    A project that carries a framework file, or a copy of it, uses that.
+
+    Raises:
+        MigrationError: the project has copies of some of the framework's files, but not of all.
     """
-    ours = read_folder(migrations_folder())
-    return dict(
-        sorted(
-            {
-                **{name: sql for name, sql in ours.items() if _EXAMPLE not in name},
-                **read_folder(project / "supabase" / "migrations"),
-            }.items()
+    ours = framework_files()
+    theirs = read_folder(project / "supabase" / "migrations")
+    framework = Framework.of(ours)
+    carried = {framework.identity(*parsed(file)) for file in theirs}
+    missing = {file: sql for file, sql in ours.items() if parsed(file)[0] not in carried}
+    if missing and any(framework.is_copy(*parsed(file)) for file in theirs):
+        raise MigrationError(
+            f"{project / 'supabase' / 'migrations'} has copies of the framework's migrations, but not of "
+            f"{', '.join(missing)}: `stepbase init` adds them"
         )
-    )
+    return dict(sorted({**missing, **theirs}.items()))
 
 
 async def apply(dsn: str, folder: Path | None = None) -> list[str]:
@@ -104,12 +115,20 @@ async def apply_files(dsn: str, files: Mapping[str, str]) -> list[str]:
         await connection.execute("select pg_advisory_lock($1)", _LOCK)
         await _execute(connection, _PRELUDE, _prelude())
         await connection.execute(_HISTORY)
-        applied = await _versions(connection)
+        framework = _framework()
+        recorded = await _versions(connection)
+        known = {framework.identity(version, name): version for version, name in recorded.items()}
         done = []
         for migration in migrations:
-            if migration.version not in applied:
+            if migration.version in recorded:
+                continue
+            identity = framework.identity(migration.version, migration.name)
+            if identity not in known:
                 await _apply_one(connection, migration)
                 done.append(migration.file)
+                known[identity] = migration.version
+            elif framework.is_copy(migration.version, migration.name):
+                await _record_as(connection, known[identity], migration)
         return done
     finally:
         # The lock goes with the session.
@@ -141,6 +160,7 @@ async def status(dsn: str, files: Mapping[str, str]) -> list[Standing]:
     finally:
         await connection.close()
     in_folder = {m.version: m.name for m in _parse(files)}
+    applied = _as_in_folder(applied, in_folder)
     return [
         Standing(version, name, version in applied, version in in_folder)
         for version, name in sorted({**applied, **in_folder}.items())
@@ -155,15 +175,26 @@ def _parse(files: Mapping[str, str]) -> list[Migration]:
     """
     found: dict[str, Migration] = {}
     for file, sql in sorted(files.items()):
-        match = _NAME.fullmatch(file)
-        if match is None:
-            raise MigrationError(f"{file}: migrations are named <number>_<name>.sql")
-        migration = Migration(file, match["version"], match["name"], sql)
+        migration = Migration(file, *parsed(file), sql)
         if migration.version in found:
             other = found[migration.version].file
             raise MigrationError(f"{file} and {other} have the same number {migration.version}")
         found[migration.version] = migration
     return list(found.values())
+
+
+def _framework() -> Framework:
+    return Framework.of(framework_files())
+
+
+def _as_in_folder(applied: Mapping[str, str], in_folder: Mapping[str, str]) -> dict[str, str]:
+    """Return what was applied, with the framework's files under the numbers they have in the folder."""
+    framework = _framework()
+    here = {framework.identity(version, name): version for version, name in in_folder.items()}
+    return {
+        here.get(framework.identity(version, name), version): name
+        for version, name in applied.items()
+    }
 
 
 def _prelude() -> list[Statement]:
@@ -188,6 +219,16 @@ async def _apply_one(connection: asyncpg.Connection, migration: Migration) -> No
             migration.name,
             [statement.text for statement in statements],
         )
+
+
+async def _record_as(connection: asyncpg.Connection, version: str, migration: Migration) -> None:
+    """Let a project's copy take the place of the file it was applied as."""
+    await connection.execute(
+        "update supabase_migrations.schema_migrations set version = $2, name = $3 where version = $1",
+        version,
+        migration.version,
+        migration.name,
+    )
 
 
 async def _execute(connection: asyncpg.Connection, file: str, statements: list[Statement]) -> None:
