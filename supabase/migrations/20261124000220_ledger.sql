@@ -68,9 +68,10 @@ create type stepbase.callable as (
 );
 
 -- The functions that p_function ('name' or 'schema.name') and these arguments can mean, chosen as the REST
--- API does: by the names of the arguments, or else those with a single unnamed json parameter.
+-- API does: by the names of the arguments, or else those with a single unnamed json parameter. An array and
+-- not a set, and one statement: this is the dearest part of a call.
 create function stepbase.fitting_functions(p_function text, p_args jsonb)
-  returns setof stepbase.callable
+  returns stepbase.callable[]
   language plpgsql
   stable
   set search_path = ''
@@ -78,17 +79,17 @@ create function stepbase.fitting_functions(p_function text, p_args jsonb)
 declare
   v_schema constant text := substring(p_function from '^(.*)\.');
   v_name constant text := regexp_replace(p_function, '^.*\.', '');
-  v_given constant text[] := array(select jsonb_object_keys(p_args));
+  v_fitting stepbase.callable[];
 begin
-  return query
-    select
-      p.oid, n.nspname::text, format('%I.%I', n.nspname, p.proname),
+  v_fitting := array(
+    select row(
+      p.oid, s.schema_name, format('%I.%I', s.schema_name, p.proname),
       p.prokind, p.provolatile in ('s', 'i'), p.provariadic <> 0,
       exists (select from pg_type as t where t.oid = any (p.proargtypes::oid[]) and t.typtype = 'p'),
       p.prorettype, p.proretset, a.out_names, a.given, a.columns
+    )::stepbase.callable
     from pg_proc as p
-    join pg_namespace as n on n.oid = p.pronamespace
-    join stepbase.callable_schemas as s on s.schema_name = n.nspname
+    join stepbase.callable_schemas as s on to_regnamespace(quote_ident(s.schema_name)) = p.pronamespace
     cross join lateral (
       select
         coalesce(array_agg(coalesce(u.name, '')) filter (where u.is_in), '{}') as names,
@@ -105,33 +106,34 @@ begin
       ) as u
     ) as a
     where p.proname = v_name
-      and (v_schema is null or n.nspname = v_schema)
-      and v_given <@ a.names
+      and (v_schema is null or s.schema_name = v_schema)
+      -- Nothing is given that it does not take.
+      and p_args - a.names = '{}'
       -- Of the parameters, the last pronargdefaults may be left out.
-      and a.names[:p.pronargs - p.pronargdefaults] <@ v_given
-      and '' <> all (a.names);
-  if found then
-    return;
+      and p_args ?& a.names[:p.pronargs - p.pronargdefaults]
+      and '' <> all (a.names));
+  if v_fitting <> '{}' then
+    return v_fitting;
   end if;
 
-  return query
-    select
-      p.oid, n.nspname::text, format('%I.%I', n.nspname, p.proname),
+  return array(
+    select row(
+      p.oid, s.schema_name, format('%I.%I', s.schema_name, p.proname),
       p.prokind, p.provolatile in ('s', 'i'), false, false,
       p.prorettype, p.proretset, nullif(array(
         select u.name
         from unnest(p.proargnames, p.proargmodes::text[]) as u(name, mode)
         where u.mode in ('o', 't')
       ), '{}'),
-      '$1::' || p.proargtypes[0]::regtype, null::text
+      '$1::' || p.proargtypes[0]::regtype, null
+    )::stepbase.callable
     from pg_proc as p
-    join pg_namespace as n on n.oid = p.pronamespace
-    join stepbase.callable_schemas as s on s.schema_name = n.nspname
+    join stepbase.callable_schemas as s on to_regnamespace(quote_ident(s.schema_name)) = p.pronamespace
     where p.proname = v_name
-      and (v_schema is null or n.nspname = v_schema)
+      and (v_schema is null or s.schema_name = v_schema)
       and p.pronargs = 1
       and coalesce(p.proargnames[1], '') = ''
-      and p.proargtypes[0] in ('json'::regtype, 'jsonb'::regtype);
+      and p.proargtypes[0] in ('json'::regtype, 'jsonb'::regtype));
 end
 $$;
 
@@ -176,8 +178,7 @@ create function stepbase.resolve_call(p_function text, p_args jsonb) returns ste
   set search_path = ''
   as $$
 declare
-  v_fitting constant stepbase.callable[] := array(
-    select f from stepbase.fitting_functions(p_function, p_args) as f);
+  v_fitting constant stepbase.callable[] := stepbase.fitting_functions(p_function, p_args);
   v_callable constant stepbase.callable := v_fitting[1];
   v_reason text;
 begin
@@ -185,7 +186,7 @@ begin
     perform stepbase.refuse_call(p_function, p_args);
   elsif cardinality(v_fitting) > 1 then
     raise exception 'SQL function % is overloaded, and these arguments fit several: %',
-      p_function, (select string_agg(f.oid::regprocedure::text, ', ') from unnest(v_fitting) as f)
+      p_function, (select string_agg(f.oid::regprocedure::text, ', ' order by f.oid) from unnest(v_fitting) as f)
       using errcode = '42725', hint = 'Name its schema, or one more argument.';
   end if;
 
@@ -254,8 +255,8 @@ create function stepbase.run_call(p_statement text, p_args json, p_schema text, 
   set search_path = ''
   as $$
 declare
-  v_role constant text := current_setting('role');
-  v_claims constant text := coalesce(current_setting('request.jwt.claims', true), '');
+  v_role text;
+  v_claims text;
   v_result text;
 begin
   if p_as_user is not null then
@@ -265,6 +266,8 @@ begin
       raise exception 'as_user needs the claims of a user: sub, and role authenticated or none'
         using errcode = '22023';
     end if;
+    v_role := current_setting('role');
+    v_claims := coalesce(current_setting('request.jwt.claims', true), '');
     perform set_config(
       'request.jwt.claims', (p_as_user || '{"role": "authenticated"}')::text, true);
     perform set_config('role', 'authenticated', true);
@@ -376,11 +379,12 @@ create function stepbase.run_once(
   set search_path = ''
   as $$
 declare
-  v_lock_timeout constant text := current_setting('lock_timeout');
+  v_lock_timeout text;
   v_result text;
   v_replayed boolean;
 begin
   if p_timeout_ms is not null then
+    v_lock_timeout := current_setting('lock_timeout');
     perform set_config('lock_timeout', p_timeout_ms::text, true);
   end if;
   if p_key is not null then
@@ -396,9 +400,13 @@ begin
         using errcode = 'SB003',
           hint = 'Return an id or a page, and read the rest where it is needed.';
     end if;
-    update stepbase.ledger set result = v_result::json where key = p_key;
+    if p_key is not null then
+      update stepbase.ledger set result = v_result::json where key = p_key;
+    end if;
   end if;
-  perform set_config('lock_timeout', v_lock_timeout, true);
+  if p_timeout_ms is not null then
+    perform set_config('lock_timeout', v_lock_timeout, true);
+  end if;
   return format('{"data": %s, "replayed": %s}', v_result, v_replayed::text);
 end
 $$;

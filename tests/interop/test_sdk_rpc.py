@@ -1,6 +1,7 @@
 """step.rpc through supabase-py, the REST gateway and the ledger, down to a real Postgres."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -143,6 +144,29 @@ async def notes(project: Project) -> int:
     found = await project.db.fetchval("select count(*) from public.notes")
     assert isinstance(found, int)
     return found
+
+
+class _Searched:
+    """Stands last among the finders: asked only for modules that nobody has."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        self.names.append(name)
+
+
+async def test_no_call_looks_for_modules_that_are_not_installed(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """httpcore imports sniffio four times a request; each time in vain cost 0.15 ms."""
+    await project.drive(ADD)
+    searched = _Searched()
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, searched])
+
+    await project.drive(ADD)
+
+    assert searched.names == []
 
 
 @pytest.mark.parametrize("host", HOSTS)
