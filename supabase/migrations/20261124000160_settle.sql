@@ -208,6 +208,16 @@ begin
       w_call, w_hash, w_kind, w_event, w_path, w_value, w_residual, w_expires, w_look,
       o_call, o_hash, o_id, o_name, o_payload
     );
+    -- A planned step whose first attempt was made in the call that found it goes on with the next.
+    if 0 < any (s_attempt) then
+      update stepbase.queue q
+        set attempt = s.attempt
+        from unnest(s_call, s_hash, s_status, s_attempt) as s (call, hash, status, attempt)
+        join unnest(v_new_runs, v_new_hashes) as n (run_id, hash)
+          on n.run_id = c_run[s.call] and n.hash = s.hash
+        where s.status = 'planned' and s.attempt > 0
+          and q.run_id = n.run_id and q.job = n.hash and q.run_id = any (c_run);
+    end if;
   end if;
 
   if cardinality(array_remove(c_finish, null)) > 0 then

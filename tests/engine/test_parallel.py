@@ -1,6 +1,7 @@
 """Steps in parallel, waits, invokes and signals through a real engine."""
 
 import asyncio
+import json
 from typing import Any
 
 from tests.conftest import Connect
@@ -69,6 +70,54 @@ async def test_failed_step_of_a_group_is_retried_alone(
 
     assert failures == [0, 1]
     assert run["output"] == {"error": {"name": "E", "message": "no"}}
+
+
+async def test_step_tried_in_the_call_that_found_it_goes_on_with_the_next_attempt(
+    client: EngineClient, host: StubHost
+) -> None:
+    calls: list[tuple[str, int]] = []
+    error = {"name": "E", "message": "no"}
+
+    def handler(call: dict[str, Any]) -> Answer:
+        target = call["_step_id"]
+        calls.append((target, call["ctx"]["attempt"]))
+        if set(call["steps"]) >= {"ok", "bad", "worse"}:
+            return Answer(200, call["steps"])
+        if target == "step":
+            tried = [{**planned(each), "error": error} for each in ("bad", "worse")]
+            return ops(step_run("ok", 1), *tried)
+        if target == "bad":
+            return ops(step_run("bad", 2))
+        return ops({"op": "StepError", "id": "worse", "error": error})
+
+    host.handlers["app-f"] = handler
+    await client.register(host.registration(host.function("app-f", retries=1)))
+
+    [event_id] = await client.send({"name": "app/f"})
+    run = await client.result(event_id)
+
+    assert run["output"] == {"ok": {"data": 1}, "bad": {"data": 2}, "worse": {"error": error}}
+    assert sorted(calls) == [("bad", 1), ("step", 0), ("step", 0), ("worse", 1)]
+
+
+async def test_calls_say_that_groups_may_run_in_them_but_under_a_limit_of_steps(
+    client: EngineClient, host: StubHost
+) -> None:
+    free, limited = "app-free", "app-limited"
+    for slug in (free, limited):
+        host.handlers[slug] = lambda _: Answer(200, None)
+    await client.register(
+        host.registration(host.function(free), host.function(limited, concurrency=[{"limit": 9}]))
+    )
+
+    for event_id in await client.send({"name": "app/free"}, {"name": "app/limited"}):
+        await client.result(event_id)
+
+    said = {
+        json.loads(raw)["event"]["name"]: headers.get("x-stepbase-together")
+        for headers, raw in host.requests
+    }
+    assert said == {"app/free": "true", "app/limited": None}
 
 
 async def test_group_of_sleeps_and_waits_ends_when_the_last_does(

@@ -40,6 +40,7 @@ def call_object(
     is_planning: bool = False,
     run_id: str = RUN_ID,
     may_checkpoint: bool = False,
+    generation_id: int = 1,
 ) -> dict[str, Any]:
     """Return the JSON object of a call; without the function's id it ends after a step."""
     shown = dict(first or EVENT)
@@ -51,7 +52,7 @@ def call_object(
             "disable_immediate_execution": is_planning,
             "env": "",
             **({"fn_id": FN_ID} if may_checkpoint else {}),
-            "generation_id": 1,
+            "generation_id": generation_id,
             "job_id": "d9bdcxu2vhk8",
             "max_attempts": max_attempts,
             "qi_id": "ZDliZGN4dTJ2aGs4OjpkZWZhdWx0",

@@ -181,7 +181,7 @@ class Unruly:
             stack=stack,
             status=response.status,
             no_retry=response.headers.get("x-inngest-no-retry") == "true",
-            body=_comparable(json.loads(response.body)),
+            body=comparable(json.loads(response.body)),
             seen=record,
         )
 
@@ -249,7 +249,7 @@ class Unruly:
         assert (again.status, again.body) == (end.status, end.body)
 
 
-def _comparable(body: Any) -> Any:
+def comparable(body: Any) -> Any:
     """Return a reply without what may differ between two answers to one call."""
     for each in body if isinstance(body, list) else []:
         if isinstance(each, dict) and each.get("op") == "Sleep":

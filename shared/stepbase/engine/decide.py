@@ -85,13 +85,14 @@ def _function_error(state: State, reply: FunctionError) -> Settlement:
 def _retry(
     state: State, retry_after: str | None, failed: FailedAttempt, version: int | None
 ) -> Settlement:
-    delay = retry.retry_after(retry_after, state.now)
-    if delay is None:
-        delay = state.retry_interval
-    if delay is None and state.retry_delay is not None:
-        delay = retry.doubling(state.retry_delay, state.attempt, state.chance)
-    if delay is None:
-        delay = retry.backoff(state.attempt, state.chance)
+    delay = retry.delay(
+        retry_after,
+        state.attempt,
+        now=state.now,
+        chance=state.chance,
+        interval=state.retry_interval,
+        first=state.retry_delay,
+    )
     return Settlement(
         Verdict.TIMER, delay=delay, attempt=state.attempt + 1, version=version, failed=failed
     )
@@ -164,7 +165,8 @@ def _ops(state: State, reply: Ops) -> Settlement:
         what = f"reported the stored step {again[0]!r} again" if again else "asked for nothing"
         settlement = _no_progress(state, reply, what)
     failed = settlement.failed or failed
-    return replace(settlement, version=reply.version, steps=kept, failed=failed)
+    tried = tuple(each.tried for each in opened if each.tried is not None)
+    return replace(settlement, version=reply.version, steps=kept, failed=failed, tried=tried)
 
 
 def _abandoned(target: str) -> StepRow:

@@ -46,7 +46,7 @@ class NewItem:
     """What a new open step waits for: kind "step" (a call for it), "gateway" (one for its request), "wait" or
     "invoke" (giving up), "look" (a look at the events that came before, then "wait").
 
-    Due absolutely, or in `delay` seconds; neither: at once.
+    Due absolutely, or in `delay` seconds; neither: at once. Its attempt is that of its `StepRow`.
     """
 
     hash: str
@@ -104,6 +104,7 @@ class Settlement:
         planning: 1 if the reply opens a group of parallel steps, 2 for a race, else 0.
         items, pauses, events: What the open ones among `steps` wait for and send.
         failed: A failed attempt to record.
+        tried: Failed attempts of planned steps, made in the call that found them.
     """
 
     verdict: Verdict
@@ -124,3 +125,4 @@ class Settlement:
     items: tuple[NewItem, ...] = ()
     pauses: tuple[NewPause, ...] = ()
     events: tuple[NewEvent, ...] = ()
+    tried: tuple[FailedAttempt, ...] = ()

@@ -171,6 +171,9 @@ class Executor:
             names.REQUEST_ID: request_id,
             names.REQ_VERSION: str(item.version),
         }
+        # A limit of steps at once counts calls, so under one every step has a call of its own.
+        if not item.function.config.limits.concurrency:
+            headers[names.TOGETHER] = "true"
         if self._tracing is None:
             return await self._call(item, request_id, headers)
         with self._tracing.call(item, headers) as span:
@@ -296,6 +299,7 @@ def _released(effects: Settlement, verdict: Verdict) -> Settlement:
         version=effects.version,
         steps=effects.steps,
         failed=effects.failed,
+        tried=effects.tried,
     )
 
 

@@ -6,11 +6,11 @@ picks the handler, and keeps the one shortcut: a sleep that is alone stays in th
 """
 
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from stepbase.engine import match, retry
-from stepbase.engine.effects import NewEvent, NewItem, NewPause, StepRow
+from stepbase.engine.effects import FailedAttempt, NewEvent, NewItem, NewPause, StepRow
 from stepbase.errors import ProtocolError
 from stepbase.protocol import names
 from stepbase.protocol.duration import parse_duration
@@ -84,6 +84,7 @@ class Opened:
     pause: NewPause | None = None
     event: NewEvent | None = None
     is_sleep: bool = False
+    tried: FailedAttempt | None = None
 
 
 def title(op: Op) -> str:
@@ -112,11 +113,29 @@ def row(op: Op, status: str, memo: str, state: State) -> StepRow:
 
 
 def _planned(state: State, op: Op) -> Opened:
-    return Opened(row(op, "planned", "null", state), NewItem(op.id, "step"))
+    if op.error is None:
+        planned = replace(row(op, "planned", "null", state), attempt=0)
+        return Opened(planned, NewItem(op.id, "step"))
+    # The call that found it has run it, beside others: that was its first attempt.
+    tried = FailedAttempt(op.id, 0, 206, dumps(op.error))
+    if state.max_attempts <= 1:
+        return Opened(row(op, "failed", dumps(error_memo(op.error)), state), tried=tried)
+    asked = (op.opts or {}).get("retryAfter")
+    delay = retry.delay(
+        asked if isinstance(asked, str) else None,
+        0,
+        now=state.now,
+        chance=state.chance,
+        interval=state.retry_interval,
+        first=state.retry_delay,
+    )
+    planned = replace(row(op, "planned", "null", state), attempt=1)
+    return Opened(planned, NewItem(op.id, "step", delay=delay), tried=tried)
 
 
 def _request(state: State, op: Op) -> Opened:
-    return Opened(row(op, "planned", "null", state), NewItem(op.id, "gateway"))
+    planned = replace(row(op, "planned", "null", state), attempt=0)
+    return Opened(planned, NewItem(op.id, "gateway"))
 
 
 def _sleep(state: State, op: Op) -> Opened:

@@ -14,6 +14,30 @@ OUTAGE_SECONDS = 3600.0
 """For so long a host that does not answer at all costs no attempt."""
 
 
+def delay(
+    header: str | None,
+    attempt: int,
+    *,
+    now: datetime,
+    chance: float,
+    interval: float | None,
+    first: float | None,
+) -> float:
+    """Return seconds until the next attempt after the failed `attempt` (from 0).
+
+    Args:
+        header: What Retry-After says, or None: it counts before all else.
+        interval: A fixed pause (development), or None.
+        first: The function's own first pause, which doubles, or None for the schedule.
+    """
+    asked = retry_after(header, now)
+    if asked is not None:
+        return asked
+    if interval is not None:
+        return interval
+    return backoff(attempt, chance) if first is None else doubling(first, attempt, chance)
+
+
 def backoff(attempt: int, chance: float) -> float:
     """Return seconds until the next attempt after the failed `attempt` (from 0).
 

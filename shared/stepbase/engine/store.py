@@ -315,7 +315,7 @@ class Store(Reads):
             self.lease_time,
             *_columns([_call_row(each) for each in batch], 18),
             *_columns(_nested(batch, lambda e: [_step_row(s) for s in e.steps]), 7),
-            *_columns(_nested(batch, lambda e: [_failed_row(e.failed)] if e.failed else []), 5),
+            *_columns(_nested(batch, _failed_rows), 5),
             *_columns(
                 _nested(batch, lambda e: [(i.hash, i.kind, i.due, i.delay) for i in e.items]), 5
             ),
@@ -435,6 +435,11 @@ def _nested(
 
 def _step_row(s: StepRow) -> tuple[object, ...]:
     return (s.hash, s.name, s.op, s.status, s.memo, s.attempt)
+
+
+def _failed_rows(effects: Settlement) -> list[tuple[object, ...]]:
+    found = effects.tried if effects.failed is None else (effects.failed, *effects.tried)
+    return [_failed_row(each) for each in found]
 
 
 def _failed_row(f: FailedAttempt) -> tuple[object, ...]:

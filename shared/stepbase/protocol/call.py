@@ -29,6 +29,7 @@ class Call:
         generation_id: The lease's fence; 0 if not sent.
         qi_id: The server's id of the queue item, or None.
         request_id: The server's id of this request, or None.
+        is_together: Steps beside each other may run in this call; only stepbase's engine says so.
     """
 
     event: Mapping[str, object]
@@ -46,6 +47,7 @@ class Call:
     generation_id: int
     qi_id: str | None
     request_id: str | None
+    is_together: bool = False
 
     @property
     def is_targeted(self) -> bool:

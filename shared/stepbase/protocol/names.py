@@ -12,6 +12,9 @@ AWAY: Final = frozenset({502, 503, 504})
 """Statuses that say that who was asked is away, or what it needs is."""
 """Ours: "true" beside a StepError says that what the step called is away, not that it failed. Our engine
 counts no attempt for it, for a while; other servers ignore it."""
+TOGETHER: Final = "x-stepbase-together"
+"""Ours: "true" with a call says that steps beside each other may run in it: their results are taken as
+checkpoints, and a planned step may bring the error of its first attempt (docs/decisions/0007)."""
 SERVER_KIND: Final = "x-inngest-server-kind"
 EXPECTED_SERVER_KIND: Final = "x-inngest-expected-server-kind"
 SYNC_KIND: Final = "x-inngest-sync-kind"

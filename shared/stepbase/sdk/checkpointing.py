@@ -22,6 +22,8 @@ class Checkpointing:
             than one a crash repeats that many steps (never an RPC: its effect happens once anyway).
         max_interval: Save results that have waited this long, also while a step runs.
         max_runtime: After this long the call ends with the step at hand, and the server calls again.
+        parallel: Also run steps that stand beside each other in this call, where the server is
+            stepbase's engine. False: each has a call of its own, so that several hosts share them.
 
     Raises:
         DefinitionError: If a value is out of its range.
@@ -30,6 +32,7 @@ class Checkpointing:
     buffered_steps: int = 1
     max_interval: timedelta | str | None = None
     max_runtime: timedelta | str = "10s"
+    parallel: bool = True
     interval_seconds: float | None = field(init=False, repr=False, compare=False)
     runtime_seconds: float = field(init=False, repr=False, compare=False)
 
@@ -42,6 +45,10 @@ class Checkpointing:
         interval = None
         if self.max_interval is not None:
             interval = _seconds(self.max_interval, "max_interval")
+        if not isinstance(self.parallel, bool):
+            raise DefinitionError(
+                f"Checkpointing(parallel=…): expected True or False, got {self.parallel!r}"
+            )
         object.__setattr__(self, "interval_seconds", interval)
         object.__setattr__(self, "runtime_seconds", _seconds(self.max_runtime, "max_runtime"))
 

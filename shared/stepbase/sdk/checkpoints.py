@@ -9,13 +9,14 @@ import asyncio
 import inspect
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final
 
 from stepbase import clock, standin
 from stepbase.config import InngestConfig
 from stepbase.errors import NonRetriableError
+from stepbase.protocol import names
 from stepbase.protocol.call import Call
 from stepbase.protocol.jsontext import dumps
 from stepbase.protocol.op import Opcode
@@ -29,6 +30,9 @@ logger = logging.getLogger("stepbase.sdk.checkpoints")
 
 MAX_BUFFERED_BYTES: Final = 1024 * 1024
 """Past this, results are sent whatever `buffered_steps` says: a reply holds 8 MiB at most."""
+
+MAX_POST_BYTES: Final = names.MAX_REPLY_BYTES // 4
+"""Several results are sent at once up to this (in characters): steps beside each other may bring a lot."""
 
 
 class StaleCallError(NonRetriableError):
@@ -74,11 +78,36 @@ class Checkpoints:
             len(self._unsaved) >= self._limits.buffered_steps or self._bytes >= MAX_BUFFERED_BYTES
         )
 
+    @property
+    def is_heavy(self) -> bool:
+        """True if the results are too large to travel with something else."""
+        return len(self._unsaved) > 1 and self._bytes >= MAX_BUFFERED_BYTES
+
+    @property
+    def is_broken(self) -> bool:
+        """True if nothing can be saved any more."""
+        return self.is_stale or self.has_failed
+
+    @property
+    def may_begin(self) -> bool:
+        """True if further steps may begin in this call: it is not late, and results can be saved."""
+        is_late = clock.monotonic() - self._began >= self._limits.runtime_seconds
+        return not (is_late or self.is_broken)
+
+    @property
+    def is_together(self) -> bool:
+        """True if steps that stand beside each other may run in this call."""
+        return self._call.is_together and self._limits.parallel
+
     def keep(self, op: StepOp) -> bool:
         """Keep a step's result, if the handler may go on after it in this call."""
-        is_late = clock.monotonic() - self._began >= self._limits.runtime_seconds
-        if op.op is not Opcode.STEP_RUN or is_late or self.is_stale or self.has_failed:
+        if op.op is not Opcode.STEP_RUN or not self.may_begin:
             return False
+        self.keep_beside(op)
+        return True
+
+    def keep_beside(self, op: StepOp) -> None:
+        """Keep the result of a step that ran beside others: also when nothing more may begin."""
         with self._lock:
             self._unsaved.append(op)
             self._bytes += len(op.data)
@@ -89,7 +118,6 @@ class Checkpoints:
                 self._timer = threading.Timer(interval, self.save)
                 self._timer.daemon = True
                 self._timer.start()
-        return True
 
     async def save_before(self, step: NewStep) -> None:
         """Save what is due before a step; where its work runs in a thread, in that thread.
@@ -118,8 +146,10 @@ class Checkpoints:
         """Save all results; returns False if the call must end with them instead."""
         with self._saving:
             self._stop_timer()
-            if self._unsaved and not (self.is_stale or self.has_failed or self._is_closed):
-                self._save(self.unsaved)
+            for ops in _in_posts(self.unsaved):
+                if self.is_stale or self.has_failed or self._is_closed:
+                    break
+                self._save(ops)
         return not (self.is_stale or self.has_failed)
 
     def close(self) -> None:
@@ -176,6 +206,23 @@ class Checkpoints:
         body = f'{head[:-1]},"steps":{ops_text(ops)}}}'.encode()
         url = f"{self._settings.api_origin}/v1/checkpoint/{call.run_id}/async"
         return ask("POST", url, self._settings, {"content-type": "application/json"}, body)
+
+
+def _in_posts(ops: tuple[StepOp, ...]) -> Iterator[tuple[StepOp, ...]]:
+    """Divide results so that each part can be sent at once."""
+    first = size = 0
+    for i, op in enumerate(ops):
+        if i > first and size + len(op.data) > MAX_POST_BYTES:
+            yield ops[first:i]
+            first, size = i, 0
+        size += len(op.data)
+    if first < len(ops):
+        yield ops[first:]
+
+
+def fitting(ops: tuple[StepOp, ...]) -> tuple[StepOp, ...]:
+    """Return as many of the first results as one reply can hold."""
+    return next(_in_posts(ops), ())
 
 
 def stale() -> StaleCallError:

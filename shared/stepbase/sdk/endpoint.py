@@ -233,6 +233,7 @@ def _as_addressed(call: Call, request: Request, step_id: str | None) -> Call:
         step_id=step_id or call.step_id,
         generation_id=int(fence) if fence.isdecimal() else call.generation_id,
         request_id=headers.get(names.REQUEST_ID) or call.request_id,
+        is_together=headers.get(names.TOGETHER) == "true",
     )
 
 

@@ -74,7 +74,7 @@ class Execution:
         """Run a plain handler in this thread."""
         outcome = self._run()
         if self.checkpoints is not None:
-            if _leaves_no_room(outcome):
+            if _leaves_no_room(outcome) or self.checkpoints.is_heavy:
                 self.checkpoints.save()
             self.checkpoints.close()
         return outcome
@@ -83,7 +83,7 @@ class Execution:
         """Run an async handler in the running task."""
         outcome = await self._arun(cast("Turns", self.turns))
         if self.checkpoints is not None:
-            if _leaves_no_room(outcome):
+            if _leaves_no_room(outcome) or self.checkpoints.is_heavy:
                 await self.checkpoints.asave()
             await self.checkpoints.aclose()
         return outcome
@@ -104,7 +104,10 @@ class Execution:
             return outcome
         if isinstance(outcome, Reported) and not _leaves_no_room(outcome):
             return replace(outcome, ops=(*unsaved, *outcome.ops))
-        return Reported(unsaved, False, None)  # they could not be saved; what follows comes again
+        from stepbase.sdk.checkpoints import fitting
+
+        # They could not be saved; what follows comes again.
+        return Reported(fitting(unsaved), False, None)
 
     def _run(self) -> Outcome:
         try:

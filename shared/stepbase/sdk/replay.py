@@ -15,7 +15,7 @@ Five rules:
    reaches another step is suspended again.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final, Protocol
@@ -101,7 +101,13 @@ class Branches(Protocol):
 
 @dataclass(slots=True)
 class StepOp:
-    """An op to report, its result already as JSON text."""
+    """An op to report, its result already as JSON text.
+
+    Attributes:
+        no_retry: True if what failed is final whatever attempts are left.
+        retry_after: When it may be tried again, as a header value, or None.
+        is_outage: True if what it called is away.
+    """
 
     place: Place
     op: Opcode
@@ -109,6 +115,19 @@ class StepOp:
     opts: dict[str, Any] | None = None
     data: str = "null"
     error: dict[str, object] | None = None
+    no_retry: bool = False
+    retry_after: str | None = None
+    is_outage: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a handler stands: the ids it has used, the steps it has left, how many memos it has taken."""
+
+    counts: Mapping[str, int]
+    used: Set[str]
+    gone: Set[str]
+    taken: int
 
 
 class Replay:
@@ -126,13 +145,15 @@ class Replay:
     """
 
     __slots__ = (
-        "_call", "_caught_up", "_counts", "_gone", "_left", "_positions", "_used", "branches",
-        "is_outage", "is_over", "is_parallel", "no_retry", "ops", "passed_over",
+        "_call", "_caught_up", "_counts", "_gone", "_left", "_memos", "_own", "_positions", "_used",
+        "branches", "is_outage", "is_over", "is_parallel", "no_retry", "ops", "passed_over",
         "retry_after",
     )  # fmt: skip
 
     def __init__(self, call: Call) -> None:
         self._call = call
+        self._memos = call.steps
+        self._own: dict[str, object] | None = None
         self._counts: dict[str, int] = {}
         self._used: set[str] = set()
         self._gone: set[str] = set()
@@ -177,7 +198,7 @@ class Replay:
         """
         if self._left <= 0 or self._gone or self._call.is_targeted:
             return 0
-        return sum(1 for hashed in self._call.steps if hashed not in self._used)
+        return sum(1 for hashed in self._memos if hashed not in self._used)
 
     def reach(self, step_id: str) -> Place:
         """Name the next use of a step id; repetitions skip over ids the user wrote out ("a:1").
@@ -212,7 +233,7 @@ class Replay:
 
     def has_memo(self, place: Place) -> bool:
         """Say whether the step is done; an edited input is no result."""
-        raw = self._call.steps.get(place.hashed, MISSING)
+        raw = self._memos.get(place.hashed, MISSING)
         return raw is not MISSING and decode_memo(raw).kind is not MemoKind.INPUT
 
     def memo(self, place: Place) -> Any:
@@ -221,7 +242,7 @@ class Replay:
         Raises:
             StepError: If the step failed for good.
         """
-        raw = self._call.steps.get(place.hashed, MISSING)
+        raw = self._memos.get(place.hashed, MISSING)
         if raw is MISSING:
             return MISSING
         self._left -= 1
@@ -240,7 +261,7 @@ class Replay:
 
     def edited_input(self, place: Place) -> list[Any] | None:
         """Return the arguments that a rerun gives the step instead of its own, or None."""
-        memo = decode_memo(self._call.steps.get(place.hashed))
+        memo = decode_memo(self._memos.get(place.hashed))
         return memo.value if memo.kind is MemoKind.INPUT and isinstance(memo.value, list) else None
 
     def position(self, place: Place) -> int:
@@ -248,6 +269,28 @@ class Replay:
         if self._positions is None:
             self._positions = {hashed: i for i, hashed in enumerate(self._call.stack)}
         return self._positions.get(place.hashed, UNORDERED)
+
+    def add_result(self, place: Place, value: Any) -> None:
+        """Add the result of a step that ran in this call, so that the handler can be gone over again."""
+        self.position(place)  # counts what the call has brought
+        assert self._positions is not None
+        if self._own is None:
+            self._memos = self._own = dict(self._memos)
+        self._own[place.hashed] = {"data": value}
+        self._positions[place.hashed] = len(self._positions)
+
+    def mark(self) -> "Mark":
+        """Return where the handler stands, to go back to it."""
+        return Mark(
+            dict(self._counts), set(self._used), set(self._gone), len(self._memos) - self._left
+        )
+
+    def go_back(self, mark: "Mark") -> None:
+        """Let the handler go on from a mark, with the results that have come since."""
+        self._counts, self._used = dict(mark.counts), set(mark.used)
+        self._gone = set(mark.gone)
+        self._left = len(self._memos) - mark.taken
+        self._caught_up = self._left <= 0
 
     def unreach(self, step_id: str) -> None:
         """Take back the latest use of a step id."""
@@ -296,15 +339,39 @@ class Replay:
         return Decision.RUN, first
 
     def report(self, *ops: StepOp) -> None:
-        """Put ops into the reply and close the call."""
+        """Put ops into the reply and close the call; what a reply says of its step counts for a lone one."""
         self.ops.extend(ops)
         self.is_over = True
+        if len(ops) == 1:
+            [op] = ops
+            self.no_retry, self.retry_after, self.is_outage = (
+                op.no_retry,
+                op.retry_after,
+                op.is_outage,
+            )
 
 
 def planned(step: NewStep) -> StepOp:
     """Return the op that asks the server for a step: to plan it, or to do it."""
     opcode = Opcode.STEP_PLANNED if step.opcode is Opcode.STEP_RUN else step.opcode
     return StepOp(step.place, opcode, step.name, step.opts)
+
+
+def tried(step: NewStep, op: StepOp) -> StepOp:
+    """Return what to report of a step that has run beside others and failed.
+
+    Final failures stand as they are. Others are planned, and bring the error of their first attempt: a reply
+    has one `Retry-After` and one error to count, these have their own. An outage counts for nothing.
+    """
+    if op.op is not Opcode.STEP_ERROR:
+        return op
+    again = planned(step)
+    if op.is_outage:
+        return again
+    again.error = op.error
+    if op.retry_after is not None:
+        again.opts = {**(again.opts or {}), "retryAfter": op.retry_after}
+    return again
 
 
 def _step_error(error: Any) -> StepError:

@@ -2,6 +2,9 @@
 
 Branches of `step.parallel` and `step.race` run one after the other, each up to its first step without a
 result; then all that wait is decided about (`Replay.decide`). At each call every branch runs again.
+
+Where results can be saved on the way, the steps that wait run here beside each other, each in a thread
+(`sdk.sync_together`), and then every branch runs again in this call, as it would in the next.
 """
 
 import json
@@ -16,6 +19,7 @@ from stepbase.sdk.work import perform
 
 if TYPE_CHECKING:
     from stepbase.sdk.checkpoints import Checkpoints
+    from stepbase.sdk.sync_together import SyncTogether
 
 T = TypeVar("T")
 
@@ -30,11 +34,16 @@ class SyncTurns:
         on_output: Called with the op of a step that ran before it is saved, and may change it; or None.
     """
 
-    __slots__ = ("_branches", "_checkpoints", "_is_racing", "_replay", "on_output")
+    __slots__ = ("_branches", "_checkpoints", "_is_racing", "_replay", "_together", "on_output")
 
     def __init__(self, replay: Replay, checkpoints: "Checkpoints | None" = None) -> None:
         self._replay = replay
         self._checkpoints = checkpoints
+        self._together: SyncTogether | None = None
+        if checkpoints is not None and checkpoints.is_together:
+            from stepbase.sdk import sync_together  # loaded where it is used
+
+            self._together = sync_together.SyncTogether(replay, checkpoints)
         self.on_output: Callable[[StepOp], None] | None = None
         self._branches: Branches | None = None
         self._is_racing = False
@@ -85,13 +94,34 @@ class SyncTurns:
         Raises:
             Suspend: While one has not ended.
         """
-        with self._open() as group:
-            all_ = group.run(branches)
-            ended = [each for each in all_ if each is not None]
-            if len(ended) < len(all_):
-                self._suspend(group)
-            group.end_parallel(ended)
-        return [each.result() for each in ended]
+        mark = self._replay.mark() if self._together is not None else None
+        while True:
+            with self._open() as group:
+                all_ = group.run(branches)
+                ended = [each for each in all_ if each is not None]
+                if len(ended) == len(all_):
+                    group.end_parallel(ended)
+                    return [each.result() for each in ended]
+                if mark is None or not self._run_together(group):
+                    self._suspend(group)
+                self._replay.go_back(mark)
+
+    def _run_together(self, group: Branches) -> bool:
+        """Run what waits; returns True if all branches are to run again, with more results."""
+        together = self._together
+        # Hooks are called in the handler's thread only.
+        if group.is_inner or together is None or self.on_output is not None:
+            return False
+        steps = group.waiting
+        if self._replay.is_over or not together.takes(steps):
+            return False
+        self._replay.catch_up()
+        failed, rest = together.run(steps)
+        if together.is_broken:
+            self._leave()
+        if failed:
+            self._leave(*failed, *map(planned, rest))
+        return True
 
     def race(self, branches: Sequence[Callable[[], T]]) -> T:
         """Return the result of the branch that ended first, or raise its error.

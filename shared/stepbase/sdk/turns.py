@@ -8,6 +8,9 @@ memo is next in the server's stack goes on; or, if there is none, what waits is 
 Movements are a step reached, a task made, a task ended; nothing moves after `QUIET_TURNS` turns of the
 event loop without one. A wait for anything else (a request outside of a step, a timer) holds up no
 decision: what comes after it is found in a later call. Handlers without tasks pay for none of this.
+
+Where results can be saved on the way, several steps run here, beside each other (`sdk.together`). Their
+results take their turns too, in the order in which they are saved, which is the stack of later calls.
 """
 
 import asyncio
@@ -22,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Never
 from stepbase.sdk.fault import CodedError
 from stepbase.sdk.replay import Decision, NewStep, Replay, StepOp, planned
 from stepbase.sdk.tasks import is_in_wait_for, is_waiting_on_tasks, waits_on_tasks
+from stepbase.sdk.together import Parked, Together, Turn
 from stepbase.sdk.work import NotSaved, is_inside_step, perform_async
 
 if TYPE_CHECKING:
@@ -41,16 +45,6 @@ LEAVING_SECONDS: Final = 5.0
 """How long the tasks of a handler that has ended may take to end too."""
 
 _turns: ContextVar["Turns | None"] = ContextVar("stepbase_turns", default=None)
-
-
-class _Parked:
-    """A step that waits for its turn."""
-
-    __slots__ = ("future", "step")
-
-    def __init__(self, step: NewStep, future: "asyncio.Future[Decision | None]") -> None:
-        self.step = step
-        self.future = future  # RUN, or None: the memo may be taken
 
 
 class Turns:
@@ -78,13 +72,16 @@ class Turns:
         self._refused: set[object] = set()
         self._makers: dict[object, asyncio.Task[Any] | None] = {}
         self._stepped: set[object] = set()
-        self._parked: dict[object, _Parked] = {}
-        self._memos: list[tuple[int, int, _Parked]] = []
+        self._parked: dict[object, Parked] = {}
+        self._memos: list[tuple[int, int, Parked]] = []
         self._reached = 0
         self._quiet = 0
         self._is_ticking = False
         self._running: NewStep | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._together: Together | None = None
+        if checkpoints is not None and checkpoints.is_together:
+            self._together = Together(replay, checkpoints, self._wake, self._told)
 
     @types.coroutine
     def _forward(self, coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
@@ -125,6 +122,8 @@ class Turns:
             self._is_closed = True
             if self._timer is not None:
                 self._timer.cancel()
+            if self._together is not None:
+                await self._together.end(is_unwanted=self._is_stopping())
             if self._tasks:
                 await self._end_tasks()
             self._forget()
@@ -154,9 +153,10 @@ class Turns:
                 return await self._run(step)
             self._end(decision, [step])
             raise _left()
-        if await self._park(task, step) is Decision.RUN:
+        turn = await self._park(task, step)
+        if turn is Decision.RUN:
             return await self._run(step)
-        return self._replay.memo(step.place)
+        return json.loads(turn) if isinstance(turn, str) else self._replay.memo(step.place)
 
     def _is_asked_for(self, task: object, step: NewStep) -> bool:
         """True if the call is for this step, and nothing else can change that it is wanted.
@@ -202,8 +202,8 @@ class Turns:
                 await checkpoints.save_before(step)
             op = await perform_async(self._replay, step)
             data = op.data
-            if checkpoints is not None and self.on_output is not None:
-                await self.on_output(op)
+            if checkpoints is not None:
+                await self._told(op)
         except NotSaved:
             self._leave()
         finally:
@@ -213,13 +213,17 @@ class Turns:
             self._leave(op)
         return json.loads(data)
 
-    async def _park(self, task: object, step: NewStep) -> Decision | None:
+    async def _told(self, op: StepOp) -> None:
+        if self.on_output is not None:
+            await self.on_output(op)
+
+    async def _park(self, task: object, step: NewStep) -> Turn:
         replay = self._replay
         maker = task
         while maker is not None and maker not in self._stepped:
             self._stepped.add(maker)
             maker = self._makers.get(maker)
-        parked = self._parked[task] = _Parked(step, self._loop.create_future())
+        parked = self._parked[task] = Parked(step, self._loop.create_future())
         if replay.has_memo(step.place):
             self._reached += 1
             heapq.heappush(self._memos, (replay.position(step.place), self._reached, parked))
@@ -238,6 +242,10 @@ class Turns:
 
     def _moved(self) -> None:
         self._quiet = 0
+        self._wake()
+
+    def _wake(self) -> None:
+        """See to it that turns are given, once nothing moves."""
         if self._parked and not (self._is_ticking or self._is_closed):
             self._is_ticking = True
             self._loop.call_soon(self._tick)
@@ -261,8 +269,10 @@ class Turns:
                 self._moved()
                 return
         waiting = {
-            each.step.place.hashed: each for each in self._parked.values() if not each.future.done()
+            each.step.place.hashed: each for each in self._parked.values() if each.is_waiting
         }
+        if self._together is not None and self._run_together(list(waiting.values())):
+            return
         steps = [each.step for each in waiting.values()]
         decision, chosen = self._replay.decide(steps)
         if decision is Decision.RUN and chosen is not None:
@@ -270,6 +280,23 @@ class Turns:
             waiting[chosen.place.hashed].future.set_result(decision)
         elif steps:
             self._end(decision, steps if chosen is None else [chosen])
+
+    def _run_together(self, waiting: list[Parked]) -> bool:
+        """Run what waits here, or give back what has run; returns False if that is not to be done here."""
+        together = self._together
+        assert together is not None
+        if together.go_on(waiting):
+            return True
+        failed = together.failed
+        if failed or together.is_broken:
+            # What is broken brings the results that are kept; all else comes again in a later call.
+            self._replay.report(*failed, *(planned(each.step) for each in waiting))
+            self._interrupt()
+            return True
+        if together.give_back():
+            self._moved()
+            return True
+        return together.begin(waiting)
 
     def _end(self, decision: Decision, steps: list[NewStep]) -> None:
         """End the call with steps to report, or without the one it was for."""
@@ -302,6 +329,12 @@ class Turns:
             self._must_leave = self._waits_for is None or not self._waits_for.cancel()
         for parked in list(self._parked.values()):
             parked.future.cancel()
+
+    def _is_stopping(self) -> bool:
+        """True if the host has cancelled the call."""
+        main = self._main
+        is_cancelled = main is not None and main.cancelling() > self._cancels
+        return is_cancelled and not self._replay.is_over
 
     def _forget(self) -> None:
         """Take back what the handler had no time for, if the call was left at a step."""

@@ -142,9 +142,15 @@ def _failed(replay: Replay, new: NewStep, error: BaseException) -> StepOp:
     # As TypeScript: errors inside a step fail the step, never the whole run (docs/protocol.md, errors).
     what = step_fault(error)
     # What is away has not failed: only the server knows how long it has been, and when that is enough.
-    replay.is_outage = bool(getattr(error, "is_outage", False))
-    is_final = what.no_retry or (replay.is_last_attempt and not replay.is_outage)
-    replay.no_retry = what.no_retry
-    replay.retry_after = None if is_final else what.retry_after
-    opcode = Opcode.STEP_FAILED if is_final else Opcode.STEP_ERROR
-    return StepOp(new.place, opcode, new.name, new.opts, error=what.error)
+    is_outage = bool(getattr(error, "is_outage", False))
+    is_final = what.no_retry or (replay.is_last_attempt and not is_outage)
+    return StepOp(
+        new.place,
+        Opcode.STEP_FAILED if is_final else Opcode.STEP_ERROR,
+        new.name,
+        new.opts,
+        error=what.error,
+        no_retry=what.no_retry,
+        retry_after=None if is_final else what.retry_after,
+        is_outage=is_outage,
+    )

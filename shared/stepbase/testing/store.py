@@ -96,13 +96,15 @@ class Store:
         run.version = effects.version or run.version
         if effects.failed is not None:
             run.attempts.append(effects.failed)
+        run.attempts.extend(effects.tried)
         item.outage_since = (item.outage_since or self.now) if effects.is_outage else None
         born = {row.hash for row in effects.steps if self._store(run, row)}
         run.planning = max(run.planning, effects.planning) if run.has_open_step else 0
         pauses = [each for each in effects.pauses if each.hash in born]
+        tried = {each.hash for each in effects.tried}
         for new in effects.items:
             if new.hash in born:
-                self._open(run, new)
+                self._open(run, new, attempt=int(new.hash in tried))
         for pause in pauses:
             self._pause(run, pause, born)
         for event in effects.events:
@@ -221,10 +223,11 @@ class Store:
             self.close(run, row.hash, row.status, row.memo)
         return known is None
 
-    def _open(self, run: RunState, item: NewItem) -> None:
+    def _open(self, run: RunState, item: NewItem, attempt: int) -> None:
         """Add what a new open step waits for."""
         due = item.due or self.after(item.delay)
         self.put(run, item.hash, item.kind, due, item.hash)
+        self.items[run.id, item.hash].attempt = attempt
         run.steps[item.hash].due = None if item.kind == "step" else due
 
     def _send(self, event: NewEvent) -> None:

@@ -1,5 +1,6 @@
 """What a wait for an event opens: its timer, or first a look at what came before."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -71,3 +72,56 @@ def test_a_request_that_fails_is_tried_again_by_its_own_item() -> None:
     settled = decide(state, Ops((failing,), False, None, 2))
 
     assert (settled.verdict, settled.kind, settled.step) == (Verdict.TIMER, "gateway", "g")
+
+
+def tried(state: State = FRESH, **opts: object) -> Settlement:
+    """What becomes of a planned step whose first attempt was in the call that found it."""
+    error = {"name": "E", "message": "no"}
+    op = Op(Opcode.STEP_PLANNED, "p", display_name="p", opts=opts, error=error)
+    return decide(state, Ops((op,), False, None, 2))
+
+
+def test_a_step_that_was_tried_waits_for_its_next_attempt() -> None:
+    settled = tried()
+
+    assert (settled.verdict, settled.items) == (Verdict.PARK, (NewItem("p", "step", delay=15),))
+    [row], [failed] = settled.steps, settled.tried
+    assert (row.status, row.attempt) == ("planned", 1)
+    assert (failed.hash, failed.attempt) == ("p", 0)
+    assert json.loads(failed.error) == {"name": "E", "message": "no"}
+
+
+@pytest.mark.parametrize(
+    ("state", "opts", "delay"),
+    [
+        (FRESH, {"retryAfter": "60"}, 60),
+        (FRESH, {"retryAfter": 60}, 15),
+        (replace(FRESH, retry_interval=0.0), {}, 0),
+        (replace(FRESH, retry_delay=2.0), {}, 2),
+    ],
+)
+def test_its_pause_is_that_of_any_attempt(
+    state: State, opts: dict[str, object], delay: float
+) -> None:
+    assert tried(state, **opts).items == (NewItem("p", "step", delay=delay),)
+
+
+def test_a_step_that_has_one_attempt_only_has_failed() -> None:
+    settled = tried(replace(FRESH, max_attempts=1))
+
+    assert (settled.verdict, settled.items) == (Verdict.CONTINUE, ())
+    [row] = settled.steps
+    assert (row.status, json.loads(row.memo)) == (
+        "failed",
+        {"error": {"name": "E", "message": "no"}},
+    )
+    assert len(settled.tried) == 1
+
+
+def test_a_step_that_was_not_tried_begins_with_its_first_attempt() -> None:
+    state = replace(FRESH, attempt=2)
+    op = Op(Opcode.STEP_PLANNED, "p", display_name="p")
+
+    settled = decide(state, Ops((op,), False, None, 2))
+
+    assert (settled.items, settled.steps[0].attempt) == ((NewItem("p", "step"),), 0)
