@@ -131,18 +131,23 @@ def supabase() -> SupabaseConfig:
     Raises:
         LookupError: If either is missing; the message names the variable to set.
     """
-    url = _env("SUPABASE_URL")
-    if url is None:
-        raise LookupError(
-            "SUPABASE_URL is not set: give it your project's URL, e.g. https://<ref>.supabase.co"
-        )
+    url = _project_url()
     key = _env("SUPABASE_SECRET_KEY") or _named_secret_key() or _env("SUPABASE_SERVICE_ROLE_KEY")
     if key is None:
         raise LookupError(
             "no Supabase secret key: set SUPABASE_SECRET_KEY (dashboard → Project Settings → API keys), "
             "or the legacy SUPABASE_SERVICE_ROLE_KEY"
         )
-    return SupabaseConfig(url.rstrip("/"), key)
+    return SupabaseConfig(url, key)
+
+
+def _project_url() -> str:
+    url = _env("SUPABASE_URL")
+    if url is None:
+        raise LookupError(
+            "SUPABASE_URL is not set: give it your project's URL, e.g. https://<ref>.supabase.co"
+        )
+    return url.rstrip("/")
 
 
 def project() -> str | None:
@@ -162,6 +167,45 @@ def _named_secret_key() -> str | None:
             'SUPABASE_SECRET_KEYS must be a JSON object like {"default": "sb_secret_…"}'
         )
     return str(keys.get("default") or next(iter(keys.values())))
+
+
+@dataclass(frozen=True, slots=True)
+class AuthConfig:
+    """Whose users are believed.
+
+    Attributes:
+        jwks_url: Where the project's auth server publishes its keys.
+        issuers: What a token may say issued it; any one of them.
+        jwt_secret: The secret of tokens signed with HS256, or None: then there are none.
+    """
+
+    jwks_url: str
+    issuers: tuple[str, ...]
+    jwt_secret: str | None = field(default=None, repr=False)
+
+
+def supabase_auth() -> AuthConfig:
+    """Read `SUPABASE_URL`, and what only some projects need.
+
+    `SUPABASE_JWT_SECRET` is set for tokens signed with the project's legacy secret (HS256) alone.
+    `SUPABASE_JWT_ISSUER` (several with commas) is what tokens name where that is not
+    `<SUPABASE_URL>/auth/v1`: behind a custom domain, or where the URL is one inside a private network.
+
+    Raises:
+        LookupError: If the URL is missing; the message says so.
+    """
+    url = _project_url()
+    issuers = _list("SUPABASE_JWT_ISSUER") or (f"{url}/auth/v1",)
+    return AuthConfig(f"{url}/auth/v1/.well-known/jwks.json", issuers, _env("SUPABASE_JWT_SECRET"))
+
+
+def allowed_origins() -> tuple[str, ...]:
+    """Return `STEPBASE_ALLOWED_ORIGINS`: the web origins whose pages may send events, or none."""
+    return _list("STEPBASE_ALLOWED_ORIGINS")
+
+
+def _list(name: str) -> tuple[str, ...]:
+    return tuple(each.strip().rstrip("/") for each in (_env(name) or "").split(",") if each.strip())
 
 
 def openai_api_key() -> str | None:
