@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Suspend,
     )
     from stepbase.hosts.asgi import asgi
+    from stepbase.hosts.events import accept_events
     from stepbase.hosts.functions_framework import serve
     from stepbase.hosts.wsgi import wsgi
     from stepbase.sdk.app import App
@@ -80,6 +81,7 @@ _HOMES = {
     "SyncStep": "sdk.sync_step",
     "Throttle": "sdk.options",
     "Timeouts": "sdk.options",
+    "accept_events": "hosts.events",
     "asgi": "hosts.asgi",
     "serve": "hosts.functions_framework",
     "wsgi": "hosts.wsgi",
@@ -116,6 +118,7 @@ __all__ = [
     "SyncStep",
     "Throttle",
     "Timeouts",
+    "accept_events",
     "asgi",
     "serve",
     "wsgi",

@@ -22,7 +22,7 @@
 -- no backoff and no protocol. SQL decides what only a lock can decide: who gets the lease, whether a
 -- reply is still wanted, whether an event id is new.
 --
--- Lock order, for every function: names of events and signals (advisory) → outbox rows → singletons
+-- Lock order, for every function: senders' rates by user → names of events and signals (advisory) → outbox rows → singletons
 -- (advisory) → runs by run_id (for no key update) → queue → pauses → dedupe by key → gates by key → buffers by key → inserts. `lease` starts at queue
 -- but never waits (skip locked, advisory locks it can get), so it closes no cycle.
 -- A two-connection test holds this (tests/engine/test_lock_order.py).

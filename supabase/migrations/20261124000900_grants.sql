@@ -12,7 +12,8 @@ revoke all on all functions in schema stepbase from public, anon, authenticated,
 revoke all on function
   public.stepbase_call(text, json, text, text, text, json, int),
   public.stepbase_write(text, text, json, text, text, text, json, int, boolean),
-  public.stepbase_record(json)
+  public.stepbase_record(json),
+  public.stepbase_accept(text, json, json, int, bigint, int)
   from public, anon, authenticated, service_role;
 
 grant usage on schema stepbase to service_role;
@@ -41,6 +42,13 @@ grant execute on function
   stepbase.outbox_retry(text[]),
   stepbase.outbox_state(stepbase.outbox, timestamptz),
   stepbase.outbox_report(interval, int)
+  to service_role;
+
+-- Events of signed-in users.
+grant select, insert, update, delete on stepbase.sender_rates to service_role;
+grant execute on function
+  stepbase.take_rate(text, int, interval, int),
+  public.stepbase_accept(text, json, json, int, bigint, int)
   to service_role;
 
 -- Exactly-once calls and writes.

@@ -15,8 +15,9 @@ from click.testing import CliRunner
 from tests.support.server import Server
 
 from stepbase.cli.main import main
-from stepbase.local.gateway.auth import Keys
+from stepbase.local.gateway.auth import Authenticator, Keys
 from stepbase.local.serving import listen
+from stepbase.supabase.auth import Verifier
 
 
 @pytest.fixture
@@ -147,3 +148,22 @@ def test_commands_need_a_database() -> None:
         code, output = run(*words)
         assert code == 2
         assert "--database-url" in output
+
+
+def test_a_token_is_one_of_the_local_projects_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, output = run("token", "u-1", "--data", str(tmp_path))
+    assert (code, "start `stepbase dev` once" in output) == (1, True)
+
+    keys = Keys.load(tmp_path / "keys.json")
+    code, output = run("token", "u-1", "--data", str(tmp_path), "--email", "a@b.c", "--anonymous",
+                       "--url", "http://127.0.0.1:1234/")  # fmt: skip
+    assert code == 0
+    monkeypatch.setenv("SUPABASE_URL", "http://127.0.0.1:1234")
+    monkeypatch.setenv("SUPABASE_JWT_SECRET", keys.jwt_secret)
+    user = Verifier(allow_anonymous=True).verify(output.strip())
+
+    assert (user.id, user.role, user.is_anonymous) == ("u-1", "authenticated", True)
+    assert user.claims["email"] == "a@b.c"
+    assert Authenticator(keys).verify(output.strip()).role == "authenticated"

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import httpx
 import pytest
@@ -15,6 +15,7 @@ import pytest
 from stepbase.local import folders, host
 from stepbase.local.errors import HostError, PortTakenError
 from stepbase.local.serving import listen
+from stepbase.supabase import client
 
 MAIN = """
 from stepbase import App, serve
@@ -107,10 +108,91 @@ async def test_a_broken_folder_answers_why_and_leaves_the_others_alone(tmp_path:
     assert (await get(application, "/good/api/inngest")).status_code == 200
 
 
-async def test_a_folder_without_an_app_is_not_served(tmp_path: Path) -> None:
-    write_folder(tmp_path, "plain", "def main(request):\n    return 'ok'\n")
+PLAIN = """
+from flask import abort
 
-    assert host.load(tmp_path, tolerant=False).names == []
+def main(request):
+    if request.path == "/gone":
+        abort(410)
+    said = [request.method, request.script_root, request.path, request.args.get("q")]
+    return {"said": said, "body": request.get_data(as_text=True)}, 201, {"x-own": "1"}
+"""
+COROUTINE = """
+async def main(request):
+    text = (await request.body()).decode()
+    return {"said": [request.method, request.url.path, request.query_params.get("q")], "body": text}, 201
+"""
+
+
+async def ask(application: host.Host, method: str, path: str, **more: Any) -> httpx.Response:
+    transport = httpx.ASGITransport(application)
+    async with httpx.AsyncClient(transport=transport, base_url="http://host") as client:
+        return await client.request(method, path, **more)
+
+
+async def test_a_folder_without_an_app_answers_everything_under_its_name(tmp_path: Path) -> None:
+    write_folder(tmp_path, "plain", PLAIN)
+    write_folder(tmp_path, "first")
+
+    application = host.load(tmp_path, tolerant=False)
+
+    assert (application.names, application.others) == (["first"], ["plain"])
+    for path, inner in (("/plain", "/"), ("/plain/", "/"), ("/plain/a/b%20c", "/a/b c")):
+        answer = await ask(application, "POST", f"{path}?q=ä", content="hello")
+        assert (answer.status_code, answer.headers["x-own"]) == (201, "1")
+        assert answer.json() == {"said": ["POST", "/plain", inner, "ä"], "body": "hello"}
+    assert (await ask(application, "GET", "/plain/gone")).status_code == 410
+    assert (await ask(application, "GET", "/plainer")).json()["served"] == [
+        "/first/api/inngest",
+        "/plain/",
+    ]
+
+
+async def test_a_coroutine_function_gets_the_other_kind_of_request(tmp_path: Path) -> None:
+    write_folder(tmp_path, "plain", COROUTINE)
+    application = host.load(tmp_path, tolerant=False)
+
+    answer = await ask(application, "PUT", "/plain/x?q=1", content="hello")
+
+    assert answer.status_code == 201
+    assert answer.json() == {"said": ["PUT", "/plain/x", "1"], "body": "hello"}
+
+
+@pytest.mark.parametrize(
+    ("returned", "status", "body"),
+    [("'text'", 200, "text"), ("None", 500, "No response returned"), ("('no', 404)", 404, "no")],
+)
+async def test_what_a_coroutine_function_returns_is_answered(
+    tmp_path: Path, returned: str, status: int, body: str
+) -> None:
+    write_folder(tmp_path, "plain", f"async def main(request):\n    return {returned}\n")
+
+    answer = await get(host.load(tmp_path, tolerant=False), "/plain/")
+
+    assert (answer.status_code, answer.text) == (status, body)
+
+
+async def test_what_calls_have_kept_open_is_closed_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path, "first")
+    monkeypatch.setenv("SUPABASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("SUPABASE_SECRET_KEY", "sb_secret_test")
+    application = host.load(tmp_path, tolerant=False)
+    kept = client.async_client()
+    said: list[str] = []
+    asked = iter(["lifespan.startup", "lifespan.shutdown"])
+
+    async def receive() -> dict[str, str]:
+        return {"type": next(asked)}
+
+    async def send(message: Any) -> None:
+        said.append(message["type"])
+
+    await application({"type": "lifespan"}, receive, send)
+
+    assert said == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert kept.options.httpx_client is not None and kept.options.httpx_client.is_closed
 
 
 @pytest.mark.parametrize(
@@ -121,6 +203,7 @@ async def test_a_folder_without_an_app_is_not_served(tmp_path: Path) -> None:
         ("def (\n", "SyntaxError"),
         ("app = 1\n", "has no `main`"),
         ("def main(): pass\nmain.app = 1\n", "not a stepbase App"),
+        ("main = 7\n", "main is 7, not a function"),
     ],
 )
 def test_a_folder_that_cannot_be_served_is_refused(tmp_path: Path, main: str, message: str) -> None:

@@ -22,11 +22,13 @@ import pytest
 from tests.repo.pages import Block, as_json, blocks, pages
 from tests.repo.tree import ROOT, assert_none
 from tests.support import supabase_cli
+from tests.support.npm import NODE
 
 from stepbase.local import migrate
 from stepbase.local.postgres import Cluster
 
 QUICKSTART = ROOT / "docs" / "quickstart.md"
+SIGNED_IN = ROOT / "docs" / "signed-in-users.md"
 OPERATING = ROOT / "docs" / "operating.md"
 RELAYS = ROOT / "docs" / "relays.md"
 PROJECTS = ROOT / "docs" / "projects.md"
@@ -73,7 +75,8 @@ def test_every_command_is_run_or_excused() -> None:
         f"{block.where}: {command}"
         for page, block in BASH
         for command in commands(block)
-        if page not in (QUICKSTART, OPERATING, RELAYS, PROJECTS) and command not in NOT_RUN
+        if page not in (QUICKSTART, SIGNED_IN, OPERATING, RELAYS, PROJECTS)
+        and command not in NOT_RUN
     }
 
     assert_none(sorted(found))
@@ -171,12 +174,13 @@ def reader(tmp_path: Path) -> Reader:
         for name, value in os.environ.items()
         if name in ("HOME", "LANG", "PYTHONPATH", "TMPDIR")
     }
-    path = f"{sys.prefix}/bin:{os.environ['PATH']}"
+    path = f"{sys.prefix}/bin:{NODE.parent}:{os.environ['PATH']}"
     return Reader(tmp_path, {**kept, "PATH": path})
 
 
-def test_the_quickstart_works(reader: Reader) -> None:
-    found = blocks(QUICKSTART)
+@pytest.mark.parametrize("page", [QUICKSTART, SIGNED_IN], ids=lambda page: page.stem)
+def test_a_page_on_the_stack_works(reader: Reader, page: Path) -> None:
+    found = blocks(page)
     start = next(i for i, b in enumerate(found) if b.text.strip() == ".venv/bin/stepbase dev")
     for block in found[:start]:
         if block.file is not None:

@@ -26,7 +26,7 @@ NAMES = {
     "ApiError", "DefinitionError", "NonRetriableError", "RetryAfterError", "SendError",
     "StepError", "StepbaseError", "Suspend",
     # serving
-    "asgi", "serve", "wsgi",
+    "accept_events", "asgi", "serve", "wsgi",
 }  # fmt: skip
 
 HEAVY = (

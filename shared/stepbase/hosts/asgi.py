@@ -27,11 +27,11 @@ class AsgiEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or follow the server's start and stop."""
         if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            await lifespan(receive, send)
             return
         if scope["type"] != "http":
             raise RuntimeError(f"a serve endpoint answers HTTP, not {scope['type']}")
-        response = await self._endpoint.ahandle(_request(scope, await _body(receive)))
+        response = await self._endpoint.ahandle(to_request(scope, await _body(receive)))
         headers = [(name.encode(), value.encode()) for name, value in response.headers.items()]
         start = {"type": "http.response.start", "status": response.status, "headers": headers}
         if isinstance(response, Stream):
@@ -79,7 +79,8 @@ async def _send_stream(start: Message, chunks: AsyncGenerator[bytes, None], send
             pass
 
 
-def _request(scope: Scope, body: bytes) -> Request:
+def to_request(scope: Scope, body: bytes) -> Request:
+    """Return the request that an HTTP scope and its body are."""
     headers = {
         name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
     }
@@ -107,7 +108,8 @@ async def _body(receive: Receive) -> bytes:
             return bytes(body)
 
 
-async def _lifespan(receive: Receive, send: Send) -> None:
+async def lifespan(receive: Receive, send: Send) -> None:
+    """Follow the server's start and stop; closes what calls have kept open."""
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":

@@ -10,6 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from stepbase.errors import DefinitionError
+from stepbase.hosts import front_door
 from stepbase.local.errors import LocalError
 from stepbase.local.postgres import is_in_use
 from stepbase.local.stack import Plan, Stack
@@ -126,7 +128,10 @@ def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
 
 def _greet(stack: Stack, console: Console) -> None:
     data = stack.plan.data
-    environment = "".join(f"{k}={v}\n" for k, v in stack.client_environment().items())
+    variables = {**stack.client_environment(), **_origins(stack)}
+    environment = "".join(f"{k}={v}\n" for k, v in variables.items())
+    for name in stack.others:
+        console.print(f"{name} is at {stack.folder_url(name)}", style="dim")
     if data is not None:
         file = data / _ENVIRONMENT_FILE
         file.touch(mode=_MODE)
@@ -134,3 +139,12 @@ def _greet(stack: Stack, console: Console) -> None:
         console.print(f"ready; `set -a; . {file}` points a shell at it, Ctrl-C stops it")
     else:
         console.print("ready; Ctrl-C stops it and forgets everything")
+
+
+def _origins(stack: Stack) -> dict[str, str]:
+    """Return where each function folder is, under the name that a front door looks for."""
+    found: dict[str, str] = {}
+    for name in [*stack.apps, *stack.others]:
+        with contextlib.suppress(DefinitionError):  # no front door can have that name
+            found[front_door.variable(name)] = stack.folder_url(name)
+    return found

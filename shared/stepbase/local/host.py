@@ -1,8 +1,9 @@
-"""The function host: one process that serves every function folder's app, for development.
+"""The function host: one process that serves every function folder, for development.
 
-A folder answers at `/<folder>/api/inngest`, as it would at the root of a host of its own. With
-`reload`, a changed file makes the process replace itself: same pid, same listening socket, new
-code. A folder that cannot be loaded then answers 503 with the reason until it is repaired.
+An app answers at `/<folder>/api/inngest`, as it would at the root of a host of its own, and a folder
+without an app at everything under `/<folder>`. With `reload`, a changed file makes the process replace
+itself: same pid, same listening socket, new code. A folder that cannot be loaded then answers 503 with
+the reason until it is repaired.
 """
 
 import json
@@ -10,62 +11,64 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
 from stepbase import config
-from stepbase.hosts.asgi import asgi
-from stepbase.local import folders
+from stepbase.hosts.asgi import ASGIApp, Receive, Scope, Send, asgi, lifespan
+from stepbase.local import folders, plain
 from stepbase.local.errors import HostError
 from stepbase.local.folders import Folder
 from stepbase.local.serving import Service
 from stepbase.sdk.app import App
-from stepbase.sdk.http import aclose
 
 _log = logging.getLogger("stepbase.local.host")
 
 SERVE_PATH = "/api/inngest"
 LISTEN_FD = "STEPBASE_LISTEN_FD"
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-
 
 class Host:
-    """The ASGI application: hands a request to the app of its folder.
+    """The ASGI application: hands a request to its folder.
 
     `broken` maps folders that could not be loaded to the reason.
     """
 
     def __init__(self, loaded: Sequence[Folder], broken: Mapping[str, str] | None = None) -> None:
-        self._apps = {folder.name: _application(folder) for folder in loaded}
+        self._apps = {f.name: _application(f) for f in loaded if f.app is not None}
+        self._others = {f.name: plain.application(f) for f in loaded if f.app is None}
         self._broken = dict(broken or {})
 
     @property
     def names(self) -> list[str]:
-        """The folders that are served."""
+        """The folders with an app."""
         return list(self._apps)
+
+    @property
+    def others(self) -> list[str]:
+        """The folders without one."""
+        return list(self._others)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's lifespan or one request."""
         if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            await lifespan(receive, send)
             return
         name, _, rest = scope["path"].removeprefix("/").partition("/")
         if name in self._apps and f"/{rest}" == SERVE_PATH:
             await self._apps[name](scope, receive, send)
+        elif name in self._others:
+            await self._others[name]({**scope, "root_path": f"/{name}"}, receive, send)
         elif name in self._broken:
             await _answer(send, 503, {"error": self._broken[name]})
         elif scope["path"] == "/health":
             await _answer(send, 200, {"status": "ok"})
         else:
             served = [f"/{name}{SERVE_PATH}" for name in self._apps]
+            served += [f"/{name}/" for name in self._others]
             await _answer(send, 404, {"error": f"nothing at {scope['path']}", "served": served})
 
 
@@ -93,10 +96,7 @@ def load(root: Path, *, tolerant: bool) -> Host:
             _log.error("function folder cannot be loaded", exc_info=error)
             broken[path.name] = str(error)
             continue
-        if folder.app is None:
-            _log.warning("function folder without an app, not served", extra={"path": str(path)})
-        else:
-            loaded.append(folder)
+        loaded.append(folder)
     return Host(loaded, broken)
 
 
@@ -107,7 +107,7 @@ def run(root: Path, sock: socket.socket) -> None:
         HostError: see `load`.
     """
     application = load(root, tolerant=False)
-    Service(application, "host", sock, {"apps": application.names}).run()
+    Service(application, "host", sock, _said(application)).run()
 
 
 def run_reloading(root: Path, sock: socket.socket, watched: Sequence[Path]) -> None:
@@ -116,7 +116,7 @@ def run_reloading(root: Path, sock: socket.socket, watched: Sequence[Path]) -> N
     # Watching begins before loading: a change in between must not be missed.
     watch = _Watch([root, *watched])
     application = load(root, tolerant=True)
-    service = Service(application, "host", sock, {"apps": application.names})
+    service = Service(application, "host", sock, _said(application))
     watch.start(service.stop)
     service.run()
     if watch.changed:
@@ -153,20 +153,14 @@ class _Watch(FileSystemEventHandler):
                     self._then()
 
 
-def _application(folder: Folder) -> Application:
+def _said(host: Host) -> dict[str, object]:
+    return {"apps": host.names, "others": host.others}
+
+
+def _application(folder: Folder) -> ASGIApp:
     if not isinstance(folder.app, App):
         raise HostError(f"{folder.name}/main.py: main.app is not a stepbase App")
     return asgi(folder.app)
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        kind = (await receive())["type"]
-        if kind == "lifespan.shutdown":
-            await aclose()
-        await send({"type": f"{kind}.complete"})
-        if kind == "lifespan.shutdown":
-            return
 
 
 async def _answer(send: Send, status: int, body: object) -> None:

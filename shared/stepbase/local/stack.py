@@ -93,6 +93,7 @@ class Stack:
         self._database_url = plan.database_url
         self._keys: Keys | None = None
         self._apps: list[str] = []
+        self._others: list[str] = []
         self._watchdog = Watchdog()
         self._temporary: Path | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -151,9 +152,18 @@ class Stack:
         """The function folders the host serves."""
         return list(self._apps)
 
+    @property
+    def others(self) -> list[str]:
+        """The function folders without an app, which the host serves too."""
+        return list(self._others)
+
+    def folder_url(self, folder: str) -> str:
+        """Return where a function folder is, with or without an app."""
+        return f"{self.host_url}/{folder}"
+
     def serve_url(self, app: str) -> str:
         """Return the serve URL of a function folder."""
-        return f"{self.host_url}/{app}{SERVE_PATH}"
+        return f"{self.folder_url(app)}{SERVE_PATH}"
 
     def client_environment(self) -> dict[str, str]:
         """Return the variables that point an app or a function at this stack."""
@@ -161,6 +171,7 @@ class Stack:
             "SUPABASE_URL": self.gateway_url,
             "SUPABASE_SECRET_KEY": self.keys.secret,
             "SUPABASE_PUBLISHABLE_KEY": self.keys.publishable,
+            "SUPABASE_JWT_SECRET": self.keys.jwt_secret,
             "DATABASE_URL": self.database_url,
             "INNGEST_DEV": self.engine_url,
             "INNGEST_BASE_URL": self.engine_url,
@@ -377,6 +388,8 @@ class Stack:
     def _on_host_ready(self, message: Mapping[str, object]) -> None:
         """Note the apps; a host that started anew may declare other functions than before."""
         apps = message.get("apps")
+        others = message.get("others")
+        self._others = [str(other) for other in others] if isinstance(others, list) else []
         first = not self._apps
         self._apps = [str(app) for app in apps] if isinstance(apps, list) else []
         if not first:

@@ -88,9 +88,9 @@ async def test_a_client_that_goes_away_leaves_half_a_body(monkeypatch: pytest.Mo
     ],
 )
 def test_the_url_is_as_the_host_saw_it(fields: dict[str, Any], url: str) -> None:
-    from stepbase.hosts.asgi import _request
+    from stepbase.hosts.asgi import to_request
 
-    assert _request(scope(**fields), b"").url == url
+    assert to_request(scope(**fields), b"").url == url
 
 
 async def test_the_lifespan_is_followed() -> None:

@@ -25,6 +25,7 @@ from tests.support.auth_server import (
     sign,
     unsigned,
 )
+from tests.support.fake_api import Received
 
 from stepbase import DefinitionError, clock, config
 from stepbase.config import AuthConfig
@@ -467,10 +468,10 @@ async def test_fetching_does_not_hold_up_the_event_loop(
     asked, go_on = threading.Event(), threading.Event()
     publish = server.api.answer
 
-    def slowly(request: object) -> tuple[int, object]:
+    def slowly(request: Received) -> tuple[int, Any]:
         asked.set()
         assert go_on.wait(10)
-        return publish(request)  # type: ignore[arg-type]  # what the server hands over
+        return publish(request)
 
     server.api.answer = slowly
     checking = asyncio.create_task(verifier.averify(server.token()))
