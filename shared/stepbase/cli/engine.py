@@ -3,8 +3,12 @@
 import asyncio
 from collections.abc import Coroutine
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from stepbase.engine.server import More
 
 
 @click.group("engine", invoke_without_command=True)
@@ -57,6 +61,12 @@ import click
     type=click.FloatRange(0),
     help="Seconds between two syncs of those apps; 0 syncs at start only.",
 )
+@click.option(
+    "--console/--no-console",
+    default=True,
+    show_default=True,
+    help="Pages for people, on the same port.",
+)
 @click.option("--log-level", default="INFO", show_default=True)
 @click.option("--log-json", is_flag=True, help="Log lines as JSON.")
 @click.pass_context
@@ -72,6 +82,7 @@ def command(
     private_requests: bool | None,
     sdk_urls: tuple[str, ...],
     poll: float,
+    console: bool,
     log_level: str,
     log_json: bool,
 ) -> None:
@@ -82,7 +93,7 @@ def command(
     if ctx.invoked_subcommand is not None:
         return
     from stepbase import config, log
-    from stepbase.engine.server import check_address, main
+    from stepbase.engine.server import check_address, main, no_more
     from stepbase.engine.settings import Settings
     from stepbase.errors import StoreError
 
@@ -108,7 +119,7 @@ def command(
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     try:
-        _run(main(settings))
+        _run(main(settings, _console() if console else no_more))
     except OSError as error:
         raise click.ClickException(f"cannot listen on {host}:{port}: {error}") from error
     except StoreError as error:
@@ -146,6 +157,12 @@ def check(database_url: str | None, sdk_urls: tuple[str, ...], as_json: bool) ->
             click.echo(f"{finding.state:<8} {finding.what}: {' '.join(finding.text.split())}")
     if any(finding.state is State.BROKEN for finding in findings):
         raise SystemExit(1)
+
+
+def _console() -> "More":
+    from stepbase.console.site import console
+
+    return console
 
 
 def _database_url(given: str | None) -> str:

@@ -8,9 +8,11 @@ import json
 import logging
 import socket
 import sys
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import AbstractAsyncContextManager
 
 import uvicorn
+from starlette.applications import Starlette
 
 from stepbase.engine import http1
 from stepbase.engine.api import app as api
@@ -19,6 +21,8 @@ from stepbase.engine.settings import Settings
 from stepbase.protocol import signing
 
 _log = logging.getLogger("stepbase.engine.server")
+
+More = Callable[[Starlette, Engine], AbstractAsyncContextManager[None]]
 
 
 def check_address(settings: Settings) -> None:
@@ -51,6 +55,12 @@ def check_address(settings: Settings) -> None:
         )
 
 
+@contextlib.asynccontextmanager
+async def no_more(app: Starlette, engine: Engine) -> AsyncIterator[None]:
+    """Put nothing more on an engine's application."""
+    yield
+
+
 class _Server(uvicorn.Server):
     """Leaves signals to whoever runs it: uvicorn raises them once more when it has closed, and that
     second one would break off the drain of the calls in flight."""
@@ -62,8 +72,14 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[tuple[Engine, int, uvicorn.Server]]:
+async def serving(
+    settings: Settings, more: More = no_more
+) -> AsyncIterator[tuple[Engine, int, uvicorn.Server]]:
     """Run an engine with its HTTP API; yields the engine, its port and the HTTP server.
+
+    Args:
+        settings: The engine's.
+        more: Puts further routes on the application, for as long as the engine runs: the console.
 
     Raises:
         ValueError: See `check_address`.
@@ -72,10 +88,12 @@ async def serving(settings: Settings) -> AsyncIterator[tuple[Engine, int, uvicor
     """
     check_address(settings)
     with _listening(settings.host, settings.port) as listening:
-        async with Engine(settings) as engine:
+        async with Engine(settings) as engine, contextlib.AsyncExitStack() as stack:
+            app = api.build(engine)
+            await stack.enter_async_context(more(app, engine))
             server = _Server(
                 uvicorn.Config(
-                    api.build(engine),
+                    app,
                     log_config=None,
                     access_log=False,
                     lifespan="off",
@@ -112,13 +130,13 @@ def _listening(host: str, port: int) -> socket.socket:
     return listening
 
 
-async def main(settings: Settings) -> None:
-    """Serve until a signal, or until a part of the engine fails.
+async def main(settings: Settings, more: More = no_more) -> None:
+    """Serve until a signal, or until a part of the engine fails; `more` as in `serving`.
 
     Raises:
         Exception: What ended the engine, if it was not a signal.
     """
-    async with serving(settings) as (engine, port, _):
+    async with serving(settings, more) as (engine, port, _):
         sys.stdout.write(json.dumps({"ready": "engine", "port": port}) + "\n")
         sys.stdout.flush()
         assert engine.failure is not None  # set once the engine has started

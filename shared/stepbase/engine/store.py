@@ -409,6 +409,11 @@ class Store(Reads):
             "select stepbase.outbox_fail($1, $2, $3, $4)", row_id, error, retry_at, token
         )
 
+    async def outbox_requeue(self, ids: Sequence[str] | None) -> int:
+        """Make dead outbox rows due again, or all of them; return how many."""
+        rows = await self._fetch("select stepbase.outbox_requeue($1) as n", ids)
+        return int(rows[0]["n"])
+
 
 def _start_row(s: Start) -> tuple[object, ...]:
     return (

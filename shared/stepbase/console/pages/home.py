@@ -1,0 +1,86 @@
+"""The first page: how things are, and what needs attention first."""
+
+from datetime import timedelta
+
+from starlette.requests import Request
+
+from stepbase import clock
+from stepbase.console.chart import columns, line
+from stepbase.console.page import Desk, Page
+from stepbase.console.reads import Row
+
+_MINUTES = 60
+
+
+async def home(desk: Desk, request: Request) -> Page:
+    """Show the last hour, the backlog, and what is wrong."""
+    numbers = await desk.reads.one(_NUMBERS)
+    assert numbers is not None, "one row of sums"
+    minutes = await desk.reads.all(_MINUTES_SQL)
+    failing = await desk.reads.all("select * from stepbase.failing_functions limit 8")
+    outbox = await desk.reads.one("select * from stepbase.outbox_health")
+    apps = await desk.reads.all(_APPS_WITH_ERRORS)
+    now = clock.utcnow().replace(second=0, microsecond=0)
+    slots = [now - timedelta(minutes=i) for i in reversed(range(_MINUTES))]
+    by_minute = {row["minute"]: row for row in minutes}
+    ended = [_value(by_minute, slot, "runs_ended") for slot in slots]
+    failed = [_value(by_minute, slot, "runs_failed") for slot in slots]
+    latency = [_value(by_minute, slot, "p95_ms") for slot in slots]
+    shown = {
+        "numbers": numbers,
+        "failing": failing,
+        "outbox": outbox,
+        "apps": apps,
+        "throughput": columns(slots, ended, failed),
+        "latency": line(slots, latency),
+        "has_runs": any(ended),
+    }
+    data = {
+        "numbers": dict(numbers),
+        "minutes": [dict(row) for row in minutes],
+        "failing_functions": [dict(row) for row in failing],
+        "outbox": dict(outbox) if outbox else None,
+        "apps_with_errors": [dict(row) for row in apps],
+    }
+    return Page("home.html", "Home", shown, data)
+
+
+def _value(rows: dict[object, Row], slot: object, column: str) -> float:
+    row = rows.get(slot)
+    return float(row[column] or 0) if row is not None else 0.0
+
+
+# Counted no further than the page can say ("10,000 or more").
+_NUMBERS = """
+select
+  (select count(*) from (select from stepbase.queue q where q.ready limit 10000) x) as ready,
+  (select extract(epoch from stepbase.now() - min(q.score)) * 1000
+     from stepbase.queue q where q.ready and q.lane is null) as oldest_ready_ms,
+  (select count(*) from (
+     select from stepbase.queue q where q.owner is not null and not q.ready limit 10000) x) as called,
+  (select count(*) from (
+     select from stepbase.queue q
+       where q.kind = 'sleep' and not q.ready and q.owner is null limit 10000) x) as sleeping,
+  (select count(*) from (
+     select from stepbase.pauses p where p.kind <> 'cancel' limit 10000) x) as waiting,
+  (select count(*) from (select from stepbase.queue q
+     where not q.ready and q.owner is null and q.attempt > 0 limit 10000) x) as retrying
+"""
+_MINUTES_SQL = """
+select date_trunc('minute', r.ended_at) as minute, count(*) as runs_ended,
+       count(*) filter (where r.status = 'Failed') as runs_failed,
+       percentile_disc(0.95) within group (
+         order by extract(epoch from r.ended_at - r.created_at) * 1000)
+         filter (where r.status = 'Completed') as p95_ms
+  from (
+    select * from stepbase.runs x
+      where x.ended_at > stepbase.now() - interval '60 minutes'
+        and (x.status = 'Failed' or x.status <> 'Failed')
+      order by x.ended_at desc limit 200000
+  ) r
+  group by 1
+"""
+_APPS_WITH_ERRORS = """
+select a.name, a.url, a.error, a.synced_at from stepbase.apps a
+  where a.error is not null and a.archived_at is null order by a.name
+"""
