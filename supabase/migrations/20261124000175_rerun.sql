@@ -22,7 +22,8 @@ declare
   v_step stepbase.steps;
 begin
   select * into v_old from stepbase.runs r where r.run_id = p_run for no key update;
-  if not found then
+  -- One of another server is reported here, and run there.
+  if not found or v_old.recorded_at is not null then
     return 'unknown';
   elsif v_old.ended_at is null then
     return 'live';

@@ -38,6 +38,14 @@ as $$
   select p_status in ('done', 'failed', 'cancelled')
 $$;
 
+-- Whether a reported run has ended, as far as anybody knows. One that `prune` gave up may still be heard of.
+create or replace function stepbase._is_over(p_run stepbase.runs) returns boolean
+language sql immutable security invoker set search_path = ''
+as $$
+  select p_run.ended_at is not null
+    and not (p_run.status = 'Cancelled' and p_run.error ->> 'name' = 'NotHeardOf')
+$$;
+
 -- Stores the app, the function, the events and the run of a report, as far as they are not there yet.
 -- Apps and functions that nobody synced here get no triggers: no engine starts a run of them. Locks: the
 -- rows it inserts; of two first reports of one run, the second waits here for the first.
@@ -185,11 +193,11 @@ begin
     raise exception 'not a report of a call: it needs run, report, ms and, if the run is over, end.status'
       using errcode = '22023', hint = 'Is the stepbase of the functions of the same version as the migrations?';
   end if;
-  select r.recorded_at, r.ended_at is not null into v_recorded, v_is_over
+  select r.recorded_at, stepbase._is_over(r) into v_recorded, v_is_over
     from stepbase.runs r where r.run_id = v_run for no key update;
   if not found then
     perform stepbase._record_run(p, v_now, v_began);
-    select r.recorded_at, r.ended_at is not null into v_recorded, v_is_over
+    select r.recorded_at, stepbase._is_over(r) into v_recorded, v_is_over
       from stepbase.runs r where r.run_id = v_run for no key update;
   end if;
   if v_recorded is null then
@@ -207,7 +215,7 @@ begin
         step_count = (
           select count(*) from stepbase.steps k where k.run_id = v_run and k.status in ('done', 'failed')
         ),
-        status = case when v_is_over then r.status else coalesce(v_status, r.status) end,
+        status = case when v_is_over then r.status else coalesce(v_status, 'Running') end,
         output = case when v_is_over then r.output else (p #>> '{end,output}')::json end,
         error = case when v_is_over then r.error else (p #>> '{end,error}')::json end,
         ended_at = case when v_is_over then r.ended_at when v_status is not null then v_now end

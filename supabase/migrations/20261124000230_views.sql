@@ -1,6 +1,17 @@
 -- What people look at, in the Supabase dashboard or by any SQL client. All are security_invoker: they show
 -- what their reader may read. Durations are in milliseconds unless the name says otherwise.
 
+-- The first ten characters of the ULIDs of a moment: ids compare with it as their times do.
+create function stepbase.ulid_floor(p_at timestamptz) returns text
+language sql immutable security invoker set search_path = ''
+as $$
+  select string_agg(
+      substr('0123456789ABCDEFGHJKMNPQRSTVWXYZ',
+             ((floor(extract(epoch from p_at) * 1000)::bigint >> (5 * place)) & 31)::integer + 1, 1),
+      '' order by place desc)
+    from generate_series(0, 9) as place
+$$;
+
 -- One line per run, newest first when ordered by run_id.
 create view stepbase.run_overview
   with (security_invoker = true)
@@ -20,12 +31,27 @@ create view stepbase.run_overview
     (select count(*) from stepbase.attempts as a where a.run_id = r.run_id) as failed_attempts,
     -- What it waits for, while it does.
     case
-      when r.ended_at is null then (
+      when r.ended_at is not null then null
+      when r.recorded_at is not null then (
+        select coalesce(
+          string_agg(
+            case w.kind
+              when 'sleep' then 'asleep'
+              when 'call' then 'called for a step'
+              else 'waits for ' || coalesce(w.what, w.kind)
+            end
+            || coalesce(' until ' || to_char(w.due_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'), ''),
+            ', ' order by w.due_at),
+          'last reported at ' || to_char(r.recorded_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'))
+        from stepbase.recorded_waits as w
+        where w.run_id = r.run_id)
+      else (
         select string_agg(
           case
             when q.ready then 'ready'
             when q.owner is not null then 'being called'
             when q.kind = 'sleep' then 'asleep until '
+            when q.kind in ('wait', 'invoke', 'look') then 'waits until '
             else 'due at '
           end
           || case
@@ -37,7 +63,8 @@ create view stepbase.run_overview
         where q.run_id = r.run_id and q.kind <> 'deadline')
     end as waits,
     r.error,
-    r.output
+    r.output,
+    r.function_id
   from stepbase.runs as r
   left join stepbase.functions as f on f.function_id = r.function_id
   left join stepbase.events as e on e.id = r.event_id;
@@ -141,6 +168,8 @@ create view stepbase.throughput_by_minute
     select date_trunc('minute', r.created_at), 'start', false
     from stepbase.runs as r
     where r.created_at > stepbase.now() - interval '60 minutes'
+      -- For the sake of the key. A run that gathers events has its id before it is made.
+      and r.run_id > stepbase.ulid_floor(stepbase.now() - interval '1 day')
     union all
     select date_trunc('minute', r.ended_at), 'end', r.status = 'Failed'
     from stepbase.runs as r
@@ -151,6 +180,131 @@ create view stepbase.throughput_by_minute
   order by t.minute desc;
 
 comment on view stepbase.throughput_by_minute is 'Events and runs per minute of the last hour, newest first.';
+
+-- What live runs wait for, a line for each thing: its turn ('turn': it is ready, and an engine, a limit or a
+-- pause holds it back), the next try of what failed ('retry'), a call for a parallel step ('call'), the end of
+-- a sleep, an event, a signal or a function it invoked. until: when that comes, or the wait is given up.
+create view stepbase.waiting_runs
+  with (security_invoker = true)
+  as
+  select
+    q.run_id,
+    f.slug as function,
+    s.name as step,
+    case
+      when s.op = 'Sleep' then 'sleep'
+      when s.op = 'WaitForEvent' then 'event'
+      when s.op = 'WaitForSignal' then 'signal'
+      when s.op = 'InvokeFunction' then 'invoke'
+      when q.attempt > 0 or q.outage_since is not null then 'retry'
+      else 'call'
+    end as waits_for,
+    p.event_name as what,
+    coalesce(s.started_at, r.started_at, r.created_at) as since,
+    q.due_at as until,
+    q.attempt
+  from stepbase.queue as q
+  join stepbase.runs as r on r.run_id = q.run_id
+  left join stepbase.functions as f on f.function_id = r.function_id
+  left join stepbase.steps as s
+    on s.run_id = q.run_id and s.hash = coalesce(q.step, q.job)
+  left join stepbase.pauses as p on p.run_id = q.run_id and p.hash = s.hash and p.kind <> 'cancel'
+  -- Without duties of the engine, what is being called, and what is parked behind other items.
+  where not q.ready and q.owner is null and q.kind <> 'deadline' and q.due_at < 'infinity'
+  union all
+  -- Apart from the others, so that a condition on until is a look-up there.
+  select q.run_id, f.slug, s.name, 'turn', null, coalesce(s.started_at, r.started_at, r.created_at), null, q.attempt
+  from stepbase.queue as q
+  join stepbase.runs as r on r.run_id = q.run_id
+  left join stepbase.functions as f on f.function_id = r.function_id
+  left join stepbase.steps as s on s.run_id = q.run_id and s.hash = coalesce(q.step, q.job)
+  where q.ready and q.kind <> 'deadline'
+  union all
+  select
+    w.run_id, f.slug, s.name, w.kind, w.what, coalesce(s.started_at, r.started_at), w.due_at, s.attempt
+  from stepbase.recorded_waits as w
+  join stepbase.runs as r on r.run_id = w.run_id
+  left join stepbase.functions as f on f.function_id = r.function_id
+  left join stepbase.steps as s on s.run_id = w.run_id and s.hash = w.hash;
+
+comment on view stepbase.waiting_runs is 'What live runs wait for, a line for each thing. Ask for one run_id, or for until below a time.';
+
+-- How long the steps took of runs that ended in the last hour, the slowest first. Only steps that ran code;
+-- of parallel ones from when they were found, so what they waited for their turn counts too.
+create view stepbase.slow_steps
+  with (security_invoker = true)
+  as
+  select
+    f.slug as function,
+    s.name as step,
+    count(*) as count,
+    round((percentile_cont(0.5) within group (order by t.ms))::numeric, 1) as median_ms,
+    round((percentile_cont(0.95) within group (order by t.ms))::numeric, 1) as p95_ms,
+    round(max(t.ms)::numeric, 1) as max_ms,
+    count(*) filter (where s.attempt > 0) as retried
+  from stepbase.runs as r
+  join stepbase.steps as s on s.run_id = r.run_id
+  join stepbase.functions as f on f.function_id = r.function_id
+  cross join lateral (select extract(epoch from s.ended_at - s.started_at) * 1000 as ms) as t
+  where r.ended_at > stepbase.now() - interval '1 hour' and (r.status = 'Failed' or r.status <> 'Failed')
+    and s.status in ('done', 'failed')
+    and s.op not in ('Sleep', 'WaitForEvent', 'WaitForSignal', 'InvokeFunction', '')
+  group by f.slug, s.name
+  order by p95_ms desc, f.slug, s.name;
+
+comment on view stepbase.slow_steps is 'How long steps of runs that ended in the last hour took, the slowest first.';
+
+-- Where attempts failed in the last 24 hours, the most often first; step null: the code between steps. Of
+-- runs that are at most 30 days old.
+create view stepbase.failing_steps
+  with (security_invoker = true)
+  as
+  select
+    f.slug as function,
+    s.name as step,
+    count(*) as failed_attempts,
+    count(distinct a.run_id) as runs,
+    count(distinct a.run_id) filter (where r.ended_at is null) as still_live,
+    max(a.at) as last_at,
+    (array_agg(a.run_id order by a.at desc))[1] as last_run,
+    (array_agg(a.error order by a.at desc))[1] as last_error
+  from stepbase.attempts as a
+  join stepbase.runs as r on r.run_id = a.run_id
+  join stepbase.functions as f on f.function_id = r.function_id
+  left join stepbase.steps as s on s.run_id = a.run_id and s.hash = a.hash
+  where a.run_id > stepbase.ulid_floor(stepbase.now() - interval '30 days')
+    and a.at > stepbase.now() - interval '24 hours'
+  group by f.slug, s.name
+  order by failed_attempts desc, f.slug, s.name;
+
+comment on view stepbase.failing_steps is 'Steps with failed attempts in the last 24 hours, the most often failing first.';
+
+-- One line per event, newest first when ordered by id: which functions it started, and which not.
+create view stepbase.event_overview
+  with (security_invoker = true)
+  as
+  select
+    e.id,
+    e.event_id,
+    e.name,
+    e.received_at,
+    e.source,
+    (
+      select string_agg(f.slug || ' ' || r.status, ', ' order by r.run_id)
+      from stepbase.runs as r
+      left join stepbase.functions as f on f.function_id = r.function_id
+      where r.event_id = e.id
+    ) as started,
+    (
+      select string_agg(f.slug || ' ' || n.reason, ', ' order by f.slug)
+      from stepbase.not_started as n
+      left join stepbase.functions as f on f.function_id = n.function_id
+      where n.event_id = e.id
+    ) as not_started,
+    e.payload
+  from stepbase.events as e;
+
+comment on view stepbase.event_overview is 'Events with the runs they started, and why others were not.';
 
 -- One line: how the outbox does. A growing oldest_due_s means that no relay is running.
 create view stepbase.outbox_health

@@ -85,7 +85,9 @@ grant select on
   stepbase.queue, stepbase.pauses, stepbase.recorded_waits, stepbase.crons, stepbase.buffers, stepbase.not_started,
   stepbase.row_triggers,
   stepbase.run_overview, stepbase.run_timeline, stepbase.not_started_events, stepbase.failing_functions,
-  stepbase.throughput_by_minute, stepbase.outbox_health
+  stepbase.throughput_by_minute, stepbase.outbox_health, stepbase.waiting_runs, stepbase.slow_steps,
+  stepbase.failing_steps, stepbase.event_overview, stepbase.table_sizes
   to service_role;
+grant execute on function stepbase.ulid_floor(timestamptz) to service_role;
 
 notify pgrst, 'reload schema';

@@ -7,6 +7,8 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from stepbase.protocol.ids import ulid
+
 _NOW = datetime(2027, 3, 1, 12, 0, tzinfo=UTC)
 _SOON = "'2027-03-01 12:01Z'"
 _FUNCTION = UUID("6f62ac6b-3ea5-4774-bfa3-ab7aa08b6eca")
@@ -181,3 +183,160 @@ async def test_the_service_may_look_and_others_may_not(history: asyncpg.Connecti
 
     for view in ("run_overview", "run_timeline", "throughput_by_minute", "outbox_health"):
         assert await history.fetch(f"select * from stepbase.{view}")
+
+
+async def test_waiting_runs_has_a_line_for_each_thing(history: asyncpg.Connection) -> None:
+    await history.execute(
+        "update stepbase.steps set op = 'Sleep' where run_id = 'R3';"
+        "update stepbase.queue set job = 'h1' where job = 'sleep'"
+    )
+    await history.executemany(
+        """
+        insert into stepbase.steps (run_id, hash, pos, name, op, status, started_at)
+        values ('R3', $1, 0, $2, $3, 'waiting', $4)
+        """,
+        [
+            ("h2", "refund", "WaitForEvent", _ago(50)),
+            ("h3", "flaky", "StepPlanned", _ago(40)),
+            ("h4", "turn", "StepPlanned", _ago(30)),
+        ],
+    )
+    await history.execute(
+        """
+        insert into stepbase.queue (run_id, job, kind, step, ready, score, due_at, attempt, owner)
+          select 'R3', job, kind, step, is_ready, $1, due, attempt, owner
+            from (values ('h2', 'wait', null, false, $1::timestamptz + interval '2 hours', 0, null),
+                         ('h3', 'step', 'h3', false, $1::timestamptz + interval '1 minute', 2, null),
+                         ('h4', 'step', 'h4', true, null, 0, null),
+                         ('main', 'edge', null, false, timestamptz 'infinity', 0, null),
+                         ('called', 'step', null, false, $1 + interval '1 minute', 0, 'engine'))
+              as q (job, kind, step, is_ready, due, attempt, owner)
+        """,
+        _NOW,
+    )
+    await history.execute(
+        """
+        insert into stepbase.pauses (run_id, hash, kind, event_name, path, own_events, expires_at)
+          values ('R3', 'h2', 'event', 'order/refunded', '', '{}', $1),
+                 ('R3', 'c1', 'cancel', 'order/cancelled', '', '{}', $1)
+        """,
+        _NOW,
+    )
+
+    rows = await history.fetch(
+        "select step, waits_for, what, since, until from stepbase.waiting_runs order by until"
+    )
+
+    assert [tuple(row) for row in rows] == [
+        ("flaky", "retry", None, _ago(40), _ago(-60)),
+        ("nap", "sleep", None, _ago(60), _ago(-3600)),
+        ("refund", "event", "order/refunded", _ago(50), _ago(-7200)),
+        ("turn", "turn", None, _ago(30), None),
+    ]
+
+
+async def test_slow_steps_are_those_of_the_last_hour(history: asyncpg.Connection) -> None:
+    await history.execute(
+        """
+        insert into stepbase.steps (run_id, hash, pos, name, op, status, attempt, started_at, ended_at)
+          select 'R2', hash, 0, name, op, status, attempt, at, at + took::interval
+            from (values ('h1', 'charge', 'StepRun', 'failed', 1, '1.5 seconds'),
+                         ('h2', 'nap', 'Sleep', 'done', 0, '1 day'))
+                   as s (hash, name, op, status, attempt, took),
+                 (select $1::timestamptz as at) as t
+        """,
+        _ago(250),
+    )
+
+    slow = "select * from stepbase.slow_steps"
+    rows = await history.fetch(slow)
+    later = (_NOW + timedelta(minutes=57)).isoformat()
+    await history.execute("select set_config('stepbase.fake_now', $1, false)", later)
+
+    assert [tuple(row) for row in rows] == [
+        ("shop-award", "charge", 2, Decimal(1000), Decimal(1450), Decimal(1500), 1)
+    ]
+    assert await history.fetch(slow) == []
+
+
+async def test_failing_steps_are_those_of_the_last_day(history: asyncpg.Connection) -> None:
+    # Ids as runs of that time have them: the view looks at those of the last 30 days.
+    first = await history.fetchval("select stepbase.ulid_floor($1)", _ago(300))
+    await history.execute("update stepbase.runs set run_id = $1 || run_id", first)
+    await history.execute("update stepbase.steps set run_id = $1 || run_id", first)
+    await history.execute("update stepbase.attempts set run_id = $1 || run_id", first)
+    await history.execute(
+        """
+        insert into stepbase.attempts (run_id, hash, attempt, at, error)
+          values ($1 || 'R3', 'h1', 0, $2, '{"name": "Third"}'), ($1 || 'R1', 'h1', 1, $3, '{}')
+        """,
+        first,
+        _ago(10),
+        _NOW - timedelta(hours=25),
+    )
+
+    rows = await history.fetch(
+        "select step, failed_attempts, runs, still_live, last_at, last_error from stepbase.failing_steps"
+    )
+
+    assert [tuple(row) for row in rows] == [
+        ("charge", 1, 1, 0, _ago(299.4), '{"name": "Error"}'),
+        ("nap", 1, 1, 1, _ago(10), '{"name": "Third"}'),
+        (None, 1, 1, 0, _ago(241), "{}"),
+    ]
+
+
+async def test_event_overview_says_what_an_event_led_to(history: asyncpg.Connection) -> None:
+    await history.execute(
+        "insert into stepbase.not_started (event_id, function_id, reason, at)"
+        " values ('E1', $1, 'rate_limited', now())",
+        _FUNCTION,
+    )
+
+    rows = await history.fetch(
+        "select id, event_id, name, started, not_started from stepbase.event_overview order by id"
+    )
+
+    assert [tuple(row) for row in rows] == [
+        ("E1", "mine", "order/paid", "shop-award Completed", "shop-award rate_limited"),
+        ("E2", None, "order/paid", "shop-award Failed, shop-award Running", None),
+    ]
+
+
+async def test_reported_runs_say_what_they_wait_for(history: asyncpg.Connection) -> None:
+    await history.execute("delete from stepbase.queue where run_id = 'R3'")
+    await history.execute("update stepbase.runs set recorded_at = $1 where run_id = 'R3'", _ago(50))
+    waits = "select waits from stepbase.run_overview where run_id = 'R3'"
+    silent = await history.fetchval(waits)
+    await history.execute(
+        """
+        insert into stepbase.recorded_waits (run_id, hash, kind, what, due_at)
+          values ('R3', 'h1', 'sleep', null, $1), ('R3', 'h9', 'event', 'order/refunded', $2)
+        """,
+        _NOW + timedelta(hours=1),
+        _NOW + timedelta(hours=2),
+    )
+    rows = await history.fetch(
+        "select step, waits_for, what, until from stepbase.waiting_runs order by until"
+    )
+
+    assert silent == "last reported at 2027-03-01 11:59:10 UTC"
+    assert await history.fetchval(waits) == (
+        "asleep until 2027-03-01 13:00:00 UTC, waits for order/refunded until 2027-03-01 14:00:00 UTC"
+    )
+    assert [tuple(row) for row in rows] == [
+        ("nap", "sleep", None, _ago(-3600)),
+        (None, "event", "order/refunded", _ago(-7200)),
+    ]
+
+
+async def test_ulid_floor_is_where_the_ids_of_a_moment_begin(db: asyncpg.Connection) -> None:
+    for seconds in (0, 1, 1_795_451_384.936, 281_474_976_710.655):
+        floor = await db.fetchval("select stepbase.ulid_floor(to_timestamp($1))", seconds)
+        assert floor == ulid(round(seconds * 1000), bytes(10))[:10]
+
+
+async def test_table_sizes_name_every_table(db: asyncpg.Connection) -> None:
+    names = {row["name"] for row in await db.fetch("select * from stepbase.table_sizes")}
+
+    assert {"runs", "steps", "events", "attempts", "queue", "ledger", "outbox"} <= names
