@@ -69,8 +69,9 @@ class NoAnswer:
 
     Attributes:
         message: What was seen, for the attempt's record.
-        is_outage: True if the host is away or starting (refused, reset, 502, 503, 504), which costs
-            no attempt for a while; False if something answers there that is no SDK.
+        is_outage: True if the host is away or starting (refused, reset, 502, 503, 504), or refuses by
+            what passes (an app of ours says so), which costs no attempt for a while; False if
+            something answers there that is no SDK.
         status: HTTP status, or None if there was none.
     """
 
@@ -114,8 +115,9 @@ def decode_reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
         return Ops(_decode_ops(body), no_retry, retry_after, version, is_outage)
     if 200 <= status < 300 and not no_retry:
         return Output(_json_text(body), version)
-    if status in names.AWAY and headers.get(names.OUTAGE, "").lower() == "true":
-        return NoAnswer(body[:500].decode(errors="replace"), is_outage=True, status=status)
+    if status >= 400 and headers.get(names.OUTAGE, "").lower() == "true":
+        # A 2xx has an outcome; the app says of this one that it passes by itself.
+        return NoAnswer(_said(status, body), is_outage=True, status=status)
     return FunctionError(_error_object(status, body), status, no_retry, retry_after, version)
 
 
@@ -186,6 +188,12 @@ def _json_text(body: bytes) -> str:
     except (ValueError, RecursionError):
         return dumps(text)
     return text
+
+
+def _said(status: int, body: bytes) -> str:
+    """Return what the body of a refusal says."""
+    message = _error_object(status, body).get("message")
+    return str(message)[:500] if message else body[:500].decode(errors="replace")
 
 
 def _error_object(status: int, body: bytes) -> Mapping[str, object]:

@@ -1,7 +1,7 @@
 """Answers on the wire: status, headers and bytes for each outcome of a call."""
 
 from stepbase.config import InngestConfig
-from stepbase.errors import ProtocolError
+from stepbase.errors import ProtocolError, SignatureError
 from stepbase.protocol import names
 from stepbase.protocol.jsontext import dumps_bytes
 from stepbase.sdk.ask import origin_headers
@@ -9,6 +9,9 @@ from stepbase.sdk.execution import Outcome, Reported, Returned
 from stepbase.sdk.fault import Fault
 from stepbase.sdk.message import Response
 from stepbase.sdk.ops import ops_text
+
+_OF_A_DEPLOY = frozenset({"function_not_found", "signing_key_missing"})
+"""Old code that does not know a new function yet, or the other way round; a key not yet there."""
 
 
 def server_kind(settings: InngestConfig) -> str:
@@ -47,9 +50,13 @@ def raised(fault: Fault) -> Response:
 
 
 def refusal(error: ProtocolError) -> Response:
-    """Write the answer to a request that is none; servers try it again."""
+    """Write the answer to a request that is none; servers try it again.
+
+    What passes when a deploy or a change of keys is over says so: our engine counts no attempt for it.
+    """
     body = {"code": error.code, "message": str(error), "name": type(error).__name__}
-    headers = {names.OUTAGE: "true"} if error.status == 503 else {}
+    passes = error.status == 503 or isinstance(error, SignatureError) or error.code in _OF_A_DEPLOY
+    headers = {names.OUTAGE: "true"} if passes else {}
     return Response(error.status, dumps_bytes(body), headers)
 
 

@@ -70,10 +70,27 @@ def test_a_function_that_cannot_fetch_its_state_says_that_the_server_is_away() -
     told = {"x-inngest-sdk": "x:v1", "x-stepbase-outage": "true"}
 
     away = decode_reply(503, told, b'{"message":"no answer"}')
-    failed = decode_reply(500, told, b'{"message":"no answer"}')
+    silent = decode_reply(503, told, b"")
+    failed = decode_reply(503, {"x-inngest-sdk": "x:v1"}, b'{"message":"no answer"}')
 
-    assert away == NoAnswer('{"message":"no answer"}', is_outage=True, status=503)
+    assert away == NoAnswer("no answer", is_outage=True, status=503)
+    assert silent == NoAnswer("HTTP 503 without a body", is_outage=True, status=503)
     assert isinstance(failed, FunctionError)
+
+
+@pytest.mark.parametrize("status", [401, 500])
+def test_a_refusal_that_passes_is_an_outage(status: int) -> None:
+    told = {"x-inngest-sdk": "x:v1", "x-stepbase-outage": "true"}
+
+    reply = decode_reply(status, told, b'{"code":"c","message":"function shop-note not found"}')
+
+    assert reply == NoAnswer("function shop-note not found", is_outage=True, status=status)
+
+
+def test_a_result_stays_one_whatever_the_header_says() -> None:
+    told = {"x-inngest-sdk": "x:v1", "x-stepbase-outage": "true"}
+
+    assert isinstance(decode_reply(200, told, b"1"), Output)
 
 
 @pytest.mark.parametrize(

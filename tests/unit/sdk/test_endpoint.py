@@ -176,6 +176,7 @@ async def test_a_malformed_signature_is_refused(
 
     assert reply.status == 401
     assert "x-inngest-no-retry" not in reply.headers
+    assert reply.headers["x-stepbase-outage"] == "true"
 
 
 ODD_CALLS: dict[str, Any] = {
@@ -234,6 +235,7 @@ async def test_an_unknown_function_is_answered_so_that_the_server_retries(
         "app 'shop' has shop-f; if it was renamed or removed, sync the app" in reply.body["message"]
     )
     assert "x-inngest-no-retry" not in reply.headers
+    assert reply.headers["x-stepbase-outage"] == "true"
 
 
 async def test_other_methods_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
