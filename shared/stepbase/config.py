@@ -54,6 +54,7 @@ class InngestConfig:
         streaming: Whether calls are answered by keep-alive streams.
         in_band: Whether a server may have the functions in the answer to its own request.
         unsigned_sync: Whether anyone may ask the app to register itself.
+        event_key_fallback: Another event key that our engine accepts, while senders change theirs.
     """
 
     is_dev: bool
@@ -69,6 +70,7 @@ class InngestConfig:
     streaming: bool = False
     in_band: bool = True
     unsigned_sync: bool = True
+    event_key_fallback: str | None = field(default=None, repr=False)
 
 
 def inngest() -> InngestConfig:
@@ -104,6 +106,7 @@ def inngest() -> InngestConfig:
         streaming=_word("INNGEST_STREAMING") in _TRUE | {"force", "allow"},
         in_band=_word("INNGEST_ALLOW_IN_BAND_SYNC", "true") not in _FALSE,
         unsigned_sync=_word("INNGEST_ENABLE_UNAUTHED_SYNC", "true") not in _FALSE,
+        event_key_fallback=_env("STEPBASE_EVENT_KEY_FALLBACK"),
     )
 
 

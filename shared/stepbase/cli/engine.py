@@ -180,7 +180,8 @@ def _keys() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
     keys = config.inngest()
     signing_keys = tuple(k for k in (keys.signing_key, keys.signing_key_fallback) if k)
-    return signing_keys, (keys.event_key,) if keys.event_key else ()
+    event_keys = tuple(k for k in (keys.event_key, keys.event_key_fallback) if k)
+    return signing_keys, event_keys
 
 
 def _run(coroutine: Coroutine[object, object, None]) -> None:
