@@ -95,6 +95,17 @@ def test_a_typed_app_loads_pydantic_and_nothing_else() -> None:
     assert loaded & set(HEAVY) <= {"pydantic"}
 
 
+def test_an_endpoint_for_events_loads_pydantic_and_nothing_else() -> None:
+    loaded = loaded_by(
+        "from stepbase import EventData, accept_events\n"
+        "class Asked(EventData, name='a/b'):\n    n: int\n"
+        "main = accept_events(Asked)\n"
+        "import sys, json"
+    )
+
+    assert loaded & set(HEAVY) <= {"pydantic", "asyncio"}
+
+
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_each_name_is_used_in_an_example_that_runs(name: str) -> None:
     # tests/repo/test_docs_examples.py runs every one of these blocks.

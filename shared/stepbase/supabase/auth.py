@@ -8,7 +8,6 @@ A token is believed until it expires, without asking the auth server: who signs 
 user for the rest of their token's hour. No message here contains any part of a token.
 """
 
-import asyncio
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -122,6 +121,8 @@ class Verifier:
         kid = header.get("kid")
         is_asymmetric = header.get("alg") in _ASYMMETRIC
         if is_asymmetric and isinstance(kid, str) and self._keys.blocks(kid):
+            import asyncio  # only where there is an event loop already
+
             return await asyncio.to_thread(self.verify, token)
         return self.verify(token)
 
