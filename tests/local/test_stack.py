@@ -14,11 +14,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 from supabase import ClientOptions, create_client
+from tests.support.gateway import running_gateway
+from tests.support.server import Server
 
-from stepbase.local.errors import ChildError, DatabaseAwayError, LocalError, PortTakenError
+from stepbase.config import SupabaseConfig
+from stepbase.local.errors import (
+    ApiAwayError,
+    ChildError,
+    DatabaseAwayError,
+    LocalError,
+    PortTakenError,
+)
 from stepbase.local.serving import listen
 from stepbase.local.stack import Plan, Stack
 
@@ -131,8 +141,120 @@ async def test_a_stack_that_was_not_started_says_so(functions: Path) -> None:
 async def test_a_taken_port_is_named_before_anything_starts(functions: Path) -> None:
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(PortTakenError, match=rf"{port} .* --gateway-port"):
+        with pytest.raises(PortTakenError, match=rf"{port} .* --gateway-port.*`supabase start`"):
             await Stack(Plan(functions=functions, gateway_port=port)).start()
+        with pytest.raises(PortTakenError, match=rf"{port} .* --database-port.*`supabase start`"):
+            await Stack(Plan(functions=functions, database_port=port)).start()
+        with pytest.raises(PortTakenError, match=rf"{port} .* --host-port$"):
+            await Stack(Plan(functions=functions, host_port=port)).start()
+
+
+# -- beside `supabase start` -----------------------------------------------------------------------
+
+# What a function is told of the project it is to use.
+SAYS_WHERE = """
+import os
+
+from stepbase import App, Step, serve
+
+app = App("greeting")
+
+@app.function("greet", on="greeting/asked")
+async def greet(event, step: Step):
+    called = await step.rpc("where_am_i", {}, returns=str)
+    return [called, os.environ["SUPABASE_URL"], os.environ.get("SUPABASE_JWT_SECRET")]
+
+main = serve(app)
+"""
+
+WHERE = """
+create function public.where_am_i() returns text
+  language sql stable set search_path = '' as $$ select pg_catalog.current_database()::text $$;
+grant execute on function public.where_am_i() to service_role;
+"""
+
+
+async def execute(dsn: str, sql: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(sql)
+    await connection.close()
+
+
+def test_dev_uses_the_database_and_the_api_that_are_there(functions: Path, database: str) -> None:
+    (functions / "greeting" / "main.py").write_text(SAYS_WHERE)
+    asyncio.run(execute(database, WHERE))
+    with running_gateway(database) as api:
+        given = {
+            "DATABASE_URL": database, "SUPABASE_URL": api.url, "SUPABASE_SECRET_KEY": api.keys.secret,
+            "SUPABASE_ACCESS_TOKEN": "sbp_of_the_cli",
+        }  # fmt: skip
+        # A second time too: what it wrote into .stepbase/env is not taken for its own.
+        for _ in range(2):
+            with running_dev(functions.parent, **given) as (process, mark):
+                out = read_until(process, "ready;")
+                engine = next(line for line in out.splitlines() if "engine" in line).split()[-1]
+                [name, url, secret] = asyncio.run(greet(engine, "you"))
+                process.send_signal(signal.SIGINT)
+                process.communicate(timeout=20)
+            wait_gone(mark)
+
+            assert f"not started: SUPABASE_URL is {api.url}" in out
+            assert "postgres │" not in out
+            assert name in database and (url, secret) == (api.url, None)
+            env = (functions.parent / ".stepbase" / "env").read_text()
+            assert f"SUPABASE_URL={api.url}\n" in env and "sbp_of_the_cli" not in env
+
+
+@pytest.mark.parametrize("wrong", ["key", "database", "address"])
+async def test_an_api_that_is_not_the_databases_is_refused(
+    functions: Path, database: str, cluster: Server, template: str, wrong: str
+) -> None:
+    other = await cluster.create(template)
+    try:
+        with running_gateway(cluster.dsn(other) if wrong == "database" else database) as api:
+            url = "http://127.0.0.1:1" if wrong == "address" else api.url
+            key = "sb_secret_wrong" if wrong == "key" else api.keys.secret
+            plan = Plan(
+                functions=functions, database_url=database, project=functions,
+                api=SupabaseConfig(url, key),
+            )  # fmt: skip
+            said = {
+                "key": "does not take the key",
+                "database": "another database",
+                "address": "does not answer",
+            }
+            with pytest.raises(ApiAwayError, match=said[wrong]):
+                async with Stack(plan):
+                    pytest.fail("it started")
+    finally:
+        await cluster.drop(other)
+
+    left = await asyncpg.connect(database)
+    assert await left.fetchval("select to_regprocedure('public.dev_probe_of_stepbase()')") is None
+    await left.close()
+
+
+def test_without_a_database_of_theirs_our_own_gateway_is_used(functions: Path) -> None:
+    elsewhere = {
+        "SUPABASE_URL": "https://production.supabase.co",
+        "SUPABASE_SECRET_KEY": "sb_secret_x",
+    }
+    with running_dev(functions.parent, "--temporary", **elsewhere) as (process, mark):
+        out = read_until(process, "ready;")
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+        wait_gone(mark)
+
+    assert "gateway │ ready at http://127.0.0.1:" in out and "production" not in out
+
+
+def test_a_url_without_its_key_is_said(functions: Path, database: str) -> None:
+    given = {"DATABASE_URL": database, "SUPABASE_URL": "http://127.0.0.1:54321"}
+    with running_dev(functions.parent, **given) as (process, _):
+        out, _ = process.communicate(timeout=20)
+
+    assert process.returncode == 1
+    assert "SUPABASE_SECRET_KEY" in out
 
 
 # -- stepbase dev --------------------------------------------------------------------------------
@@ -215,7 +337,7 @@ def test_dev_stops_on_ctrl_c_and_keeps_its_data(functions: Path) -> None:
 
     # The shell that sourced the addresses still has that of the stopped database.
     written = (project / ".stepbase" / "env").read_text().splitlines()
-    variables = dict(line.split("=", 1) for line in written)
+    variables = dict(line.split("=", 1) for line in written if not line.startswith("#"))
     with running_dev(project, "--reset", **variables) as (process, mark):
         assert "0 already there" in read_until(process, "ready;")
         process.send_signal(signal.SIGINT)

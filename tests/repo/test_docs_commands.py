@@ -33,7 +33,15 @@ OPERATING = ROOT / "docs" / "operating.md"
 RELAYS = ROOT / "docs" / "relays.md"
 PROJECTS = ROOT / "docs" / "projects.md"
 
+_LOCAL_SUPABASE = (
+    "needs images or downloads; tests/local/test_stack.py has an API and a database instead"
+)
+
 NOT_RUN = {
+    "supabase start": _LOCAL_SUPABASE,
+    'set -a; eval "$(supabase status -o env --override-name api.url=SUPABASE_URL'
+    " --override-name db.url=DATABASE_URL"
+    ' --override-name auth.service_role_key=SUPABASE_SERVICE_ROLE_KEY)"; set +a': _LOCAL_SUPABASE,
     "git clone <this repository> stepbase": "needs the network",
     "cd stepbase": "goes into that clone",
     "scripts/setup": "has been run, or this test could not run",

@@ -58,7 +58,7 @@ def test_names_have_the_form_and_the_numbers_rise() -> None:
 
 
 def test_no_two_of_the_framework_have_one_name() -> None:
-    names = [path.stem.partition("_")[2] for path in FILES if "_loyalty_" not in path.name]
+    names = [path.stem.partition("_")[2] for path in FILES if int(path.name[8:14]) < 1000]
 
     # Copies in other projects are told apart by them (stepbase/local/copies.py).
     assert sorted(names) == sorted(set(names))

@@ -52,8 +52,9 @@ def command(
 ) -> None:
     """Run Postgres, the REST gateway, the engine and the apps under FUNCTIONS until Ctrl-C.
 
-    A port of 0 takes a free one. `supabase start` wants port 54321 too: give one of them another,
-    or use its database with --database-url and leave the rest to it.
+    A port of 0 takes a free one. `supabase start` wants port 54321 too: give one of them another, or
+    use what it runs. With a database of yours and SUPABASE_URL (and SUPABASE_SECRET_KEY) set, that
+    API is used and no gateway started.
     """
     from rich.console import Console
 
@@ -61,11 +62,16 @@ def command(
     from stepbase.local.errors import LocalError
     from stepbase.local.stack import Plan
 
-    if database_url is not None and dev.is_own(data, database_url):
+    if database_url is not None and dev.is_own(data, "DATABASE_URL", database_url):
         database_url = None
+    try:
+        api = dev.api(data) if database_url is not None else None
+    except LookupError as error:
+        raise click.ClickException(str(error)) from error
     plan = Plan(
         functions=functions,
         database_url=database_url,
+        api=api,
         data=None if temporary else data,
         gateway_port=gateway_port,
         engine_port=engine_port,

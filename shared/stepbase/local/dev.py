@@ -10,8 +10,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from stepbase import config
+from stepbase.config import SupabaseConfig
 from stepbase.errors import DefinitionError
 from stepbase.hosts import front_door
+from stepbase.local import elsewhere
 from stepbase.local.errors import LocalError
 from stepbase.local.postgres import is_in_use
 from stepbase.local.stack import Plan, Stack
@@ -26,6 +29,7 @@ _COLOURS = {
     "sync": "yellow",
 }
 _ENVIRONMENT_FILE = "env"
+_OWN = "# made by stepbase dev: "
 _MODE = 0o600
 
 
@@ -50,16 +54,29 @@ def run(plan: Plan, console: Console) -> None:
     asyncio.run(_run(plan, console))
 
 
-def is_own(data: Path, database_url: str) -> bool:
-    """Say whether a `DATABASE_URL` is the one an earlier `stepbase dev` wrote for this project.
+def is_own(data: Path, name: str, value: str) -> bool:
+    """Say whether a variable's value is of a database or gateway that `stepbase dev` had made itself.
 
-    A shell that sourced it still has it when the stack is started again.
+    A shell that sourced its file still has it when the stack is started again.
     """
     try:
         lines = (data / _ENVIRONMENT_FILE).read_text("utf-8").splitlines()
     except OSError:
         return False
-    return f"DATABASE_URL={database_url}" in lines
+    return f"{name}={value}" in lines and f"{_OWN}{name}" in lines
+
+
+def api(data: Path) -> SupabaseConfig | None:
+    """Return the Supabase API that the environment names, or None if that is none or our own gateway.
+
+    Raises:
+        LookupError: `SUPABASE_URL` is set and no key is.
+    """
+    known = elsewhere.variables()
+    url = known.get("SUPABASE_URL")
+    if url is None or is_own(data, "SUPABASE_URL", url):
+        return None
+    return config.supabase()
 
 
 def forget(data: Path) -> None:
@@ -129,7 +146,12 @@ def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
 def _greet(stack: Stack, console: Console) -> None:
     data = stack.plan.data
     variables = {**stack.client_environment(), **_origins(stack)}
-    environment = "".join(f"{k}={v}\n" for k, v in variables.items())
+    own = [
+        *([] if stack.plan.database_url else ["DATABASE_URL"]),
+        *([] if stack.plan.api else ["SUPABASE_URL"]),
+    ]
+    environment = "".join(f"{_OWN}{name}\n" for name in own)
+    environment += "".join(f"{k}={v}\n" for k, v in variables.items())
     for name in stack.others:
         console.print(f"{name} is at {stack.folder_url(name)}", style="dim")
     if data is not None:

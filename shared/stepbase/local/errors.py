@@ -7,6 +7,7 @@ LocalError
 ├── PortTakenError          something else listens where a piece of the stack should
 ├── ChildError              a piece of the stack died or did not become ready
 ├── DatabaseAwayError       the database the stack is to use does not answer
+├── ApiAwayError            the Supabase API the stack is to use does not answer, or is another project's
 └── HostError               a function folder cannot be served
 """
 
@@ -43,3 +44,7 @@ class HostError(LocalError):
 
 class DatabaseAwayError(LocalError):
     """The database the stack is to use does not answer, or refuses us."""
+
+
+class ApiAwayError(LocalError):
+    """The Supabase API the stack is to use does not answer, refuses the key, or has another database."""

@@ -18,8 +18,9 @@ import asyncpg
 import httpx
 
 from stepbase import config
-from stepbase.local import migrate
-from stepbase.local.errors import ChildError, DatabaseAwayError, LocalError
+from stepbase.config import SupabaseConfig
+from stepbase.local import elsewhere, migrate
+from stepbase.local.errors import ChildError, DatabaseAwayError, LocalError, PortTakenError
 from stepbase.local.gateway.auth import Keys
 from stepbase.local.host import SERVE_PATH
 from stepbase.local.postgres import Cluster
@@ -29,6 +30,10 @@ from stepbase.local.watchdog import Watchdog
 
 _COMMAND = (sys.executable, "-P", "-c", "from stepbase.cli.main import main; main()")
 _SYNC_SECONDS = 20.0
+_BESIDE_SUPABASE = (
+    "If it is `supabase start`: set DATABASE_URL, SUPABASE_URL and SUPABASE_SECRET_KEY to what "
+    "`supabase status` shows, and its database and API are used"
+)
 _POSTGRES_CHECK_SECONDS = 0.5
 # What the pieces are told replaces what the developer's own shell says.
 _REPLACED = ("INNGEST_", "SUPABASE_", "DATABASE_URL", "STEPBASE_LISTEN_FD")
@@ -41,6 +46,7 @@ class Plan:
     Attributes:
         functions: The folder with the function folders.
         database_url: A database to use; None starts a cluster of our own.
+        api: A Supabase API in front of that database to use; None starts a gateway of our own.
         data: Where the cluster and the keys are kept; None makes everything throwaway.
         durable: False lets our own cluster lose data in a machine crash (tests).
         settings: Server settings for our own cluster.
@@ -60,6 +66,7 @@ class Plan:
 
     functions: Path = Path("functions")
     database_url: str | None = field(default=None, repr=False)
+    api: SupabaseConfig | None = None
     data: Path | None = None
     durable: bool = True
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -135,7 +142,7 @@ class Stack:
     @property
     def gateway_url(self) -> str:
         """What SUPABASE_URL is."""
-        return self._url("gateway")
+        return self.plan.api.url if self.plan.api else self._url("gateway")
 
     @property
     def host_url(self) -> str:
@@ -167,11 +174,14 @@ class Stack:
 
     def client_environment(self) -> dict[str, str]:
         """Return the variables that point an app or a function at this stack."""
-        return {
+        ours = {
             "SUPABASE_URL": self.gateway_url,
             "SUPABASE_SECRET_KEY": self.keys.secret,
             "SUPABASE_PUBLISHABLE_KEY": self.keys.publishable,
             "SUPABASE_JWT_SECRET": self.keys.jwt_secret,
+        }
+        return {
+            **(elsewhere.variables() if self.plan.api else ours),
             "DATABASE_URL": self.database_url,
             "INNGEST_DEV": self.engine_url,
             "INNGEST_BASE_URL": self.engine_url,
@@ -189,7 +199,7 @@ class Stack:
         await self.start_database()
         try:
             async with asyncio.TaskGroup() as starting:
-                starting.create_task(self._start_gateway())
+                starting.create_task(self._start_api())
                 starting.create_task(self._start_engine())
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
@@ -334,10 +344,22 @@ class Stack:
             ("--engine-port", self.plan.engine_port),
             ("--database-port", self.plan.database_port),
         ):
-            if port and not (option == "--database-port" and self.plan.database_url):
+            given = {"--database-port": self.plan.database_url, "--gateway-port": self.plan.api}
+            if not port or given.get(option):
+                continue
+            try:
                 listen("127.0.0.1", port, option).close()
+            except PortTakenError as error:
+                if option not in given:
+                    raise
+                raise PortTakenError(f"{error}. {_BESIDE_SUPABASE}") from error
 
-    async def _start_gateway(self) -> None:
+    async def _start_api(self) -> None:
+        """Start the gateway, or look at the API that takes its place."""
+        if self.plan.api is not None:
+            await elsewhere.check(self.plan.api, self.database_url)
+            self._sink("gateway", f"not started: SUPABASE_URL is {self.plan.api.url}")
+            return
         await self._start_piece(
             "gateway",
             ["--keys", str(self._home / "keys.json")],

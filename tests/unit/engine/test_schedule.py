@@ -15,6 +15,8 @@ from stepbase.protocol.event import decode_event
 
 FUNCTION = UUID(int=7)
 NEW_YORK = "TZ=America/New_York "
+BERLIN = "TZ=Europe/Berlin "
+LORD_HOWE = "TZ=Australia/Lord_Howe "
 
 
 def at(text: str) -> datetime:
@@ -47,6 +49,34 @@ def instants(spec: str, after: str, count: int) -> list[str]:
         # It has 01:00 to 02:00 twice on 1 November: 01:30 fires the first time only.
         (NEW_YORK + "30 1 * * *", "2026-10-31", ["10-31 05:30", "11-01 05:30", "11-02 06:30"]),
         (NEW_YORK + "30 1 * * *", "2026-11-01T05:31", ["11-02 06:30"]),
+        (
+            NEW_YORK + "*/30 * * * *",
+            "2026-11-01T05:20",
+            ["11-01 05:30", "11-01 06:00", "11-01 06:30"],
+        ),
+        # Nine stays nine: 14:00 UTC in winter, 13:00 in summer.
+        (NEW_YORK + "0 9 * * *", "2026-03-07T12:00", ["03-07 14:00", "03-08 13:00", "03-09 13:00"]),
+        (NEW_YORK + "0 9 * * *", "2026-10-31T12:00", ["10-31 13:00", "11-01 14:00", "11-02 14:00"]),
+        # 02:00 fires at 03:00, together with that of 03:00.
+        (
+            NEW_YORK + "0 2,3 * * *",
+            "2026-03-08T04:30",
+            ["03-08 07:00", "03-09 06:00", "03-09 07:00"],
+        ),
+        # Berlin changes at 01:00 UTC, on 29 March and 25 October.
+        (BERLIN + "30 2 * * *", "2026-03-28", ["03-28 01:30", "03-29 01:00", "03-30 00:30"]),
+        (BERLIN + "30 2 * * *", "2026-10-24", ["10-24 00:30", "10-25 00:30", "10-26 01:30"]),
+        # Lord Howe changes by half an hour, forward in October (02:00 to 02:30) and back in April.
+        (
+            LORD_HOWE + "15 2 * * *",
+            "2026-10-02T12:00",
+            ["10-02 15:45", "10-03 15:30", "10-04 15:15"],
+        ),
+        (
+            LORD_HOWE + "45 1 * * *",
+            "2026-04-03T12:00",
+            ["04-03 14:45", "04-04 14:45", "04-05 15:15"],
+        ),
         (NEW_YORK + "0 * * * *", "2026-11-01T04:30", ["11-01 05:00", "11-01 06:00", "11-01 07:00"]),
     ],
 )
