@@ -1,6 +1,7 @@
 """The rules of awards that need no database. Pure: time is an argument."""
 
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from pydantic import BaseModel
 
@@ -43,6 +44,14 @@ class Posting(BaseModel):
     outcome: str
     transaction_id: int | None = None
     balance: int | None = None
+
+
+class AwardToExpire(BaseModel):
+    """An award that is too old."""
+
+    transaction_id: int
+    user_id: UUID
+    amount: int
 
 
 def award_time(purchased_at: datetime, config: MerchantConfig) -> datetime:

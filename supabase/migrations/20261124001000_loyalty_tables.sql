@@ -16,10 +16,13 @@ create table public.merchants (
   rate_bp int not null,
   -- How long after the purchase its award is posted; fractions are allowed (0.5 is half an hour).
   award_delay_hours numeric not null default 0,
+  -- How long an award may be kept; null: for ever.
+  points_expire_after_days int,
   created_at timestamptz not null default now(),
   constraint an_id_is_not_empty check (id <> ''),
   constraint a_rate_is_between_nothing_and_everything check (rate_bp between 0 and 10000),
-  constraint a_delay_is_at_most_a_year check (award_delay_hours between 0 and 8760)
+  constraint a_delay_is_at_most_a_year check (award_delay_hours between 0 and 8760),
+  constraint points_live_for_a_day_or_longer check (points_expire_after_days >= 1)
 );
 
 create table public.purchases (
@@ -46,14 +49,15 @@ create table public.wallet_transactions (
   id bigint generated always as identity primary key,
   user_id uuid not null references public.wallets,
   kind text not null,
-  -- What it is for: a purchase's id.
+  -- What it is for: a purchase's id; of a bonus, what is given once (`welcome:<user>`).
   source_id text not null,
   amount bigint not null,
   created_at timestamptz not null default now(),
-  -- The last line of defence: whatever calls it, a purchase is awarded once and reversed once.
+  -- The last line of defence: whatever calls it, a purchase is awarded once, reversed once and
+  -- expires once, and a bonus is given once.
   constraint a_source_has_one_transaction_of_a_kind unique (kind, source_id),
   constraint an_award_adds_and_a_reversal_takes check (
-    (kind = 'award' and amount > 0) or (kind = 'reversal' and amount < 0))
+    (kind in ('award', 'bonus') and amount > 0) or (kind in ('reversal', 'expiry') and amount < 0))
 );
 
 -- The foreign key's own queries, and a merchant's purchases.

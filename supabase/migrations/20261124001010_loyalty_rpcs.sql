@@ -6,6 +6,7 @@
 --   refund, then award     the award sees the refund and is skipped
 --   award, then refund     the reversal sees the award and takes it back
 --   reversal, then award   the reversal found nothing; the purchase is refunded, so the award is skipped
+--   expiry, then refund    nothing is left of the award, so the reversal is skipped
 -- Errors raised here are P0001: calling again would not help. What `comment on function` says becomes the
 -- docstring of the typed call (`stepbase gen rpc`).
 
@@ -117,7 +118,7 @@ comment on function public.post_wallet_transaction(uuid, text, bigint) is
 -- Takes back what was awarded for a refunded purchase, once. Returns what came of it:
 --   posted   the transaction, and the balance after it
 --   already  it had been taken back before, and nothing changed
---   skipped  nothing had been awarded, and nothing will be
+--   skipped  nothing had been awarded, and nothing will be; or the award has expired
 -- Raises P0001 when there is no such purchase or it is not refunded. Locks the purchase, then the
 -- wallet.
 create function public.reverse_wallet_transaction(
@@ -143,7 +144,11 @@ begin
   select t.user_id, t.amount
   into v_award
   from public.wallet_transactions as t
-  where t.kind = 'award' and t.source_id = p_source_id;
+  where t.kind = 'award' and t.source_id = p_source_id
+    and not exists (
+      select from public.wallet_transactions as e
+      where e.kind = 'expiry' and e.source_id = p_source_id
+    );
   if not found then
     outcome := 'skipped';
     return;
@@ -161,7 +166,7 @@ comment on function public.reverse_wallet_transaction(text) is
 
 -- Enters one transaction and moves the wallet's balance by its amount; the wallet is opened when it is
 -- the user's first. Returns nulls, and changes nothing, when the source has a transaction of this kind.
--- For the two functions above, which hold the purchase.
+-- For the functions that post, which hold the purchase.
 create function rewards.book_transaction(
   p_user_id uuid,
   p_kind text,

@@ -7,3 +7,8 @@ select stepbase.track(
 select stepbase.track(
   'public.purchases', 'purchase/refunded', $$ new.status = 'refunded' $$,
   'user_id, merchant_id, source_id=id, amount=amount_cents');
+
+-- An order that is not paid yet; the app "orders" follows it up.
+select stepbase.track(
+  'public.purchases', 'purchase/placed', $$ new.status = 'pending' $$,
+  'user_id, merchant_id, source_id=id, amount=amount_cents');

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from rewards.award import Awarded, Posting
-from rewards.events import AwardRequested, PurchaseRefunded
+from rewards.events import AwardRequested, BonusEarned, PointsExpiring, PurchaseRefunded
 from stepbase import NonRetriableError
 from stepbase.testing import Lab, Run, load_app
 
@@ -138,3 +138,42 @@ async def test_the_same_purchase_twice_is_posted_with_one_key(lab: Lab) -> None:
 
     assert first.steps["post_wallet_transaction"] == second.steps["post_wallet_transaction"]
     assert [first.rpc_calls[-1].is_replayed, second.rpc_calls[-1].is_replayed] == [False, True]
+
+
+async def test_points_expire_by_merchant_and_page(lab: Lab) -> None:
+    awards = [{"transaction_id": n, "user_id": str(_ANN), "amount": 30} for n in range(1, 131)]
+    lab.fake_rpc("merchants_with_expiry", ["m"])
+    lab.fake_rpc(
+        "awards_to_expire",
+        lambda p_after, p_limit, **_: awards[p_after : p_after + p_limit],
+    )
+    lab.fake_rpc("expire_award", {"outcome": "posted", "balance": 0})
+
+    run = await lab.start("expire", {})
+
+    assert run.result == 1
+    pages = [each for each in lab.runs if each.function == "currency-expire-merchant"]
+    assert [page.result for page in pages] == [3000, 900]
+    calls = [call for page in pages for call in page.rpc_calls if call.key]
+    assert [call.key for call in calls] == [f"expire:{n}" for n in range(1, 131)]
+    nights = {call.args["p_as_of"] for page in pages for call in page.rpc_calls[:1]}
+    assert len(nights) == 1
+
+
+async def test_an_award_taken_back_meanwhile_is_not_counted_as_expired(lab: Lab) -> None:
+    lab.fake_rpc("awards_to_expire", [{"transaction_id": 1, "user_id": str(_ANN), "amount": 30}])
+    lab.fake_rpc("expire_award", {"outcome": "skipped"})
+
+    run = await lab.start("expire-merchant", PointsExpiring(merchant_id="m", as_of=lab.now))
+
+    assert run.result == 0
+
+
+async def test_a_bonus_has_the_users_key(lab: Lab) -> None:
+    lab.fake_rpc("post_welcome_bonus", Posting(outcome="posted", balance=100))
+    earned = BonusEarned(user_id=_ANN, source_id="p", amount=100)
+
+    run = await lab.start("bonus", earned)
+
+    assert run.result == Posting(outcome="posted", balance=100)
+    assert run.rpc_calls[0].key == f"welcome-bonus:{_ANN}"

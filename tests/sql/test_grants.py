@@ -11,11 +11,19 @@ _API_ROLES = ("public", "anon", "authenticated", "service_role")
 # Every function of stepbase, and of public and rewards, that a role other than its owner may execute.
 _EXECUTE = {
     "service_role": {
+        "public.awards_to_expire(text,timestamp with time zone,bigint,integer)",
         "public.calc_currency_for_source(text)",
+        "public.email_of(uuid)",
+        "public.expire_award(bigint)",
         "public.get_merchant_config(text)",
+        "public.list_merchants()",
+        "public.merchants_with_expiry()",
+        "public.points_between(text,date,date,text)",
         "public.post_wallet_transaction(uuid,text,bigint)",
+        "public.post_welcome_bonus(uuid,text,bigint)",
         "public.reverse_wallet_transaction(text)",
         "public.stepbase_accept(text,json,json,integer,bigint,integer)",
+        "public.sales_between(text,date,date,text)",
         "public.stepbase_call(text,json,text,text,text,json,integer)",
         "public.stepbase_record(json)",
         "public.stepbase_write(text,text,json,text,text,text,json,integer,boolean)",
@@ -64,12 +72,19 @@ _EXECUTE = {
 _LOOK = {"SELECT"}
 _TABLES = {
     "authenticated": {
+        "public.customers": _LOOK,
         "public.purchases": _LOOK,
         "public.wallet_transactions": _LOOK,
         "public.wallets": _LOOK,
     },
     "service_role": {
+        "public.customers": {"SELECT", "INSERT", "UPDATE"},
+        "public.merchant_rankings": {"SELECT", "INSERT", "UPDATE"},
+        "public.merchant_reports": {"SELECT", "INSERT", "UPDATE"},
         "public.merchants": {"SELECT", "INSERT", "UPDATE"},
+        "public.order_follow_ups": {"SELECT", "INSERT", "UPDATE"},
+        "public.order_reviews": {"SELECT", "INSERT", "UPDATE"},
+        "public.sales_journal": {"SELECT", "INSERT", "UPDATE"},
         "public.purchases": {"SELECT", "INSERT", "UPDATE"},
         "public.wallet_transactions": {"SELECT", "INSERT"},
         "public.wallets": {"SELECT", "INSERT", "UPDATE"},

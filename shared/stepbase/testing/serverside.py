@@ -22,13 +22,23 @@ def with_fakes(
     if not isinstance(reply, Ops):
         return reply
     ops, no_retry = [], reply.no_retry
+    is_alone = len([op for op in reply.ops if op.op is not Opcode.NONE]) == 1
     for op in reply.ops:
         answered, is_final = (op, False)
         if op.op in (*_REQUESTS, Opcode.INVOKE_FUNCTION) and op.id not in leased.known:
-            answered, is_final = _answered(fakes, world, op)
+            answered, is_final = _answered(fakes, world, op) if is_alone else _planned(fakes, op)
         ops.append(answered)
         no_retry = no_retry or is_final
     return replace(reply, ops=tuple(ops), no_retry=no_retry)
+
+
+def _planned(fakes: Fakes, op: Op) -> tuple[Op, bool]:
+    """Give a step beside others a call of its own, as an engine does.
+
+    What is done here and now, beside what waits, would bring no further call.
+    """
+    is_faked = op.op in _REQUESTS or fakes.of_step(op.display_name, op.id) is not None
+    return (replace(op, op=Opcode.STEP_PLANNED) if is_faked else op), False
 
 
 def _answered(fakes: Fakes, world: World, op: Op) -> tuple[Op, bool]:

@@ -237,3 +237,30 @@ async def test_a_branch_that_nobody_waits_for_is_not_tried_again(function: Any, 
 
     assert (run.status, run.result, len(TRIES)) == ("completed", "fast", tries)
     assert "StepAbandoned" in str(run.steps["slow"])
+
+
+@app.function("hasty")
+async def hasty(step: Step) -> str:
+    try:
+        answer = await step.timeout("2m", step.fetch("rate", "https://rates.example"))
+    except (StepError, TimeoutError) as error:
+        return type(error).__name__
+    return answer.body
+
+
+@app.function("hasty-other")
+async def hasty_other(step: Step) -> int:
+    return await step.timeout("2m", step.invoke("other", "elsewhere-other", returns=int))
+
+
+async def test_a_faked_step_of_the_server_that_races_a_sleep_wins_at_once() -> None:
+    """It was done beside the sleep, and no further call came until that had ended."""
+    async with Lab(app) as lab:
+        lab.fake_step("rate", "36")
+        lab.fake_step("other", 7)
+
+        assert (await lab.start(hasty)).result == "36"
+        assert (await lab.start(hasty_other)).result == 7
+
+        lab.fake_step("rate", NonRetriableError("gone"))
+        assert (await lab.start(hasty)).result == "StepError"
