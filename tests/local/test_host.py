@@ -11,7 +11,9 @@ from typing import IO, Any
 
 import httpx
 import pytest
+from tests.support.sdk_calls import call_body
 
+from stepbase.hosts import collector
 from stepbase.local import folders, host
 from stepbase.local.errors import HostError, PortTakenError
 from stepbase.local.serving import listen
@@ -240,6 +242,20 @@ def running_host(root: Path, *options: str) -> Iterator[tuple[subprocess.Popen[s
             yield process, process.stdout
         finally:
             process.kill()
+
+
+def test_the_collector_is_told_that_the_process_serves_functions(tmp_path: Path) -> None:
+    asks = MAIN.replace(
+        "return NAME", "import gc; return [gc.get_threshold()[0], gc.get_freeze_count()]"
+    )
+    write_folder(tmp_path, "told", asks.replace("-> str", "-> list[int]"))
+    with running_host(tmp_path) as (_, lines):
+        port = json.loads(lines.readline())["port"]
+        url = f"http://127.0.0.1:{port}/told/api/inngest?fnId=told-hello&stepId=step"
+        threshold, frozen = httpx.post(url, content=call_body()).json()
+
+    assert threshold == collector.YOUNG
+    assert frozen > 10_000
 
 
 def test_a_changed_file_brings_new_code_on_the_same_port(tmp_path: Path) -> None:

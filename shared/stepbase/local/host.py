@@ -18,6 +18,7 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
 from stepbase import config
+from stepbase.hosts import collector
 from stepbase.hosts.asgi import ASGIApp, Receive, Scope, Send, asgi, lifespan
 from stepbase.local import folders, plain
 from stepbase.local.errors import HostError
@@ -107,6 +108,7 @@ def run(root: Path, sock: socket.socket) -> None:
         HostError: see `load`.
     """
     application = load(root, tolerant=False)
+    collector.tune()
     Service(application, "host", sock, _said(application)).run()
 
 
@@ -116,6 +118,7 @@ def run_reloading(root: Path, sock: socket.socket, watched: Sequence[Path]) -> N
     # Watching begins before loading: a change in between must not be missed.
     watch = _Watch([root, *watched])
     application = load(root, tolerant=True)
+    collector.tune()
     service = Service(application, "host", sock, _said(application))
     watch.start(service.stop)
     service.run()

@@ -125,6 +125,8 @@ class Execution:
             value = await turns.drive(self.function.handler(**self.arguments))
         except asyncio.CancelledError as error:
             if self._is_left:
+                # A task group's frame keeps the error that it raises (Python 3.11): no cycle of the two.
+                error.__traceback__ = None
                 return self._left()
             task = asyncio.current_task()
             if task is not None and task.cancelling():

@@ -152,6 +152,7 @@ class Together:
             self._timer.cancel()
         if self._saving is not None:
             await asyncio.wait([self._saving])
+        self._failed.clear()  # their work holds this: no cycles
 
     def _begin(self, parked: Parked) -> None:
         plain = parked.step.work

@@ -93,6 +93,8 @@ class Turns:
                 self._waits_for = resume(argument)
             except StopIteration as done:
                 return done.value
+            finally:
+                argument = None  # no cycle with an error that passes here
             try:
                 argument = yield self._waits_for
                 resume = coroutine.send
@@ -127,6 +129,7 @@ class Turns:
             if self._tasks:
                 await self._end_tasks()
             self._forget()
+            self._main = self._coroutine = self._together = None  # they hold this: no cycles
 
     async def settle(self, step: NewStep) -> Any:
         """Wait for the turn of a step without a result at hand; return its result.
@@ -153,7 +156,11 @@ class Turns:
                 return await self._run(step)
             self._end(decision, [step])
             raise _left()
-        turn = await self._park(task, step)
+        parking = self._park(task, step)
+        # What ends a wait is an error that holds this frame, and the task holds the error: no cycles of them,
+        # or the garbage collector has to find every call's.
+        del task
+        turn = await parking
         if turn is Decision.RUN:
             return await self._run(step)
         return json.loads(turn) if isinstance(turn, str) else self._replay.memo(step.place)
@@ -239,6 +246,7 @@ class Turns:
         finally:
             del self._parked[task]
             self._moved()
+            del parked, task, maker  # no cycle with the error that passes here
 
     def _moved(self) -> None:
         self._quiet = 0
