@@ -12,8 +12,9 @@ import asyncpg
 import pytest
 from tests.conftest import migration_files
 from tests.relay.conftest import emit, until
+from tests.relay.moods import Moody
 from tests.support.engine_client import EngineClient
-from tests.support.event_receiver import Answer, EventReceiver, Post, Reply
+from tests.support.event_receiver import Answer, EventReceiver, Post
 from tests.support.relays import RelayProcess, relays
 from tests.support.server import Server
 from tests.support.stub_host import Answer as HostAnswer
@@ -35,45 +36,6 @@ async def crashing(tmp_path: Path) -> AsyncIterator[Cluster]:
     with Cluster(port=0, durable=False, settings={"max_wal_size": "256MB"}) as cluster:
         await migrate.apply_files(cluster.dsn(), migration_files())
         yield cluster
-
-
-class Moody:
-    """A receiver in a bad mood: fails in every way it can, by chance, until it is told to behave."""
-
-    def __init__(self, receiver: EventReceiver, seed: int) -> None:
-        self._receiver = receiver
-        self._chance = random.Random(seed)
-        self.moods: dict[str, int] = dict.fromkeys(
-            ("fine", "500", "429", "413", "hangs", "dies before", "dies after", "stops early"), 0
-        )
-        self.behaves = False
-
-    async def __call__(self, post: Post) -> Answer:
-        """Decide what to do with a request."""
-        if self.behaves:
-            return None
-        # Whatever was seldom so far comes first, so that a storm has everything.
-        mood = min(self.moods, key=lambda each: (self.moods[each], self._chance.random()))
-        self.moods[mood] += 1
-        some = self._chance.randint(0, len(post.events) - 1)
-        ids = [f"i-{event_id}" for event_id in post.ids[:some]]
-        match mood:
-            case "500" | "429":
-                return Reply(int(mood), {"error": "no"})
-            case "413" if len(post.events) > 1:
-                return Reply(413, {"error": "too much"})
-            case "hangs":
-                await asyncio.sleep(1.3)
-                return None  # accepted, though nobody waits for the answer any more
-            case "dies before":
-                return Reply(0)
-            case "dies after":
-                return Reply(0, accepted=some)
-            case "stops early":
-                # As the event API does at a bad event; tried alone, it turns out to be a good one.
-                if len(post.events) > 1:
-                    return Reply(400, {"ids": ids or [""], "error": "bad"}, some)
-        return None
 
 
 async def insert_committed(writer: Connection, number: int, count: int) -> None:
@@ -99,7 +61,7 @@ async def test_ten_thousand_events_in_a_storm_all_arrive(
     crashing: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     receiver = EventReceiver()
-    moody = Moody(receiver, seed=7)
+    moody = Moody(seed=7)
     receiver.decide = moody
     log = tmp_path / "relay.log"
     async with receiver, Connection(crashing.dsn()) as writer:

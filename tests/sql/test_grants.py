@@ -252,10 +252,12 @@ async def test_only_row_triggers_and_reports_run_with_their_owners_rights(
     assert all(row["proname"].startswith("emit_") for row in definers)
 
 
-async def test_everything_but_rates_survives_a_crash(db: asyncpg.Connection) -> None:
+async def test_everything_survives_a_crash_but_rates_and_what_tells_of_it(
+    db: asyncpg.Connection,
+) -> None:
     unlogged = await db.fetchval(
-        "select array_agg(relname) from pg_class"
+        "select array_agg(relname::text order by relname) from pg_class"
         " where relnamespace = 'stepbase'::regnamespace and relpersistence <> 'p' and relkind = 'r'"
     )
 
-    assert unlogged == ["sender_rates"]
+    assert unlogged == ["relay_life", "sender_rates"]
