@@ -216,6 +216,11 @@ def openai_api_key() -> str | None:
     return _env("OPENAI_API_KEY")
 
 
+def deployment() -> str | None:
+    """Return `STEPBASE_DEPLOYMENT`, which staged image this is (`stepbase deploy` writes it), or None."""
+    return _env("STEPBASE_DEPLOYMENT")
+
+
 def database_url() -> str | None:
     """Return `DATABASE_URL`, or None."""
     return _env("DATABASE_URL")

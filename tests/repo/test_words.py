@@ -32,7 +32,7 @@ ALLOWED = {
         "checkpoint", "checkpoints", "post_checkpoint", "Checkpoint", "_CHECKPOINT",
         "stepbase.checkpoint",
     }),
-    "command": ("a command of a shell", {"command", "_command", "_COMMAND", "get_command"}),
+    "command": ("a command of a shell", {"command", "_command", "_COMMAND", "get_command", "Command"}),
     "job": ("the wire's name of a queue item's key", {"job", "job_id", "JOB_ID"}),
     "execution": ("one call while the SDK works on it; a version of the wire", {
         "execution", "Execution", "EXECUTION_VERSION", "before_execution", "after_execution",

@@ -75,7 +75,7 @@ def fake_api(answer: Callable[[Received], Answer] | None = None) -> Iterator[Fak
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_PUT = do_DELETE = _serve
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
 
         def log_message(self, format: str, *args: Any) -> None:
             """Keep the test output clean."""

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from stepbase import config
 from stepbase.errors import DefinitionError, NonRetriableError
+from stepbase.hosts import health
 from stepbase.protocol.duration import to_timedelta
 from stepbase.sdk.accepting import EventList, Refusal
 from stepbase.sdk.message import Request, Response
@@ -198,7 +199,7 @@ class EventsEndpoint:
             self._verifier()
         except (LookupError, DefinitionError) as error:
             return _json(503, str(error), "not_set_up")
-        return Response(200, b'{"status": "ok"}', dict(_JSON))
+        return Response(200, health.body(), dict(_JSON))
 
     def _origins(self) -> tuple[str, ...]:
         given = self._rules.origins

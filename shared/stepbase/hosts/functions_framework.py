@@ -2,11 +2,13 @@
 
 It insists on a plain function and calls it with its own server's request. Under Flask the function
 answers. Under `--asgi` plain functions are called in a thread, where nothing can be awaited, so there
-it returns an ASGI application as the response: Starlette runs that on the event loop.
+it returns an ASGI application as the response: Starlette runs that on the event loop. `GET …/health` is
+answered without the app.
 """
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from stepbase.hosts import health
 from stepbase.hosts.asgi import AsgiEndpoint
 from stepbase.sdk.app import App
 from stepbase.sdk.endpoint import Endpoint
@@ -51,8 +53,10 @@ def serve(
     def main(request: Any) -> Any:
         """Answer one request of the framework."""
         if hasattr(request, "environ"):
+            if health.is_asked(request.method, request.path):
+                return health.body(), 200, health.HEADERS
             return _flask(endpoint, request)
-        return asgi
+        return health.asgi if health.is_asked(request.method, request.url.path) else asgi
 
     main.__qualname__ = "main"
     main.app = app  # type: ignore[attr-defined]  # a function that carries what it serves

@@ -1,0 +1,66 @@
+"""Reads and writes `.env` files, in the form that the Supabase CLI reads too.
+
+`NAME=value`, one a line, `#` begins a comment. In single quotes and backticks everything stands for
+itself, in double quotes `\\n` is a line break. Nothing is substituted: a `$` is a `$`.
+"""
+
+import re
+from collections.abc import Mapping
+
+from stepbase.deploy.errors import DeployError
+
+_LINE = re.compile(
+    r"""
+    \s*(?:export\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*=[ \t]*
+    (?:'(?P<single>[^']*)'|"(?P<double>(?:\\.|[^"\\])*)"|`(?P<back>[^`]*)`|(?P<bare>[^#\r\n]*))
+    [ \t]*(?:\#[^\r\n]*)?(?:\r?\n|\Z)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_SKIPPED = re.compile(r"[ \t]*(?:#[^\n]*)?(?:\r?\n|\Z)")
+
+
+def parse(text: str, where: str) -> dict[str, str]:
+    """Return the variables of a file; `where` names it in errors.
+
+    Raises:
+        DeployError: If a line is none of the form; the message names the line, never its value.
+    """
+    found: dict[str, str] = {}
+    at = 0
+    while at < len(text):
+        match = _LINE.match(text, at)
+        skipped = _SKIPPED.match(text, at)
+        if skipped is not None and skipped.end() > at:
+            at = skipped.end()
+            continue
+        if match is None:
+            line = text.count("\n", 0, at) + 1
+            raise DeployError(f"{where}:{line}: expected NAME=value, a comment or an empty line")
+        found[match["name"]] = _value(match)
+        at = match.end()
+    return found
+
+
+def _value(match: re.Match[str]) -> str:
+    double = match["double"]
+    if double is not None:
+        return str(double.replace("\\n", "\n").replace("\\r", "\r"))
+    for quoted in (match["single"], match["back"]):
+        if quoted is not None:
+            return str(quoted)
+    return str(match["bare"]).strip()
+
+
+def is_writable(value: str) -> bool:
+    """Say whether a value can be written so that it is read back as it is."""
+    return "\r" not in value and any(quote not in value for quote in "'`")
+
+
+def write(variables: Mapping[str, str]) -> str:
+    """Return a file with these variables, by name; every value must be writable."""
+    lines = []
+    for name, value in sorted(variables.items()):
+        quote = "'" if "'" not in value else "`"
+        lines.append(f"{name}={quote}{value}{quote}\n")
+    return "".join(lines)

@@ -1,0 +1,141 @@
+"""Looks at what function folders define, each in a process of its own.
+
+A folder's code runs when it is loaded, so it is kept away from the deploy's process and its keys. The child
+prints one line of JSON; what the folder itself prints goes to stderr.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stepbase import config
+from stepbase.deploy.errors import DeployError
+from stepbase.deploy.settings import FOR_DEPLOY, FOR_FUNCTIONS
+
+_SECONDS = 60
+_PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV")
+_SOURCES = "shared"
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSeen:
+    """One function: its wire form, and how many steps its handler has (`executions.Steps`)."""
+
+    slug: str
+    wire: Mapping[str, Any]
+    steps: int
+    is_least: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A function folder, or what is wrong with it.
+
+    Attributes:
+        name: The folder's name.
+        path: Where it is.
+        app_id: The id of its app; None if it has none, as a front door for users.
+        functions: The app's functions.
+        broken: Why it cannot be loaded, or None.
+    """
+
+    name: str
+    path: Path
+    app_id: str | None = None
+    functions: tuple[FunctionSeen, ...] = field(default=())
+    broken: str | None = None
+
+
+def find(root: Path, chosen: Sequence[str] = ()) -> list[Path]:
+    """Return the function folders under `root/functions`, or the chosen ones.
+
+    Raises:
+        DeployError: If there is none, or no such one.
+    """
+    paths = {path.parent.name: path.parent for path in root.glob("functions/*/main.py")}
+    missing = [name for name in chosen if name not in paths]
+    if missing or not paths:
+        there = ", ".join(sorted(paths)) or "no folder with a main.py"
+        raise DeployError(
+            f"no function folder {', '.join(missing) or 'at all'}: functions/ has {there}"
+        )
+    return [paths[name] for name in sorted(set(chosen) or paths)]
+
+
+def look(root: Path, paths: Sequence[Path]) -> list[Folder]:
+    """Load each folder in a process of its own, side by side; those that break say why."""
+    started = [(path, _start(root, path)) for path in paths]
+    return [_finish(path, process) for path, process in started]
+
+
+def _start(root: Path, path: Path) -> "subprocess.Popen[str]":
+    ours = config.environment()
+    kept = {name: ours[name] for name in _PASSED_ON if name in ours}
+    sources = [str(root / _SOURCES), *filter(None, ours.get("PYTHONPATH", "").split(":"))]
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "stepbase.deploy.look", str(path)],
+        env={**kept, "PYTHONPATH": ":".join(sources), "PYTHONDONTWRITEBYTECODE": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _finish(path: Path, process: "subprocess.Popen[str]") -> Folder:
+    try:
+        printed, complaints = process.communicate(timeout=_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return Folder(path.name, path, broken=f"loading it took more than {_SECONDS} s")
+    try:
+        seen = json.loads(printed)
+    except ValueError:
+        last = (complaints.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+        return Folder(path.name, path, broken=last)
+    if "broken" in seen:
+        return Folder(path.name, path, broken=seen["broken"])
+    functions = tuple(FunctionSeen(**each) for each in seen["functions"])
+    return Folder(path.name, path, seen["app_id"], functions)
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Load a folder in this process; return what `Folder` is made of."""
+    from stepbase.deploy.executions import steps_of
+    from stepbase.local import folders
+    from stepbase.local.errors import HostError
+    from stepbase.sdk.app import App
+
+    try:
+        app = folders.load(path).app
+    except HostError as error:
+        return {"broken": str(error)}
+    if app is None:
+        return {"app_id": None, "functions": []}
+    if not isinstance(app, App):
+        return {"broken": f"{path / 'main.py'}: main.app is {app!r}, not a stepbase App"}
+    functions = []
+    for function in app.functions.values():
+        [wire, *_] = function.wire("https://example.com/")
+        steps = steps_of(function.handler)
+        functions.append(
+            {"slug": function.slug, "wire": wire, "steps": steps.count, "is_least": steps.is_least}
+        )
+    return {"app_id": app.id, "functions": functions}
+
+
+def _main(path: str) -> None:
+    out, sys.stdout = sys.stdout, sys.stderr
+    out.write(json.dumps(describe(Path(path))) + "\n")
+
+
+_KEPT_AWAY = FOR_DEPLOY | set(FOR_FUNCTIONS)
+assert not _KEPT_AWAY & set(_PASSED_ON)
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

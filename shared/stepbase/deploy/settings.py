@@ -1,0 +1,145 @@
+"""What a deploy is told: a project, keys and places, from one `.env` file and the environment.
+
+Each environment has a file of its own (`.env`, `.env.staging`, …) and takes nothing from another's: a key of
+production that staging forgot to name must be missing, not used. Variables of the shell go first, for CI.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from stepbase import config
+from stepbase.deploy import dotenv
+from stepbase.deploy.errors import DeployError
+
+REF = re.compile(r"[a-z]{20}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
+
+FOR_DEPLOY = frozenset(
+    {
+        "SUPABASE_ACCESS_TOKEN",
+        "SUPABASE_DB_PASSWORD",
+        "SUPABASE_PROJECT_REF",
+        "DATABASE_URL",
+        "INNGEST_API_KEY",
+        "GOOGLE_CLOUD_PROJECT",
+        "GOOGLE_CLOUD_PROJECT_NUMBER",
+        "GOOGLE_CLOUD_REGION",
+        "STEPBASE_BASE_IMAGE",
+        "STEPBASE_PUBLIC_ORIGIN",
+        "STEPBASE_REGISTRY",
+    }
+)
+"""Variables that a deploy uses itself and no function gets."""
+
+FROM_THE_PLATFORM = frozenset(
+    {
+        "SUPABASE_URL",
+        "SUPABASE_ANON_KEY",
+        "SUPABASE_DB_URL",
+        "SUPABASE_JWKS",
+        "SUPABASE_PUBLISHABLE_KEY",
+        "SUPABASE_PUBLISHABLE_KEYS",
+        "SUPABASE_SECRET_KEY",
+        "SUPABASE_SECRET_KEYS",
+        "SUPABASE_SERVICE_ROLE_KEY",
+    }
+)
+"""Variables that Supabase sets itself where it runs functions, and that cannot be set there."""
+
+FOR_FUNCTIONS = (
+    "INNGEST_BASE_URL",
+    "INNGEST_ENV",
+    "INNGEST_EVENT_KEY",
+    "INNGEST_SIGNING_KEY",
+    "INNGEST_SIGNING_KEY_FALLBACK",
+    "SUPABASE_SECRET_KEY",
+    "SUPABASE_URL",
+)
+"""Variables that functions get from the shell too; others must be named in the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a deploy is told; values of variables stay out of `repr`.
+
+    Attributes:
+        env: The environment's name, or an empty string for the default one.
+        file: The file's name, for messages.
+        variables: All of them by name.
+        in_file: Those that the file names.
+        project_ref: The Supabase project, or None.
+    """
+
+    env: str
+    file: str
+    variables: Mapping[str, str] = field(repr=False)
+    in_file: frozenset[str]
+    project_ref: str | None
+
+    def get(self, name: str) -> str | None:
+        """Return a variable, or None if it is not set or empty."""
+        return self.variables.get(name) or None
+
+    @property
+    def functions_get(self) -> dict[str, str]:
+        """The variables for functions."""
+        return {
+            name: value
+            for name, value in self.variables.items()
+            if value and name not in FOR_DEPLOY and (name in self.in_file or name in FOR_FUNCTIONS)
+        }
+
+    @property
+    def public_origin(self) -> str | None:
+        """`STEPBASE_PUBLIC_ORIGIN` without a trailing slash, or None."""
+        origin = self.get("STEPBASE_PUBLIC_ORIGIN")
+        return origin.rstrip("/") if origin else None
+
+    @property
+    def database(self) -> tuple[str, str | None] | None:
+        """The database's URL without its password, and the password; None if there is no URL."""
+        url = self.get("DATABASE_URL")
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        account, _, place = parts.netloc.rpartition("@")
+        user, _, password = account.partition(":")
+        bare = urlunsplit(parts._replace(netloc=f"{user}@{place}" if user else place))
+        return bare, unquote(password) or self.get("SUPABASE_DB_PASSWORD")
+
+
+def read(root: Path, env: str, shell: Mapping[str, str] | None = None) -> Settings:
+    """Read the environment's file under `root`, which need not be there, and the shell's variables.
+
+    Raises:
+        DeployError: If the name is none, or the file cannot be read.
+    """
+    if env and _NAME.fullmatch(env) is None:
+        raise DeployError(f"--env {env!r}: expected lower-case letters, digits and -, e.g. staging")
+    file = f".env.{env}" if env else ".env"
+    try:
+        in_file = dotenv.parse((root / file).read_text("utf-8"), file)
+    except FileNotFoundError:
+        in_file = {}
+    shell = config.environment() if shell is None else shell
+    known = {*FOR_DEPLOY, *FOR_FUNCTIONS, *in_file}
+    variables = {**in_file, **{name: shell[name] for name in known if shell.get(name)}}
+    return Settings(env, file, variables, frozenset(in_file), _project_ref(root, variables))
+
+
+def _project_ref(root: Path, variables: Mapping[str, str]) -> str | None:
+    """Return the project: named, else the one of SUPABASE_URL, else the one `supabase link` left."""
+    named = variables.get("SUPABASE_PROJECT_REF")
+    if named:
+        return named
+    host = urlsplit(variables.get("SUPABASE_URL", "")).hostname or ""
+    ref, _, domain = host.partition(".")
+    if domain == "supabase.co" and REF.fullmatch(ref):
+        return ref
+    try:
+        return (root / "supabase" / ".temp" / "project-ref").read_text("utf-8").strip() or None
+    except OSError:
+        return None

@@ -1,0 +1,181 @@
+"""The staged folder `build/<name>/`: all that an image is made of, and nothing that changes by itself.
+
+The same sources give the same bytes: files are sorted, times and owners are left out, versions come from the
+lock. Its digest names the image and is what a deployed app answers with, so that a deploy can tell that what
+it reached is what it brought.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import stepbase
+from stepbase.deploy import lock
+from stepbase.deploy.errors import DeployError
+from stepbase.deploy.lock import Lock
+
+BUILD = "build"
+
+# CPython 3.13 on Debian, by digest: a tag may be pushed again, a digest never changes.
+BASE_IMAGE = (
+    "python:3.13-slim@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b"
+)
+PORT = 8080
+
+_FUNCTION_SIDE = frozenset({"hosts", "middleware", "protocol", "sdk", "supabase"})
+"""The packages of stepbase that functions import; the engine and the tools stay at home."""
+
+_LEFT_OUT = frozenset({"__pycache__", "tests", "node_modules", "requirements.txt"})
+_SECRETIVE = (".env", ".git", ".pem", ".key")
+
+_DOCKERFILE = """\
+# Made by `stepbase deploy` from functions/{name}; change that instead.
+FROM {base}
+WORKDIR /app
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+COPY requirements.txt ./
+RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --no-deps \\
+      --requirement requirements.txt
+COPY . ./
+# Nothing in the image belongs to the user it runs as, so bytecode is made now.
+RUN python -m compileall -q . && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin app
+USER 10001
+ENV PORT={port}{surroundings}
+EXPOSE {port}
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=30s --timeout=3s --start-period=10s CMD \\
+  ["python", "-c", "import os,urllib.request as u;u.urlopen(f'http://127.0.0.1:{{os.environ[\\"PORT\\"]}}/health')"]
+CMD {start}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A staged folder that is not written yet.
+
+    Attributes:
+        folder: Where it goes, from the project's root.
+        files: Their contents by path, from that folder.
+        digest: Of everything that runs in it: 12 hex digits.
+    """
+
+    folder: str
+    files: Mapping[str, bytes]
+    digest: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(map(len, self.files.values()))
+
+
+def start_line(name: str, *, has_app: bool) -> list[str]:
+    """Return what the image runs: functions-framework, on an event loop where an app is served."""
+    line = ["functions-framework", "--target=main", "--source=main.py", "--signature-type=http"]
+    return [*line, "--asgi"] if has_app else line
+
+
+def stage(
+    root: Path,
+    path: Path,
+    pins: Lock,
+    *,
+    surroundings: Mapping[str, str],
+    has_app: bool,
+    base: str = BASE_IMAGE,
+) -> Staged:
+    """Put together the staged folder of a function folder.
+
+    Args:
+        surroundings: Variables of the image: where the app is served. Never secrets.
+        has_app: Whether the folder serves an app.
+
+    Raises:
+        DeployError: If its requirements are not all pinned, or it brings a package of ours of its own.
+    """
+    wanted = lock.requirements(_requirements(path), f"functions/{path.name}/requirements.txt")
+    problems = lock.unpinned(wanted, pins)
+    if problems:
+        raise DeployError(f"functions/{path.name}: {'; '.join(problems)}: stepbase deploy --lock")
+    files = dict(_folder(path))
+    for name, source in packages(root).items():
+        if any(there.split("/")[0] in (name, f"{name}.py") for there in files):
+            raise DeployError(f"functions/{path.name} has a {name!r} of its own: rename it")
+        files.update(_package(name, source))
+    files["requirements.txt"] = lock.pins_for(wanted, pins).encode()
+    start = start_line(path.name, has_app=has_app)
+    digest = _digest({**files, "": repr((base, sorted(surroundings.items()), start)).encode()})
+    told = {**surroundings, "STEPBASE_DEPLOYMENT": digest}
+    files["Dockerfile"] = _DOCKERFILE.format(
+        name=path.name,
+        base=base,
+        port=PORT,
+        surroundings="".join(f" \\\n    {key}={value}" for key, value in sorted(told.items())),
+        start="[" + ", ".join(f'"{word}"' for word in start) + "]",
+    ).encode()
+    files[".dockerignore"] = b"Dockerfile\n.dockerignore\n"
+    return Staged(f"{BUILD}/{path.name}", dict(sorted(files.items())), digest)
+
+
+def packages(root: Path) -> dict[str, Path]:
+    """Return the packages that go into every image: stepbase's function side, and those under `shared/`."""
+    found = {"stepbase": Path(stepbase.__file__).parent}
+    for init in sorted(root.glob("shared/*/__init__.py")):
+        found.setdefault(init.parent.name, init.parent)
+    return found
+
+
+def write(root: Path, staged: Staged) -> None:
+    """Make the folder on disk hold exactly these files; one that was there is replaced."""
+    target = root / staged.folder
+    fresh = target.with_name(f".{target.name}.fresh")
+    shutil.rmtree(fresh, ignore_errors=True)
+    for name, content in staged.files.items():
+        file = fresh / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        file.chmod(0o644)
+        os.utime(file, (0, 0))
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
+
+
+def _requirements(path: Path) -> str:
+    file = path / "requirements.txt"
+    if not file.is_file():
+        raise DeployError(f"functions/{path.name} has no requirements.txt: name what it imports")
+    return file.read_text("utf-8")
+
+
+def _folder(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield a function folder's own files; what looks like a secret stays at home."""
+    for file in sorted(path.rglob("*")):
+        name = file.relative_to(path).as_posix()
+        parts = name.split("/")
+        is_secret = any(part.startswith(_SECRETIVE[:2]) for part in parts)
+        if not file.is_file() or is_secret or name.endswith(_SECRETIVE[2:]):
+            continue
+        if not _LEFT_OUT & set(parts) and not name.endswith(".pyc"):
+            yield name, file.read_bytes()
+
+
+def _package(name: str, source: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield a package's files; of stepbase only the function side."""
+    for file in sorted(source.rglob("*")):
+        inside = file.relative_to(source)
+        if not file.is_file() or "__pycache__" in inside.parts or file.suffix in (".pyc", ".ts"):
+            continue
+        is_at_home = len(inside.parts) > 1 and inside.parts[0] not in _FUNCTION_SIDE
+        if name == "stepbase" and is_at_home:
+            continue
+        yield f"{name}/{inside.as_posix()}", file.read_bytes()
+
+
+def _digest(files: Mapping[str, bytes]) -> str:
+    whole = hashlib.sha256()
+    for name, content in sorted(files.items()):
+        whole.update(f"{name}\0{len(content)}\0".encode() + content)
+    return whole.hexdigest()[:12]
