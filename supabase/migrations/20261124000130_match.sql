@@ -384,9 +384,16 @@ declare
   v_runs text[] := '{}'::text[];
   v_hashes text[] := '{}'::text[];
 begin
-  select array_agg(n.name) into v_names
-    from (select distinct u.name from unnest(p_names) as u (name)) n
-    where (select true from stepbase.pauses p where p.event_name = n.name limit 1);
+  if cardinality(p_names) = 1 then
+    -- By far the most frequent, and the statement below is planned anew each time.
+    if exists (select from stepbase.pauses p where p.event_name = p_names[1]) then
+      v_names := p_names;
+    end if;
+  else
+    select array_agg(n.name) into v_names
+      from (select distinct u.name from unnest(p_names) as u (name)) n
+      where (select true from stepbase.pauses p where p.event_name = n.name limit 1);
+  end if;
   if v_names is null then
     if cardinality(p_more) > 0 then
       perform stepbase._lock_runs(p_more);

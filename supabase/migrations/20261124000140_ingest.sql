@@ -18,6 +18,7 @@
 --      into a buffer instead of starting a run.
 -- b_*: the starts (b_start) that take a buffer's events: its id, which is the run's, the gen it was taken
 --      with, and for a batch the ids of its events, comma between them. Their event is stored already.
+-- w_*, r_* and b_*: a column of nulls, or a group without rows, may be one null.
 --
 -- Sending the same batch again is harmless: same ids, nothing new. An event that is stored already
 -- starts and cancels nothing, also when it comes again in another batch (a client repeats a request

@@ -25,6 +25,7 @@
 --      now an event may have come (look_back.sql), or null; w_replaces: of a signal, whether it is taken over
 --      from another run that waits for it. That one's wait is over when its time is.
 -- o_*: events of the server's own that new open steps send (invoke), by their hash.
+-- A column of nulls, or a group without rows, may be one null.
 --
 -- Returns per call: applied, already (a repeated settle that kept its lease) or lost; the gen to go on
 -- with; and how many steps of the run are closed, by which an engine sees that others have closed some.
@@ -248,7 +249,11 @@ begin
     end if;
   end if;
 
-  if 'e' = any (c_verdict) then
+  if c_verdict = '{e}' then
+    if v_mine <> '{}' then
+      perform stepbase._finish(c_run, c_status, c_output, c_error, v_now);
+    end if;
+  elsif 'e' = any (c_verdict) then
     select array_agg(x.i) into v_ended
       from (
         select distinct on (c_run[m.i]) m.i from unnest(v_mine) as m (i)
@@ -263,6 +268,18 @@ begin
       (select array_agg(c_error[x.i]) from unnest(v_ended) as x (i)),
       v_now
     );
+  end if;
+
+  -- A call that is alone and held its item: nobody else in this batch can have ended its run.
+  if cardinality(c_run) = 1 and v_mine <> '{}' then
+    call := 1;
+    outcome := 'applied';
+    gen := c_gen[1] + 1;
+    if c_verdict[1] = 'c' then
+      step_count := (select r.step_count from stepbase.runs r where r.run_id = c_run[1]);
+    end if;
+    return next;
+    return;
   end if;
 
   -- An item that goes on is there, one gen further. If this call did not do that, then an earlier
