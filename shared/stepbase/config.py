@@ -5,6 +5,7 @@ Each function reads when it is called, so a test or a host may set a variable af
 
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -203,8 +204,24 @@ def supabase_auth() -> AuthConfig:
 
 
 def allowed_origins() -> tuple[str, ...]:
-    """Return `STEPBASE_ALLOWED_ORIGINS`: the web origins whose pages may send events, or none."""
-    return _list("STEPBASE_ALLOWED_ORIGINS")
+    """Return `STEPBASE_ALLOWED_ORIGINS`: the web origins whose pages may send events, or none.
+
+    Raises:
+        LookupError: If one is no origin, and would never match.
+    """
+    found = _list("STEPBASE_ALLOWED_ORIGINS")
+    wrong = [each for each in found if not is_web_origin(each)]
+    if wrong:
+        raise LookupError(
+            f"STEPBASE_ALLOWED_ORIGINS: {wrong[0]!r} is no origin: write https://app.example.com, "
+            "several with commas, or * for any page"
+        )
+    return found
+
+
+def is_web_origin(text: str) -> bool:
+    """Say whether a browser could send this as `Origin`, or it is ``"*"``."""
+    return re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\s]+", text) is not None
 
 
 def _list(name: str) -> tuple[str, ...]:

@@ -61,6 +61,10 @@ begin
     from (
       select x.id, x.payload from stepbase.events x where x.id > p_after order by x.id limit p_limit
     ) e;
+  if p_after = '' and not p_is_dry then
+    -- How much they have sent lately: first, as the order of locks has it.
+    delete from stepbase.sender_rates r where r.user_id = p_user;
+  end if;
   steps := 0::bigint;
   attempts := 0::bigint;
   results := 0::bigint;

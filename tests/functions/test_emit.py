@@ -19,8 +19,9 @@ from tests.support.fake_api import Received
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.real_hosts import serving_asgi, serving_wsgi
 
-from stepbase import RateLimit, accept_events
+from stepbase import DefinitionError, RateLimit, accept_events
 from stepbase.local import host
+from stepbase.sdk.accepting import own_event_id
 from stepbase.supabase import client
 
 FOLDER = Path(__file__).parents[2] / "functions" / "emit"
@@ -122,7 +123,7 @@ async def test_an_event_is_in_the_outbox_before_it_is_answered(
     answer = post(origin, {**RATED, "id": "r-1"}, project.token())
 
     assert (answer.status_code, answer.headers["content-type"]) == (202, "application/json")
-    assert answer.json() == {"ids": [f"{ALICE}/app/purchase.rated/r-1"]}
+    assert answer.json() == {"ids": [own_event_id(ALICE, "app/purchase.rated", "r-1")]}
     [event] = await outbox(shop)
     assert event["id"] == answer.json()["ids"][0]
     assert event["name"] == "app/purchase.rated"
@@ -383,6 +384,24 @@ def test_an_endpoint_that_is_not_set_up_says_so(
     assert says in health.json()["error"]
     assert (answer.status_code, answer.json()["code"]) == (500, "not_set_up")
     assert missing not in answer.text
+
+
+@pytest.mark.parametrize(
+    "wrong", ["app.example.com", "https://a.example.com,https://b/c", "https://"]
+)
+def test_an_origin_that_would_never_match_is_not_let_pass(
+    one_host: str, project: AuthServer, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    monkeypatch.setenv("STEPBASE_ALLOWED_ORIGINS", wrong)
+
+    health = httpx.get(f"{one_host}/health")
+    answer = post(one_host, RATED, project.token(), origin="https://app.example.com")
+
+    assert health.status_code == 503
+    assert "is no origin: write https://app.example.com" in health.json()["error"]
+    assert (answer.status_code, answer.json()["code"]) == (500, "not_set_up")
+    with pytest.raises(DefinitionError, match="is no origin"):
+        accept_events("app/seen", origins=wrong.split(","))
 
 
 @pytest.mark.parametrize("is_asgi", [False, True])

@@ -21,6 +21,7 @@ from tests.support.real_hosts import serving_asgi
 
 from stepbase import accept_events
 from stepbase.hosts import front_door
+from stepbase.sdk.accepting import own_event_id
 from stepbase.supabase import client
 
 ROOT = Path(__file__).parents[2]
@@ -102,7 +103,9 @@ async def test_a_process_of_its_own_takes_events_however_they_come(
         large = httpx.post(origin, content=iter([b" " * 50_000] * 2), headers=headers)
 
     assert (whole.status_code, chunks.status_code) == (202, 202), chunks.text
-    assert whole.json() == chunks.json() == {"ids": [f"{ALICE}/app/offer.opened/one"]}
+    assert (
+        whole.json() == chunks.json() == {"ids": [own_event_id(ALICE, "app/offer.opened", "one")]}
+    )
     assert (large.status_code, large.json()["code"]) == (413, "body_too_large")
     assert await shop.fetchval("select count(*) from stepbase.outbox") == 1
 

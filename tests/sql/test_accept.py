@@ -187,3 +187,14 @@ async def test_only_the_service_role_may_call_it(db: asyncpg.Connection) -> None
                 await accept(db)
     await db.execute("set local role service_role")
     assert len((await accept(db))["ids"]) == 1
+
+
+async def test_who_is_forgotten_has_no_rate_left(db: asyncpg.Connection) -> None:
+    for user in (ALICE, BOB):
+        await accept(db, user=user)
+    await db.fetch("select stepbase.forget('alice', p_is_dry => true)")
+    assert await db.fetchval("select count(*) from stepbase.sender_rates") == 2
+
+    await db.fetch("select stepbase.forget('alice')")
+
+    assert await db.fetchval("select array_agg(user_id) from stepbase.sender_rates") == [BOB]

@@ -56,14 +56,17 @@ class Edge:
     lines: list[str] = field(default_factory=list)
     _said: threading.Condition = field(default_factory=threading.Condition)
 
-    def logged(self, n: int) -> list[dict[str, Any]]:
-        """Return the JSON lines it has logged once there are `n`."""
+    def logged(self, status: int | None = None) -> list[dict[str, Any]]:
+        """Return the JSON lines it has logged, once there is one, or one of a status."""
 
         def found() -> list[dict[str, Any]]:
             return [json.loads(line) for line in self.lines if line.startswith("{")]
 
+        def is_there() -> bool:
+            return any(status in (None, line["status"]) for line in found())
+
         with self._said:
-            assert self._said.wait_for(lambda: len(found()) >= n, 10), self.lines
+            assert self._said.wait_for(is_there, 10), self.lines
             return found()
 
     def hear(self, said: IO[str]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from stepbase import config
 from stepbase.errors import DefinitionError
 from stepbase.hosts.asgi import ASGIApp, Receive, Scope, Send, lifespan, to_request
 from stepbase.hosts.events_endpoint import EventsEndpoint, Rules
@@ -72,6 +73,11 @@ def accept_events(
         raise DefinitionError("accept_events(max_events=…, max_bytes=…): both must be at least 1")
     if rate_limit is not None and max_events > rate_limit.limit:
         max_events = rate_limit.limit
+    for origin in origins or ():
+        if not config.is_web_origin(origin):
+            raise DefinitionError(
+                f'accept_events(origins=…): {origin!r} is no origin, such as "https://app.example.com"'
+            )
     allowed = EventList.of(events, max_events)
     rules = Rules(rate_limit, max_bytes, tuple(claims), tuple(roles), allow_anonymous, origins)
     return _target(EventsEndpoint(allowed, rules))

@@ -55,6 +55,10 @@ class _Work:
     soon: Callable[[], Awaitable[Any]]
 
 
+class _NotSetUpError(Exception):
+    """A variable is missing or wrong; the message names it, and is for the log."""
+
+
 _Script = Generator[_Work, Any, Response]
 
 
@@ -102,6 +106,8 @@ class EventsEndpoint:
             return cast(Response, done.value)
 
     def _script(self, request: Request) -> _Script:
+        if request.method in ("GET", "HEAD") and _is_health(request):
+            return self._health()
         allowed: dict[str, str] = {}
         try:
             allowed = self._for_origin(request)
@@ -114,7 +120,7 @@ class EventsEndpoint:
             response = _refused(Refusal(str(error), code="invalid_event", status=400))
         except RpcError as error:
             response = _not_taken(error)
-        except (LookupError, DefinitionError) as error:
+        except _NotSetUpError as error:
             _log.error("this endpoint is not set up", extra={"reason": str(error)})
             response = _json(500, "this endpoint is not set up; its log says why", "not_set_up")
         response.headers.update(allowed)
@@ -123,8 +129,6 @@ class EventsEndpoint:
     def _answer(self, request: Request) -> _Script:
         if request.method == "OPTIONS":
             return Response(204, b"", self._preflight())
-        if request.method in ("GET", "HEAD") and _is_health(request):
-            return self._health()
         self._check_form(request)
         token = bearer(request.headers.get("authorization"))
         verifier = self._verifier()
@@ -163,8 +167,11 @@ class EventsEndpoint:
     def _verifier(self) -> Verifier:
         if self._checker is None:
             rules = self._rules
-            config.supabase()  # a missing key shows before the first user does
-            self._checker = Verifier(roles=rules.roles, allow_anonymous=rules.allow_anonymous)
+            try:
+                config.supabase()  # a missing key shows before the first user does
+                self._checker = Verifier(roles=rules.roles, allow_anonymous=rules.allow_anonymous)
+            except (LookupError, DefinitionError) as error:
+                raise _NotSetUpError(str(error)) from error
         return self._checker
 
     def _parameters(self, user: User, events: list[dict[str, Any]]) -> dict[str, Any]:
@@ -197,13 +204,18 @@ class EventsEndpoint:
     def _health(self) -> Response:
         try:
             self._verifier()
-        except (LookupError, DefinitionError) as error:
+            self._origins()
+        except _NotSetUpError as error:
             return _json(503, str(error), "not_set_up")
         return Response(200, health.body(), dict(_JSON))
 
     def _origins(self) -> tuple[str, ...]:
-        given = self._rules.origins
-        return config.allowed_origins() if given is None else tuple(given)
+        if self._rules.origins is not None:
+            return tuple(self._rules.origins)
+        try:
+            return config.allowed_origins()
+        except LookupError as error:
+            raise _NotSetUpError(str(error)) from error
 
     def _for_origin(self, request: Request) -> dict[str, str]:
         """Return the headers by which a browser lets the page read the answer."""

@@ -2,11 +2,12 @@
 
 A client chooses an event's name, data and id, and nothing else. The name must be on the list, the data must
 satisfy the event's model and are sent on as the model has them: what it does not know is left out. The id
-becomes the user's own, so nobody can keep another's event from starting its run by sending the id first.
+becomes the user's own, so nobody can keep another's event from starting its run by sending the id first;
+it becomes a digest, because ids stay where a user's data have been forgotten.
 """
 
+import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, cast
@@ -23,8 +24,7 @@ _SET_HERE: Final = {
     "ts": "it is the time of arrival",
     "v": "it is the server's to set",
 }
-_ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,128}")
-_MOST_NAME: Final = 200
+_MOST_ID: Final = 512
 _MOST_FIELDS: Final = 20
 
 
@@ -133,11 +133,11 @@ class EventList:
                 status=403,
                 problems=[Problem(f"{where}name", "clients may not send this event")],
             )
-        if own_id is not None and (not isinstance(own_id, str) or _ID.fullmatch(own_id) is None):
-            _invalid(f"{where}id", "it must be 1 to 128 letters, digits, or any of . _ ~ -")
+        if own_id is not None and (not isinstance(own_id, str) or not 0 < len(own_id) <= _MOST_ID):
+            _invalid(f"{where}id", f"it must be text of 1 to {_MOST_ID} characters")
         event = {"name": name, "data": self._data(name, item.get("data", {}), f"{where}data")}
         if own_id is not None:
-            event["id"] = f"{user_id}/{name}/{own_id}"
+            event["id"] = own_event_id(user_id, name, own_id)
         return event
 
     def _data(self, name: str, given: Any, where: str) -> Any:
@@ -152,13 +152,17 @@ class EventList:
             raise _wrong_data([Problem(where, message)]) from error
 
 
+def own_event_id(user_id: str, name: str, own_id: str) -> str:
+    """Return the id of a user's event: ``"user-"`` and 128 bits of SHA-256, in hex.
+
+    It is the digest of the JSON array of the three, so no two of them run into each other.
+    """
+    text = json.dumps([user_id, name, own_id])
+    return f"user-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
 def _check_name(name: str) -> None:
     check_event_name(name, "accept_events")
-    if len(name) > _MOST_NAME:
-        raise DefinitionError(
-            f"accept_events: an event that clients may send has a name of at most {_MOST_NAME} "
-            f"characters, got {len(name)}"
-        )
     if name.startswith(names.INTERNAL_PREFIX) or "*" in name:
         raise DefinitionError(
             f'accept_events: "{name}" cannot be sent: names beginning with "{names.INTERNAL_PREFIX}" are '
