@@ -30,7 +30,7 @@ class Noted(EventData, name="shop/noted"):
 @app.function("order", on="shop/ordered", retries=0)
 async def order(event: Event[dict[str, int]], step: Step) -> int:
     n = event.data["n"]
-    for i in range(6):
+    for i in range(4):
         await step.run(f"step-{i}", lambda: n)
         await step.sleep(f"while-{i}", "1s")
     await step.send_event("tell", Noted(n=n))
@@ -47,7 +47,7 @@ main = serve(app)
 
 
 class Sender:
-    """Somebody who sends an order every 50 ms, with the key of the time, from beginning to end."""
+    """Somebody who sends an order every 0.1 s, with the key of the time, from beginning to end."""
 
     def __init__(self, url: str) -> None:
         self.key = OLD_EVENT
@@ -77,7 +77,7 @@ class Sender:
                 await self._one(
                     session, {"id": f"order-{n}", "name": "shop/ordered", "data": {"n": n}}
                 )
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.1)
 
     async def _one(self, session: aiohttp.ClientSession, event: dict[str, Any]) -> None:
         """Send it until it is accepted or refused: an engine that restarts is away for a moment."""

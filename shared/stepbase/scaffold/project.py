@@ -24,19 +24,26 @@ _COMMENT = re.compile(r"--[^\n]*")
 _USES = re.compile(r"\bstepbase\s*\.\s*\w|\bpublic\s*\.\s*stepbase_\w")
 _IGNORED = (".stepbase/", "build/", ".env", ".env.*", "!.env.example", "__pycache__/")
 _ENV = """\
-# What the functions and the engine read. Copy it to .env, which git ignores, and fill it in.
+# What functions, engine and deploy read. Copy it to .env, which git ignores, and fill it in.
 # `stepbase dev` needs none of it: it writes its own into .stepbase/env.
 
-# From the dashboard of the Supabase project: Settings, API Keys.
+# From the dashboard of the Supabase project: its reference, and Settings, API Keys.
+SUPABASE_PROJECT_REF=
 SUPABASE_URL=
 SUPABASE_SECRET_KEY=
 
-# From Inngest, or made by yourself for an engine of your own (docs/operating.md, Keys).
+# From Inngest, or made by yourself for an engine of your own.
 INNGEST_EVENT_KEY=
 INNGEST_SIGNING_KEY=
 
 # For an engine of your own and for `stepbase db`: direct connection or session pooler, not port 6543.
 DATABASE_URL=
+
+# Where functions run, if not on Supabase Compute: containers behind this proxy, or Cloud Run.
+# STEPBASE_PUBLIC_ORIGIN=https://functions.example.com
+# GOOGLE_CLOUD_PROJECT=
+# GOOGLE_CLOUD_PROJECT_NUMBER=
+# GOOGLE_CLOUD_REGION=
 """
 
 
@@ -156,8 +163,9 @@ def _env_example(project: Path) -> list[Change]:
     before = read(project / path)
     if before is None:
         return [Change(path, _ENV)]
-    known = {line.partition("=")[0].strip() for line in before.splitlines()}
-    lacking = [line for line in _ENV.splitlines() if line.endswith("=") and line[:-1] not in known]
+    known = {line.lstrip("# ").partition("=")[0].strip() for line in before.splitlines()}
+    needed = (line for line in _ENV.splitlines() if line.endswith("=") and line[0] != "#")
+    lacking = [line for line in needed if line[:-1] not in known]
     if not lacking:
         return []
     return [Change(path, with_lines(before, ["", "# For stepbase.", *lacking]), before)]
