@@ -64,34 +64,52 @@ create view stepbase.run_overview
     end as waits,
     r.error,
     r.output,
-    r.function_id
+    r.function_id,
+    r.parent_run,
+    r.original_run_id
   from stepbase.runs as r
   left join stepbase.functions as f on f.function_id = r.function_id
   left join stepbase.events as e on e.id = r.event_id;
 
 comment on view stepbase.run_overview is 'Runs with their function, event, duration and what they wait for.';
 
--- What happened in a run, in order: its start, each step and each failed attempt, its end.
+-- What happened in a run, in order: its start, each step and each failed attempt, its end. Of a step whose
+-- result was saved on the way, while its call went on, only the end is known, and of one that ends such a
+-- call only when the call began: they begin where the step before them ended.
 create view stepbase.run_timeline
   with (security_invoker = true)
   as
-  select t.run_id, t.at, t.what, t.name, t.status, t.attempt, t.ms, t.error
+  select t.run_id, t.at, t.what, t.name, t.status, t.attempt, t.ms, t.error, t.op
   from (
     select r.run_id, r.created_at as at, 0 as n, 'run' as what, 'scheduled' as name, r.cause as status,
-      null::smallint as attempt, null::numeric as ms, null::json as error
+      null::smallint as attempt, null::numeric as ms, null::json as error, null as op
     from stepbase.runs as r
     union all
-    select s.run_id, s.started_at, 1, 'step', s.name, s.status,
-      s.attempt, round(extract(epoch from s.ended_at - s.started_at) * 1000), null
-    from stepbase.steps as s
+    select s.run_id, s.began_at, 1, 'step', s.name, s.status,
+      s.attempt, round(extract(epoch from s.ended_at - s.began_at) * 1000), null, s.op
+    from (
+      select k.run_id, k.name, k.status, k.attempt, k.op, k.ended_at,
+        case
+          when k.op = 'StepRun' and k.started_at = k.ended_at
+            then coalesce(k.before, (select r.started_at from stepbase.runs as r where r.run_id = k.run_id), k.started_at)
+          when k.op = 'StepPlanned' then k.started_at
+          else greatest(k.started_at, k.before)
+        end as began_at
+      from (
+        select x.*, max(x.ended_at) filter (where x.op = 'StepRun') over (
+            partition by x.run_id order by x.ended_at
+            range between unbounded preceding and interval '1 microsecond' preceding) as before
+        from stepbase.steps as x
+      ) as k
+    ) as s
     union all
     select a.run_id, a.at, 2, 'failed attempt', coalesce(s.name, '(between steps)'),
-      'HTTP ' || a.http_status, a.attempt, null, a.error
+      'HTTP ' || a.http_status, a.attempt, null, a.error, s.op
     from stepbase.attempts as a
     left join stepbase.steps as s on s.run_id = a.run_id and s.hash = a.hash
     union all
     select r.run_id, r.ended_at, 3, 'run', lower(r.status), r.status,
-      null, round(extract(epoch from r.ended_at - r.created_at) * 1000), r.error
+      null, round(extract(epoch from r.ended_at - r.created_at) * 1000), r.error, null
     from stepbase.runs as r
     where r.ended_at is not null
   ) as t
@@ -230,27 +248,43 @@ create view stepbase.waiting_runs
 comment on view stepbase.waiting_runs is 'What live runs wait for, a line for each thing. Ask for one run_id, or for until below a time.';
 
 -- How long the steps took of runs that ended in the last hour, the slowest first. Only steps that ran code;
--- of parallel ones from when they were found, so what they waited for their turn counts too.
+-- of parallel ones from when they were found, so what they waited for their turn counts too. When a step
+-- began is as run_timeline has it.
 create view stepbase.slow_steps
   with (security_invoker = true)
   as
   select
     f.slug as function,
-    s.name as step,
+    t.name as step,
     count(*) as count,
     round((percentile_cont(0.5) within group (order by t.ms))::numeric, 1) as median_ms,
     round((percentile_cont(0.95) within group (order by t.ms))::numeric, 1) as p95_ms,
     round(max(t.ms)::numeric, 1) as max_ms,
-    count(*) filter (where s.attempt > 0) as retried
-  from stepbase.runs as r
-  join stepbase.steps as s on s.run_id = r.run_id
-  join stepbase.functions as f on f.function_id = r.function_id
-  cross join lateral (select extract(epoch from s.ended_at - s.started_at) * 1000 as ms) as t
-  where r.ended_at > stepbase.now() - interval '1 hour' and (r.status = 'Failed' or r.status <> 'Failed')
-    and s.status in ('done', 'failed')
-    and s.op not in ('Sleep', 'WaitForEvent', 'WaitForSignal', 'InvokeFunction', '')
-  group by f.slug, s.name
-  order by p95_ms desc, f.slug, s.name;
+    count(*) filter (where t.attempt > 0) as retried
+  from (
+    select
+      k.function_id, k.name, k.attempt, k.status, k.op,
+      extract(epoch from k.ended_at - case
+        when k.op = 'StepRun' and k.started_at = k.ended_at then coalesce(k.before, k.run_started_at, k.started_at)
+        when k.op = 'StepPlanned' then k.started_at
+        else greatest(k.started_at, k.before)
+      end) * 1000 as ms
+    from (
+      select r.function_id, r.started_at as run_started_at, s.name, s.attempt, s.status, s.op, s.started_at,
+        s.ended_at,
+        max(s.ended_at) filter (where s.op = 'StepRun') over (
+          partition by s.run_id order by s.ended_at
+          range between unbounded preceding and interval '1 microsecond' preceding) as before
+      from stepbase.runs as r
+      join stepbase.steps as s on s.run_id = r.run_id
+      where r.ended_at > stepbase.now() - interval '1 hour' and (r.status = 'Failed' or r.status <> 'Failed')
+    ) as k
+  ) as t
+  join stepbase.functions as f on f.function_id = t.function_id
+  where t.status in ('done', 'failed')
+    and t.op not in ('Sleep', 'WaitForEvent', 'WaitForSignal', 'InvokeFunction', '')
+  group by f.slug, t.name
+  order by p95_ms desc, f.slug, t.name;
 
 comment on view stepbase.slow_steps is 'How long steps of runs that ended in the last hour took, the slowest first.';
 

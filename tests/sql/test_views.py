@@ -135,6 +135,45 @@ async def test_run_timeline_tells_of_failures_between_steps(history: asyncpg.Con
     assert names == ["scheduled", "(between steps)", "failed"]
 
 
+async def test_steps_saved_on_the_way_begin_where_the_one_before_ended(
+    history: asyncpg.Connection,
+) -> None:
+    await history.execute("delete from stepbase.steps; delete from stepbase.attempts")
+    await history.execute(
+        "update stepbase.runs set started_at = $1 where run_id = 'R1'", _ago(299.9)
+    )
+    await history.executemany(
+        """
+        insert into stepbase.steps (run_id, hash, pos, name, op, status, started_at, ended_at)
+        values ('R1', $1, $2, $1, $3, 'done', $4, $5)
+        """,
+        [
+            ("saved", 1, "StepRun", _ago(299.7), _ago(299.7)),
+            ("saved too", 2, "StepRun", _ago(299.2), _ago(299.2)),
+            # Two that came with the end of the call: what is known is when the call began.
+            ("last", 3, "StepRun", _ago(299.9), _ago(299)),
+            ("last too", 4, "StepRun", _ago(299.9), _ago(299)),
+            ("nap", 2147483647, "Sleep", _ago(299.9), None),
+        ],
+    )
+
+    rows = await history.fetch(
+        "select at, name, ms from stepbase.run_timeline where run_id = 'R1' and what = 'step'"
+    )
+    slow = await history.fetch("select step, max_ms from stepbase.slow_steps order by step")
+
+    assert sorted(tuple(row) for row in rows) == [
+        (_ago(299.9), "saved", Decimal(200)),
+        (_ago(299.7), "saved too", Decimal(500)),
+        (_ago(299.2), "last", Decimal(200)),
+        (_ago(299.2), "last too", Decimal(200)),
+        (_ago(299), "nap", None),
+    ]
+    assert [tuple(row) for row in slow] == [
+        ("last", 200), ("last too", 200), ("saved", 200), ("saved too", 500),
+    ]  # fmt: skip
+
+
 async def test_failing_functions_counts_the_last_day(history: asyncpg.Connection) -> None:
     row = await history.fetchrow("select * from stepbase.failing_functions")
 

@@ -1,0 +1,24 @@
+"""`stepbase trace`: what happened in one run."""
+
+import click
+
+from stepbase.history import asking
+
+
+@click.command("trace")
+@click.argument("run")
+@asking.DATABASE_URL
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def command(run: str, database_url: str | None, as_json: bool) -> None:
+    """Show a run's steps with their times to scale, failed attempts, waits, and the error with its causes.
+
+    Reads the same views as the dashboard; changes nothing. Exit code 1 if there is no such run.
+    """
+    from stepbase import clock
+    from stepbase.history import reads, shown
+
+    found = asking.ask(database_url, lambda url: reads.trace(url, run))
+    if as_json:
+        click.echo(asking.dumped(found))
+    else:
+        shown.trace(asking.console(), found, clock.utcnow())

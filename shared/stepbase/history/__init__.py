@@ -1,0 +1,1 @@
+"""The record of runs and events for people at a terminal: reads the views, writes nothing but in `forget`."""

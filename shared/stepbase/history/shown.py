@@ -1,0 +1,188 @@
+"""How runs, events and one run's timeline look: coloured and to the terminal's width, or plain when piped."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from stepbase.history import timeline
+from stepbase.history.timeline import Line, clock, one_line, said, took
+
+_STYLES = {
+    "Completed": "green", "done": "green", "Failed": "red", "failed": "red", "Cancelled": "yellow",
+    "cancelled": "yellow", "Running": "cyan", "asleep": "cyan", "waits": "cyan",
+}  # fmt: skip
+_BAR_STYLES = {"ran": "green", "waited": "cyan", "failed": "red"}
+_LEAST_BAR, _MOST_BAR = 16, 60
+_MOST_ATTEMPTS = 10
+
+Cells = Sequence[Sequence[str]]
+
+
+def runs(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print runs."""
+    head = ("run", "function", "status", "event", "made (UTC)", "age", "steps", "")
+    cells = [
+        (
+            row["run_id"],
+            row["function"] or "(unknown)",
+            row["status"],
+            row["event"] or "(gone)",
+            clock(row["created_at"]),
+            took(row["age_ms"]),
+            str(row["steps"]) + (f" ({row['failed_attempts']}✗)" if row["failed_attempts"] else ""),
+            said(row["error"]) or row["waits"] or "",
+        )
+        for row in rows
+    ]
+    _table(console, head, cells, status_at=2)
+
+
+def events(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print events."""
+    head = ("event", "name", "sender's id", "received (UTC)", "started", "")
+    cells = [
+        (
+            row["id"],
+            row["name"],
+            row["event_id"] or "",
+            clock(row["received_at"]),
+            row["started"] or "nothing",
+            row["not_started"] and f"not started: {row['not_started']}" or "",
+        )
+        for row in rows
+    ]
+    _table(console, head, cells)
+
+
+def trace(console: Console, found: Mapping[str, Any], now: datetime) -> None:
+    """Print a run: what it is, a line for each thing that happened, how it ended and what it called."""
+    run = found["run"]
+    shown = timeline.build(found, now)
+    for text in _head(run):
+        console.print(text, highlight=False, soft_wrap=True)
+    console.print()
+    if console.is_terminal:
+        console.print(_bars(shown, console.width), highlight=False)
+        for line in [each for each in shown.lines if each.kind == "failed"][:_MOST_ATTEMPTS]:
+            console.print(
+                Text(f"{line.name.strip()}: {line.note}", "red dim"),
+                highlight=False,
+                soft_wrap=True,
+            )
+    else:
+        _plain(console, ("step", "status", "at", "took", "note"), [_cells(x) for x in shown.lines])
+    for text in _tail(found):
+        console.print(text, highlight=False, soft_wrap=True)
+
+
+def _head(run: Mapping[str, Any]) -> list[Text]:
+    spent = took(run["age_ms"])
+    first = Text.assemble(
+        (run["run_id"], "bold"),
+        f"  {run['function'] or '(unknown function)'}  ",
+        (run["status"], _STYLES.get(run["status"], "")),
+        f" after {spent}" if run["ended_at"] else f" for {spent}",
+    )
+    about = (
+        f"made {clock(run['created_at'])} UTC by {run['cause']} {run['event'] or '(event gone)'}"
+    )
+    lines = [first, Text(one_line(f"{about}, id {run['event_id'] or '?'}", 300))]
+    if run["parent_run"]:
+        lines.append(Text(f"called by a step of run {run['parent_run']}"))
+    if run["original_run_id"]:
+        lines.append(Text(f"a repetition of run {run['original_run_id']}"))
+    return lines
+
+
+def _tail(found: Mapping[str, Any]) -> list[Text]:
+    run = found["run"]
+    lines = [
+        Text(
+            f"called {child['run_id']}  {child['function']}  {child['status']}  {took(child['age_ms'])}"
+        )
+        for child in found["invoked"]
+    ]
+    for i, text in enumerate(timeline.causes(run["error"])):
+        lines.append(Text(f"{'  because of ' if i else 'error: '}{text}", "red"))
+    if run["output"] is not None:
+        lines.append(Text(f"output: {one_line(run['output'], 300)}"))
+    if run["ended_at"] is None and run["waits"]:
+        lines.append(Text(f"now: {run['waits']}"))
+    return [Text(), *lines] if lines else []
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    spent = took(line.ms) if line.kind != "failed" else ""
+    return (line.name, line.status, f"+{took(line.at)}", spent, line.note)
+
+
+def _bars(shown: timeline.Timeline, width: int) -> Table:
+    """Draw the lines; errors of attempts are said below, where there is room."""
+    cells = [
+        (*_cells(line)[:4], "" if line.kind == "failed" else line.note) for line in shown.lines
+    ]
+    taken = sum(max((len(row[i]) for row in cells), default=0) + 2 for i in range(4))
+    longest = max((len(row[4]) for row in cells), default=0)
+    notes = min(longest, max(0, width - taken - _LEAST_BAR - 4))
+    room = max(_LEAST_BAR, min(_MOST_BAR, width - taken - notes - 3))
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for i, (name, style) in enumerate((("step", ""), ("status", ""), ("at", "dim"), ("took", ""))):
+        least = max((len(row[i]) for row in cells), default=0)
+        table.add_column(
+            name,
+            style=style,
+            no_wrap=True,
+            min_width=least,
+            justify="right" if name == "at" else "left",
+        )
+    table.add_column(f"0 … {took(shown.total)}", no_wrap=True, min_width=room)
+    table.add_column("", no_wrap=True, overflow="ellipsis", style="dim", max_width=notes or None)
+    for line, row in zip(shown.lines, cells, strict=True):
+        table.add_row(
+            Text(row[0]),
+            Text(row[1], _STYLES.get(row[1], "red" if line.kind == "failed" else "")),
+            row[2],
+            row[3],
+            Text(shown.bar(line, room), _BAR_STYLES[line.kind]),
+            Text(row[4]),
+        )
+    return table
+
+
+def _table(
+    console: Console, head: Sequence[str], cells: Cells, *, status_at: int | None = None
+) -> None:
+    """Write columns; on a terminal the last one, which may be long, goes into a line of its own."""
+    flat = [[one_line(cell, 300) for cell in row] for row in cells]
+    if not console.is_terminal:
+        _plain(console, head, flat)
+        return
+    widths = _widths([list(head)[:-1], *(row[:-1] for row in flat)])
+    console.print(Text(_joined(head[:-1], widths), "dim"), no_wrap=True, overflow="ellipsis")
+    for row in flat:
+        text = Text(_joined(row[:-1], widths))
+        if status_at is not None:
+            text.highlight_words([row[status_at]], _STYLES.get(row[status_at], ""))
+        console.print(text, no_wrap=True, overflow="ellipsis", highlight=False)
+        if row[-1]:
+            console.print(Text(f"  {row[-1]}", "dim"), highlight=False)
+
+
+def _plain(console: Console, head: Sequence[str], cells: Cells) -> None:
+    """Write columns of text: nothing is cut off, so other programs can read it."""
+    rows = [list(head), *(list(row) for row in cells)]
+    widths = _widths(rows)
+    for row in rows:
+        console.print(_joined(row, widths).rstrip(), highlight=False, markup=False, soft_wrap=True)
+
+
+def _widths(rows: Cells) -> list[int]:
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+
+def _joined(row: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
