@@ -100,6 +100,36 @@ async def test_everything_works_and_comes_back(functions: Path) -> None:
     assert "sync: greeting" in lines
 
 
+async def test_events_of_the_seed_find_the_functions(functions: Path, tmp_path: Path) -> None:
+    """It was loaded before the apps were synced, so what its rows told started nothing."""
+    seed = tmp_path / "seed.sql"
+    seed.write_text("""select stepbase.emit('greeting/asked', '{"name": "seed"}', id => 'seed');""")
+    plan = Plan(
+        functions=functions, durable=False, project=functions, seed=seed, data=tmp_path / "data"
+    )
+    main = functions / "greeting" / "main.py"
+    main.write_text("1 / 0\n")
+    with pytest.raises(ChildError):
+        async with Stack(plan):
+            pass
+    main.write_text(MAIN)
+
+    for _ in range(2):
+        async with Stack(plan) as stack:
+            db = await asyncpg.connect(stack.database_url)
+            try:
+                async with asyncio.timeout(30):
+                    while await db.fetchval("select max(ended_at) from stepbase.runs") is None:
+                        await asyncio.sleep(0.02)
+                assert await db.fetchval("select array_agg(output::text) from stepbase.runs") == [
+                    '"hello seed"'
+                ]
+                assert await db.fetchval("select count(*) from stepbase.outbox") == 0
+            finally:
+                await db.close()
+    remove_data(tmp_path, "data")
+
+
 async def test_our_server_comes_back_when_it_dies(functions: Path) -> None:
     plan = Plan(functions=functions, durable=False, project=functions)
     async with Stack(plan) as stack:
@@ -430,9 +460,9 @@ def is_piece(folder: Path, mark: str, name: str) -> bool:
         return False
 
 
-def remove_data(project: Path) -> None:
+def remove_data(project: Path, folder: str = ".stepbase") -> None:
     """Remove a cluster that root's server keeps outside of the project."""
-    shutil.rmtree((project / ".stepbase" / "postgres").resolve(), ignore_errors=True)
+    shutil.rmtree((project / folder / "postgres").resolve(), ignore_errors=True)
 
 
 async def test_a_database_that_is_not_there_is_said_in_words(functions: Path) -> None:

@@ -54,7 +54,7 @@ class Plan:
         database_port: Its TCP port, 0 for a free one; None for a unix socket only.
         gateway_port, host_port, engine_port: 0 takes a free one.
         migrations: SQL files by name; None takes the framework's and those of `project`.
-        seed: Run once, on a database that had no migrations.
+        seed: Run once, on a database that had no migrations, when the apps are synced.
         project: Where the developer's own `supabase/migrations` are.
         reload: Whether the host starts anew when files change.
         watched: Further folders whose changes count.
@@ -206,6 +206,7 @@ class Stack:
         # Functions are told the engine's address; the engine learns theirs when they are synced.
         await self._start_host()
         await self.sync()
+        await self._seed()
 
     async def stop(self) -> None:
         """Stop every piece in reverse order and remove what is throwaway."""
@@ -296,10 +297,21 @@ class Stack:
             "migrations", f"{len(applied)} applied, {len(files) - len(applied)} already there"
         )
         if self.plan.seed is not None and not before:
-            await migrate.seed(self.database_url, self.plan.seed)
-            self._sink("seed", str(self.plan.seed))
+            self._unseeded.touch()
 
     # -- inside ----------------------------------------------------------------------------------
+
+    @property
+    def _unseeded(self) -> Path:
+        """Is there while a new database waits for its seed, also over a start that failed."""
+        return self._home / "unseeded"
+
+    async def _seed(self) -> None:
+        """Seed a new database: now, as the events of its rows find the functions they are for."""
+        if self.plan.seed is not None and self._unseeded.exists():
+            await migrate.seed(self.database_url, self.plan.seed)
+            self._unseeded.unlink()
+            self._sink("seed", str(self.plan.seed))
 
     async def _start_cluster(self) -> None:
         data = self.plan.data
