@@ -30,9 +30,7 @@ NOT_FOR_USERS = {
 WRITTEN_BY_READERS = {block.file for page in pages() for block in blocks(page) if block.file}
 """Files that a page tells its reader to write."""
 
-_MADE_BY_COMMANDS = re.compile(
-    r"functions/(hello|mails)/.*|tests/test_(hello|mails)\.py|functions/requirements\.lock"
-)
+_MADE_BY_COMMANDS = re.compile(r"functions/(hello|mails)/.*|tests/test_(hello|mails)\.py")
 """Files that commands make in a reader's project."""
 
 

@@ -7,7 +7,6 @@ import pty
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -67,23 +66,6 @@ def project(made: Path, tmp_path: Path) -> Path:
     for file, sql in _USERS.items():
         write(tmp_path, file, sql)
     return tmp_path
-
-
-@pytest.fixture(scope="module")
-def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A stepbase installed from its wheel, of a later version: it has one migration more."""
-    folder = tmp_path_factory.mktemp("newer")
-    done = subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
-        cwd=ROOT, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    [wheel] = folder.glob("*.whl")
-    site = folder / "lib" / "site-packages"
-    zipfile.ZipFile(wheel).extractall(site)
-    more = site / "stepbase" / "_migrations" / "20261224000100_more.sql"
-    more.write_text("create table stepbase.more (id int primary key);")
-    return site
 
 
 def write(project: Path, file: str, sql: str) -> None:
@@ -191,8 +173,12 @@ async def test_a_second_time_nothing_changes(project: Path) -> None:
 
 
 async def test_a_newer_version_brings_its_new_files_after_the_projects_last(
-    project: Path, dsn: str, newer: Path
+    project: Path, dsn: str, installed: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    newer = tmp_path_factory.mktemp("newer")
+    shutil.copytree(installed, newer, dirs_exist_ok=True)
+    more = newer / "stepbase" / "_migrations" / "20261224000100_more.sql"
+    more.write_text("create table stepbase.more (id int primary key);")
     init(project, "--yes")
     write(project, "20270301000000_own.sql", "create table public.own (id int);")
     await push(project, dsn)

@@ -1,6 +1,8 @@
 """`stepbase new`: what it makes passes its own test and every checker, and it overwrites nothing."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from itertools import product
@@ -97,14 +99,36 @@ def test_an_app_has_its_folder_test_and_tables(project: Path) -> None:
     assert list(app.functions) == ["shop-mail-requested"]
 
 
-def test_requirements_are_those_of_stepbase(project: Path) -> None:
-    new(project, "shop")
+def test_an_installed_stepbase_makes_an_app_that_its_deploy_takes(
+    project: Path, installed: Path
+) -> None:
+    def stepbase(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "stepbase.cli", *words], cwd=project, text=True, timeout=60,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(installed)}, capture_output=True,
+        )  # fmt: skip
 
-    def lines(path: Path) -> list[str]:
-        return [line for line in path.read_text("utf-8").splitlines() if not line.startswith("#")]
+    made = stepbase("new", "shop", "--event", "shop/order.paid", "--cron", "0 9 * * 1-5")
+    shutil.copy(ROOT / "functions" / "requirements.lock", project / "functions")
+    (project / ".env").write_text(
+        "SUPABASE_URL=https://example.supabase.co\nSUPABASE_SECRET_KEY=sb_secret_x\n"
+        f"INNGEST_SIGNING_KEY=signkey-prod-{'ab' * 16}\nINNGEST_EVENT_KEY=key\n"
+        "STEPBASE_PUBLIC_ORIGIN=https://functions.example.com\n"
+    )
+    planned = stepbase("deploy", "shop", "--target", "docker", "--skip-db", "--dry-run", "--json")
 
-    ours = lines(project / "functions" / "shop" / "requirements.txt")
-    assert ours == lines(ROOT / "functions" / "currency" / "requirements.txt")
+    assert made.returncode == 0, made.stderr
+
+    def needed(folder: Path) -> list[str]:
+        lines = (folder / "requirements.txt").read_text("utf-8").splitlines()
+        return [line for line in lines if not line.startswith("#")]
+
+    assert needed(project / "functions" / "shop") == needed(ROOT / "functions" / "currency")
+    # What is missing is a program of this machine, nothing of the app.
+    plan = json.loads(planned.stdout)
+    staged = plan["stages"][0]["actions"][0]["files"]
+    assert {"main.py", "Dockerfile", "stepbase/__init__.py"} <= set(staged)
+    assert {problem["where"] for problem in plan["problems"]} <= {"docker"}
 
 
 def test_the_supabase_cli_takes_the_table(project: Path) -> None:
