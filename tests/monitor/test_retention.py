@@ -5,7 +5,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 from tests.conftest import migration_files
-from tests.support.pgcron import running_pgcron
+from tests.support import pg_cron
 
 from stepbase.local import migrate
 
@@ -109,7 +109,7 @@ async def test_without_pg_cron_the_error_says_what_else_there_is(db: asyncpg.Con
 
 @pytest.mark.timeout(200)
 async def test_pg_cron_prunes_on_its_schedule() -> None:
-    with running_pgcron() as cluster:
+    with pg_cron.running() as cluster:
         if cluster is None:
             return  # the other tests are what can be had here
         await migrate.apply_files(cluster.dsn(), migration_files())
