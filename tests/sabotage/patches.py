@@ -84,6 +84,12 @@ PATCHES: Final[dict[str, Patch]] = {
         test="tests/engine/test_sql_look_back.py"
         "::test_no_event_is_lost_or_ends_a_wait_twice[exact-later]",
     ),
+    "sender_rate": Patch(
+        file="*_accept.sql",
+        text="    where greatest(r.tat, v_now) + v_cost <= v_now + v_most\n",
+        instead="",
+        test="tests/sql/test_accept.py::test_several_at_once_get_exactly_the_allowance",
+    ),
     "purchase_lock": Patch(
         file="*_loyalty_rpcs.sql",
         text="""\

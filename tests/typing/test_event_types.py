@@ -15,7 +15,9 @@ from stepbase import (
     FunctionFailed,
     Step,
     SyncStep,
+    accept_events,
 )
+from stepbase.hosts.events import EventsFunction
 
 app = App("typed-events")
 
@@ -106,3 +108,7 @@ def test_the_examples_define_functions() -> None:
     assert order_of(paid) == 7
     anything: Any = several.options.cancel_on
     assert anything == ()
+
+
+main = accept_events(Paid, Refunded, "order/seen", claims=["email"])
+assert_type(main, EventsFunction)
