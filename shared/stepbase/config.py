@@ -194,13 +194,15 @@ def supabase_auth() -> AuthConfig:
     `SUPABASE_JWT_SECRET` is set for tokens signed with the project's legacy secret (HS256) alone.
     `SUPABASE_JWT_ISSUER` (several with commas) is what tokens name where that is not
     `<SUPABASE_URL>/auth/v1`: behind a custom domain, or where the URL is one inside a private network.
+    Each may begin with `STEPBASE_` instead: a project's own secrets may not begin with `SUPABASE_`.
 
     Raises:
         LookupError: If the URL is missing; the message says so.
     """
     url = _project_url()
-    issuers = _list("SUPABASE_JWT_ISSUER") or (f"{url}/auth/v1",)
-    return AuthConfig(f"{url}/auth/v1/.well-known/jwks.json", issuers, _env("SUPABASE_JWT_SECRET"))
+    issuers = _list("STEPBASE_JWT_ISSUER") or _list("SUPABASE_JWT_ISSUER") or (f"{url}/auth/v1",)
+    secret = _env("STEPBASE_JWT_SECRET") or _env("SUPABASE_JWT_SECRET")
+    return AuthConfig(f"{url}/auth/v1/.well-known/jwks.json", issuers, secret)
 
 
 def allowed_origins() -> tuple[str, ...]:

@@ -501,3 +501,14 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert found.issuers == ("https://a.example/auth/v1", "https://b.example/x")
     assert found.jwt_secret == SECRET
     assert SECRET not in repr(found)
+
+
+def test_settings_may_have_names_that_supabase_lets_a_project_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SUPABASE_URL", "https://ref.supabase.co")
+    for prefix in ("SUPABASE", "STEPBASE"):  # the second one wins
+        monkeypatch.setenv(f"{prefix}_JWT_SECRET", f"{prefix} secret")
+        monkeypatch.setenv(f"{prefix}_JWT_ISSUER", f"https://{prefix}")
+        found = config.supabase_auth()
+        assert (found.jwt_secret, found.issuers) == (f"{prefix} secret", (f"https://{prefix}",))
