@@ -5,6 +5,8 @@ of 60. Ids rise with time, below those of new ULIDs; ended runs are up to 40 day
 has failed.
 """
 
+import hashlib
+
 import asyncpg
 
 STEPS = 3
@@ -29,8 +31,8 @@ _ENDED = """
 insert into stepbase.runs
     (run_id, function_id, fn_version, event_id, status, req_version, step_count, state_bytes, output,
      error, created_at, started_at, ended_at)
-  select {id}, f.function_id, 1, {id}, case when n % 100 = 0 then 'Failed' else 'Completed' end, 2, 3,
-         330, '{{"sum":6,"wallet":"01HXWALLET00000000000000","balance":1250}}',
+  select {id}, f.function_id, 1, {id}, case when n % 100 = 0 then 'Failed' else 'Completed' end,
+         2, cardinality(array{hashes}), 330, '{{"sum":6,"wallet":"01HXWALLET00000000000000","balance":1250}}',
          case when n % 100 = 0 then '{{"name":"Error","message":"it broke"}}'::json end,
          {at}, {at}, {at} + interval '1 second'
     from generate_series({first}, {last}) n, stepbase.functions f where f.name = '{function}'
@@ -65,24 +67,28 @@ insert into stepbase.pauses (run_id, hash, kind, event_name, path, value, own_ev
 """
 
 
-async def add_ended_runs(dsn: str, count: int, function: str = "three") -> None:
-    """Store ended runs of three steps, for a function that is registered."""
-    await _fill(dsn, (_EVENTS, _ENDED, _DONE), count, function)
+async def add_ended_runs(dsn: str, count: int, function: str = "three", steps: int = STEPS) -> None:
+    """Store ended runs of some steps, for a function that is registered."""
+    more = [hashlib.sha1(str(i).encode()).hexdigest() for i in range(steps - STEPS)]
+    await _fill(dsn, (_EVENTS, _ENDED, _DONE), count, function, [*_HASHES, *more])
 
 
 async def add_sleeping_runs(dsn: str, count: int, function: str = "sleeper") -> None:
     """Store runs that sleep for days, each with an event that would cancel it."""
-    await _fill(dsn, (_EVENTS, _LIVE, _ASLEEP, _TIMERS, _REFUNDS), count, function)
+    statements = (_EVENTS, _LIVE, _ASLEEP, _TIMERS, _REFUNDS)
+    await _fill(dsn, statements, count, function, list(_HASHES))
 
 
-async def _fill(dsn: str, statements: tuple[str, ...], count: int, function: str) -> None:
+async def _fill(
+    dsn: str, statements: tuple[str, ...], count: int, function: str, hashes: list[str]
+) -> None:
     values = {
         "id": _ID,
         "data": _DATA,
         "name": f"bench/{function}",
         "function": function,
         "hash": _HASHES[0],
-        "hashes": list(_HASHES),
+        "hashes": hashes,
         "at": f"(now() - interval '40 days' * ({count} - n) / {count})",
         "first": 1,
         "last": count,

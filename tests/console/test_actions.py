@@ -95,10 +95,11 @@ async def test_dead_letters_are_requeued(
     shown: Shown, database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     connection = await asyncpg.connect(database)
-    await connection.execute("select stepbase.emit('app/f', '{}', id => 'mine')")
-    await connection.execute(
-        "update stepbase.outbox set dead_at = now(), error = 'receiver said no', tries = 3"
-    )
+    async with connection.transaction():
+        await connection.execute("select stepbase.emit('app/f', '{}', id => 'mine')")
+        await connection.execute(
+            "update stepbase.outbox set dead_at = now(), error = 'receiver said no', tries = 3"
+        )
     assert "receiver said no" in await shown.page("/outbox")
 
     with caplog.at_level(logging.INFO, "stepbase.console.audit"):

@@ -66,6 +66,8 @@ class Reads:
             # Not as parameters of the connection: a pooler may refuse those it does not know.
             await connection.execute(
                 "set default_transaction_read_only = on; set jit = off;"
+                # Look-ups by key, whatever the statistics of a queue say at the moment.
+                " set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off;"
                 f" set statement_timeout = {_TIMEOUT_MS}; set timezone = 'UTC';"
                 " set application_name = 'stepbase console'"
             )

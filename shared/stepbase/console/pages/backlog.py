@@ -42,11 +42,14 @@ _WAITING_EVENTS = """
 select o.id, o.name, o.created_at, o.due_at, o.tries, o.error
   from stepbase.outbox o where o.dead_at is null order by o.due_at limit $1
 """
+# Of the timers that end first, no more than 20,000: what waits is among them, or much else is.
 _ASLEEP = """
 select q.run_id, q.due_at, k.name as step, f.slug as function
   from (
-    select x.run_id, x.step, x.job, x.due_at from stepbase.queue x
-      where not x.ready and x.owner is null and x.kind = 'sleep' order by x.due_at limit $1
+    select * from (
+      select x.run_id, x.step, x.job, x.kind, x.owner, x.due_at from stepbase.queue x
+        where not x.ready order by x.due_at limit 20000
+    ) x where x.owner is null and x.kind = 'sleep' limit $1
   ) q
   left join stepbase.steps k on k.run_id = q.run_id and k.hash = coalesce(q.step, q.job)
   left join stepbase.runs r on r.run_id = q.run_id
@@ -57,8 +60,12 @@ _WAITS = """
 select p.run_id, p.kind, p.event_name, p.path, p.value, p.residual, p.expires_at, k.name as step,
        f.slug as function
   from (
-    select x.* from stepbase.pauses x where x.kind <> 'cancel' order by x.run_id limit $1
-  ) p
+    select * from (
+      select x.run_id, x.job, x.kind, x.owner from stepbase.queue x
+        where not x.ready order by x.due_at limit 20000
+    ) x where x.owner is null and x.kind = 'wait' limit $1
+  ) q
+  join stepbase.pauses p on p.run_id = q.run_id and p.hash = q.job
   left join stepbase.steps k on k.run_id = p.run_id and k.hash = p.hash
   left join stepbase.runs r on r.run_id = p.run_id
   left join stepbase.functions f on f.function_id = r.function_id

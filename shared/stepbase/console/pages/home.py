@@ -50,21 +50,25 @@ def _value(rows: dict[object, Row], slot: object, column: str) -> float:
     return float(row[column] or 0) if row is not None else 0.0
 
 
-# Counted no further than the page can say ("10,000 or more").
+# Counted no further than the page says: "20,000 or more".
 _NUMBERS = """
-select
-  (select count(*) from (select from stepbase.queue q where q.ready limit 10000) x) as ready,
-  (select extract(epoch from stepbase.now() - min(q.score)) * 1000
-     from stepbase.queue q where q.ready and q.lane is null) as oldest_ready_ms,
-  (select count(*) from (
-     select from stepbase.queue q where q.owner is not null and not q.ready limit 10000) x) as called,
-  (select count(*) from (
-     select from stepbase.queue q
-       where q.kind = 'sleep' and not q.ready and q.owner is null limit 10000) x) as sleeping,
-  (select count(*) from (
-     select from stepbase.pauses p where p.kind <> 'cancel' limit 10000) x) as waiting,
-  (select count(*) from (select from stepbase.queue q
-     where not q.ready and q.owner is null and q.attempt > 0 limit 10000) x) as retrying
+select r.ready, r.oldest_ready_ms, t.timers, t.called, t.sleeping, t.waiting, t.retrying
+  from (
+    select count(*) as ready, extract(epoch from stepbase.now() - min(x.score)) * 1000 as oldest_ready_ms
+      from (
+        select q.score from stepbase.queue q
+          where q.ready and q.lane is null order by q.score limit 20000
+      ) x
+  ) r, (
+    select count(*) as timers, count(*) filter (where x.owner is not null) as called,
+           count(*) filter (where x.owner is null and x.kind = 'sleep') as sleeping,
+           count(*) filter (where x.owner is null and x.kind in ('wait', 'invoke')) as waiting,
+           count(*) filter (where x.owner is null and x.attempt > 0) as retrying
+      from (
+        select q.kind, q.owner, q.attempt from stepbase.queue q
+          where not q.ready order by q.due_at limit 20000
+      ) x
+  ) t
 """
 _MINUTES_SQL = """
 select date_trunc('minute', r.ended_at) as minute, count(*) as runs_ended,
