@@ -181,3 +181,39 @@ async def test_a_purchase_that_is_not_there_ends_the_run(
 
     assert run.error is not None and run.error.message == "there is no purchase p"
     assert [each.step for each in run.attempts] == ["calc_currency_for_source", None]
+
+
+async def test_points_that_are_too_old_expire_once_whatever_is_repeated(
+    shop: asyncpg.Connection, lab: Lab
+) -> None:
+    """Over two pages, a posting that is tried again, and a run that is started again."""
+    await shop.execute("update public.merchants set points_expire_after_days = 30 where id = 'now'")
+    await shop.execute(
+        """
+        insert into public.purchases (id, merchant_id, user_id, amount_cents, status)
+        select 'p' || n, 'now', $1, 400, 'paid' from generate_series(1, 103) as n
+        """,
+        _ANN,
+    )
+    await shop.execute(
+        "select public.post_wallet_transaction(user_id, id, 10) from public.purchases"
+    )
+    await shop.execute(
+        "update public.wallet_transactions set created_at = now() - interval '31 days'"
+        " where source_id <> 'p103'"
+    )
+    night = {"merchant_id": "now", "as_of": lab.now.isoformat()}
+    lab.fail_rpc("expire_award", ConnectionError("no answer"))
+
+    first = await lab.start("expire-merchant", night)
+    await lab.finish(first)
+    second = await lab.start("expire-merchant", night)
+
+    pages = [run for run in lab.runs if run.function == "currency-expire-merchant"]
+    assert (first.result, second.result) == (1000, 0)
+    assert sum(run.result for run in pages) == 1020
+    kinds = await shop.fetch(
+        "select kind, count(*), sum(amount) from public.wallet_transactions group by kind order by kind"
+    )
+    assert [tuple(row) for row in kinds] == [("award", 103, 1030), ("expiry", 102, -1020)]
+    assert await shop.fetchval("select balance from public.wallets") == 10

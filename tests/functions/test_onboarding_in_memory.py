@@ -76,6 +76,17 @@ async def test_a_user_is_welcomed_and_given_a_bonus_after_the_return_period(
     assert len({key for _, key in sent}) == 2
 
 
+async def test_a_purchase_while_the_mail_is_on_its_way_counts(lab: Lab) -> None:
+    lab.fail_step("welcome-mail", ConnectionError("no answer"), times=1)
+    [run] = await lab.send(signed_up())
+    assert run.status == "retrying"
+
+    await lab.send(purchase())
+    await lab.advance("1m")
+
+    assert run.status == "sleeping"
+
+
 async def test_another_users_purchase_is_not_theirs(lab: Lab) -> None:
     [run] = await lab.send(signed_up())
 

@@ -142,6 +142,19 @@ def distributions(import_name: str) -> set[str]:
     return {each.lower().replace("_", "-") for each in _providers().get(import_name, [])}
 
 
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("functions/*/requirements.txt")), ids=lambda path: path.parent.name
+)
+def test_a_function_folder_requires_what_stepbase_does(path: Path) -> None:
+    required = {line for line in path.read_text("utf-8").splitlines() if not line.startswith("#")}
+    table = project()["project"]
+    assert isinstance(table, dict)
+
+    has_app = "serve(app)" in (path.parent / "main.py").read_text("utf-8")
+    assert required <= set(table["dependencies"])
+    assert required == set(table["dependencies"]) or not has_app
+
+
 FUNCTION_SIDE = ("sdk", "supabase", "hosts", "protocol")
 """What a function folder gets with the plain distribution, without extras."""
 EXTRAS_OF = {
