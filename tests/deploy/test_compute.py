@@ -3,6 +3,7 @@
 import asyncio
 import shlex
 import shutil
+import signal
 from collections.abc import Iterator
 from urllib.parse import urlsplit, urlunsplit
 
@@ -19,6 +20,7 @@ from tests.deploy.conftest import (
     Shop,
     database_url,
 )
+from tests.support.fake_api import Received
 from tests.support.management_api import REF, ManagementApi
 from tests.support.platform import files_of
 from tests.support.server import Server
@@ -115,7 +117,7 @@ def test_everything_reaches_the_project(shop: Shop, supabase: ManagementApi, bar
         "currency",
         f"{shop.platform.url}/functions/v1/currency",
     )
-    assert [each["id"] for each in sync.body["functions"]] == ["currency-award", "currency-reverse"]
+    assert {"currency-award", "currency-reverse"} <= {each["id"] for each in sync.body["functions"]}
 
     # What was executed is what the dry run had printed, to the byte.
     commands = [
@@ -207,6 +209,28 @@ def test_a_build_that_fails_stops_the_deploy_and_says_how_to_go_on(
     again = shop.deploy("--yes", "--skip-db", "currency")
     assert again.returncode == 0
     assert "going on with an interrupted deploy" in again.stdout
+
+
+def test_a_deploy_killed_while_the_real_cli_uploads_is_resumed(
+    shop: Shop, supabase: ManagementApi
+) -> None:
+    shutil.rmtree(shop.root / "supabase" / "notebooks")
+    process = shop.start("--yes", "--skip-db", "currency")
+
+    def kill(request: Received) -> None:
+        if request.path.startswith("/context/"):
+            process.kill()
+
+    supabase.on_request = kill
+    process.communicate(timeout=60)
+    supabase.on_request = lambda _: None
+    assert process.returncode == -signal.SIGKILL and shop.syncs == []
+
+    again = shop.deploy("--yes", "--skip-db", "currency")
+
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "going on with an interrupted deploy" in again.stdout
+    assert list(supabase.built) == ["currency"] and len(shop.syncs) == 1
 
 
 def test_a_password_in_the_url_is_what_the_cli_connects_with(shop: Shop) -> None:

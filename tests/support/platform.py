@@ -90,18 +90,25 @@ def command_of(dockerfile: str) -> list[str]:
     return found
 
 
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
 def start(
-    folder: Path, secrets: Mapping[str, str], programs: Path | None = None
+    folder: Path, secrets: Mapping[str, str], programs: Path | None = None, port: int = 0
 ) -> "tuple[subprocess.Popen[bytes], int]":
     """Start a staged folder by its Dockerfile's command, and wait until its port is bound.
 
     Args:
         programs: Where the command is found; this session's environment if not given.
+        port: The port, if it must be a certain one.
     """
     dockerfile = (folder / "Dockerfile").read_text()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = port or free_port()
     path = str(programs or Path(sys.executable).parent)
     environment = {**variables(dockerfile), **secrets, "PORT": str(port), "HOST": "127.0.0.1"}
     command, *words = command_of(dockerfile)

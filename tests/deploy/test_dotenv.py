@@ -1,0 +1,120 @@
+"""`.env` files: read and written by us, and read by the real Supabase CLI, to the same values."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support import supabase_cli
+from tests.support.management_api import REF, TOKEN, management_api
+
+from stepbase.deploy import dotenv, settings
+from stepbase.deploy.errors import DeployError
+
+_names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,20}", fullmatch=True)
+_values = st.text(
+    st.characters(blacklist_categories=["Cs", "Cc"], whitelist_characters="\n\t")
+).filter(dotenv.is_writable)
+
+
+@given(st.dictionaries(_names, _values))
+def test_what_is_written_is_read(variables: dict[str, str]) -> None:
+    assert dotenv.parse(dotenv.write(variables), "x") == variables
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("A=b", "b"),
+        ("export A = b  # why", "b"),
+        ("A='b # c'", "b # c"),
+        ('A="b\\nc" # d', "b\nc"),
+        ("A=`b'c`", "b'c"),
+        ("# A=x\n\n  A=$B\n", "$B"),
+        ("A=\nB=1", ""),
+        ("A='one\ntwo'\r\n", "one\ntwo"),
+    ],
+)
+def test_forms(text: str, value: str) -> None:
+    assert dotenv.parse(text, "x")["A"] == value
+
+
+def test_a_bad_line_is_named_without_its_value() -> None:
+    with pytest.raises(DeployError, match=r"^\.env:2: expected NAME=value") as caught:
+        dotenv.parse("A=1\nsb_secret_topsecret\n", ".env")
+
+    assert "topsecret" not in str(caught.value)
+
+
+def test_the_real_cli_reads_what_we_write(tmp_path: Path) -> None:
+    values = {
+        "PLAIN": "abc",
+        "DOLLAR": "a$b ${c}",
+        "HASH": "a # b",
+        "BACKSLASH": r"a\nb\\",
+        "DOUBLE": 'say "x"',
+        "SINGLE": "it's",
+        "LINES": "-----BEGIN\nabc\n-----END",
+        "SPACES": "  a  ",
+        "EQUALS": "a=b==",
+    }
+    file = tmp_path / "secrets.env"
+    file.write_text(dotenv.write(values))
+    (tmp_path / "supabase").mkdir()
+    (tmp_path / "supabase" / "config.toml").write_text('project_id = "shop"\n')
+    with management_api() as api:
+        profile = str(api.write_profile(tmp_path))
+        done = supabase_cli.run(
+            "secrets", "set", f"--env-file={file}", f"--remote={REF}", "--yes",
+            cwd=tmp_path,
+            environment={"SUPABASE_PROFILE": profile, "SUPABASE_ACCESS_TOKEN": TOKEN},
+        )  # fmt: skip
+
+        assert done.returncode == 0, done.stderr
+        assert api.secrets == values
+
+
+def test_an_environment_takes_nothing_from_another(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("INNGEST_SIGNING_KEY=production\nSHOP=1\n")
+    (tmp_path / ".env.staging").write_text("SHOP=2\n")
+
+    found = settings.read(
+        tmp_path, "staging", {"INNGEST_EVENT_KEY": "shell", "EDITOR": "vi", "SHOP": "3"}
+    )
+
+    assert dict(found.variables) == {"SHOP": "3", "INNGEST_EVENT_KEY": "shell"}
+    assert found.functions_get == {"SHOP": "3", "INNGEST_EVENT_KEY": "shell"}
+    assert "shell" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("variables", "ref"),
+    [
+        ({"SUPABASE_PROJECT_REF": "a" * 20}, "a" * 20),
+        ({"SUPABASE_URL": f"https://{'b' * 20}.supabase.co"}, "b" * 20),
+        ({"SUPABASE_URL": "https://db.example.com"}, "c" * 20),
+    ],
+)
+def test_the_project_is_found(tmp_path: Path, variables: dict[str, str], ref: str) -> None:
+    (tmp_path / "supabase" / ".temp").mkdir(parents=True)
+    (tmp_path / "supabase" / ".temp" / "project-ref").write_text("c" * 20 + "\n")
+
+    assert settings.read(tmp_path, "", variables).project_ref == ref
+
+
+def test_the_password_is_taken_out_of_the_url(tmp_path: Path) -> None:
+    found = settings.read(
+        tmp_path, "", {"DATABASE_URL": "postgresql://u:p%40s%2Fs@h:5432/d?sslmode=require"}
+    )
+    assert found.database == ("postgresql://u@h:5432/d?sslmode=require", "p@s/s")
+
+    apart = settings.read(
+        tmp_path, "", {"DATABASE_URL": "postgresql://u@h/d", "SUPABASE_DB_PASSWORD": "pw"}
+    )
+    assert apart.database == ("postgresql://u@h/d", "pw")
+
+
+@pytest.mark.parametrize("name", ["../x", "Prod", "a b"])
+def test_names_of_environments_are_checked(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DeployError, match="--env"):
+        settings.read(tmp_path, name, {})

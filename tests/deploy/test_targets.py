@@ -1,0 +1,192 @@
+"""Whole deploys to Cloud Run and Docker, by stubs that record: every command, and what runs afterwards."""
+
+import json
+import shutil
+
+import pytest
+from tests.deploy.conftest import EVENT_KEY, MAIL_KEY, SECRET_KEY, SIGNING_KEY, Shop
+from tests.deploy.test_compute import assert_kept_secret
+from tests.support.platform import Found
+
+from stepbase.deploy.target import compose, label
+
+_NAMES = (
+    "INNGEST_BASE_URL",
+    "INNGEST_EVENT_KEY",
+    "INNGEST_SIGNING_KEY",
+    "SHOP_MAIL_KEY",
+    "SUPABASE_SECRET_KEY",
+    "SUPABASE_URL",
+)
+
+
+@pytest.fixture(autouse=True)
+def _away_from_supabase(shop: Shop) -> None:
+    shop.set(
+        SUPABASE_URL="https://db.example.com",
+        SUPABASE_SECRET_KEY=SECRET_KEY,
+        GOOGLE_CLOUD_PROJECT="shop",
+        GOOGLE_CLOUD_PROJECT_NUMBER="42",
+        GOOGLE_CLOUD_REGION="us-west2",
+    )
+
+
+def digest(shop: Shop, name: str) -> str:
+    """Return what a running folder's image calls itself."""
+    text = (shop.state / "running" / name / "Dockerfile").read_text()
+    return text.partition("STEPBASE_DEPLOYMENT=")[2][:12]
+
+
+def test_cloud_run(shop: Shop) -> None:
+    shutil.rmtree(shop.root / "supabase" / "notebooks")
+
+    done = shop.deploy("--yes", "--target", "cloudrun", "--skip-db")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    secrets = [
+        each
+        for name in _NAMES
+        for each in (
+            ["gcloud", "secrets", "describe", f"stepbase-{name}", "--project=shop"],
+            ["gcloud", "secrets", "create", f"stepbase-{name}", "--project=shop",
+             "--replication-policy=automatic", "--quiet"],
+            ["gcloud", "secrets", "versions", "access", "latest", f"--secret=stepbase-{name}",
+             "--project=shop"],
+            ["gcloud", "secrets", "versions", "add", f"stepbase-{name}", "--project=shop", "--data-file=-"],
+        )
+    ]  # fmt: skip
+    mounted = ",".join(f"{name}=stepbase-{name}:latest" for name in _NAMES)
+    runs = [
+        ["gcloud", "run", "deploy", name, f"--source=build/{name}", "--project=shop", "--region=us-west2",
+         "--port=8080", "--cpu=1", "--memory=512Mi", "--cpu-boost", "--concurrency=40", "--timeout=3600",
+         "--min-instances=0", "--max-instances=20", "--allow-unauthenticated",
+         f"--update-labels=stepbase-deployment={digest(shop, name)}", f"--set-secrets={mounted}", "--quiet"]
+        for name in ("currency", "door")
+    ]  # fmt: skip
+    assert shop.calls == [*secrets, *runs]
+    stored = {
+        each.name.removeprefix("stepbase-"): (each / "v001").read_text()
+        for each in (shop.state / "secrets").iterdir()
+    }
+    assert stored == {
+        "INNGEST_BASE_URL": shop.inngest.url,
+        "INNGEST_EVENT_KEY": EVENT_KEY,
+        "INNGEST_SIGNING_KEY": SIGNING_KEY,
+        "SHOP_MAIL_KEY": MAIL_KEY,
+        "SUPABASE_SECRET_KEY": SECRET_KEY,
+        "SUPABASE_URL": "https://db.example.com",
+    }
+    [sync] = shop.syncs
+    assert sync.body["url"] == f"{shop.platform.url}/currency/api/inngest"
+    assert_kept_secret(shop, done.stdout, done.stderr)
+
+
+def test_a_secret_gets_a_version_only_when_it_changes(shop: Shop) -> None:
+    words = ("--yes", "--target", "cloudrun", "--skip-db", "--only", "secrets")
+    assert shop.deploy(*words).returncode == 0
+    shop.set(SHOP_MAIL_KEY="another")
+
+    done = shop.deploy(*words)
+
+    assert done.returncode == 0
+    versions = {
+        each.name: len(list(each.glob("v*"))) for each in (shop.state / "secrets").iterdir()
+    }
+    assert versions == {f"stepbase-{name}": 2 if name == "SHOP_MAIL_KEY" else 1 for name in _NAMES}
+    assert done.stdout.count("not needed") == 2 * len(_NAMES) - 1
+
+
+def test_docker(shop: Shop) -> None:
+    shop.set(STEPBASE_REGISTRY="registry.example.com/shop/")
+
+    done = shop.deploy("--yes", "--target", "docker", "--skip-db")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    images = {
+        name: f"registry.example.com/shop/{name}:{digest(shop, name)}"
+        for name in ("currency", "door")
+    }
+    file = "build/compose/compose.yaml"
+    assert [each for each in shop.calls if each[0] == "docker"] == [
+        ["docker", "build", "--pull", "--tag", images["currency"], "build/currency"],
+        ["docker", "push", images["currency"]],
+        ["docker", "build", "--pull", "--tag", images["door"], "build/door"],
+        ["docker", "push", images["door"]],
+        ["docker", "compose", "--file", file, "up", "--detach", "--wait", "--no-build"],
+    ]
+    [up] = [each for each in shop.recorded if "compose" in each["argv"]]
+    assert set(_NAMES) <= set(up["given"])
+    given = json.loads((shop.state / "compose.env").read_text())
+    assert given["INNGEST_SIGNING_KEY"] == SIGNING_KEY and "SUPABASE_ACCESS_TOKEN" not in given
+    assert shop.syncs[0].body["url"] == f"{shop.platform.url}/currency/api/inngest"
+    assert_kept_secret(shop, done.stdout, done.stderr)
+
+
+def test_a_compose_file() -> None:
+    text = compose({"award_mail": "award-mail:1", "door": "door:2"}, ["KEY"])
+
+    assert '  award-mail:\n    image: "award-mail:1"\n' in text
+    assert 'ports: ["127.0.0.1:8301:8080"]' in text and 'ports: ["127.0.0.1:8302:8080"]' in text
+    assert text.count("      KEY: ${KEY?set it, or run stepbase deploy}\n") == 2
+    assert text.count("read_only: true") == text.count("cap_drop: [ALL]") == 2
+
+
+def test_a_label_is_one_of_dns() -> None:
+    assert label("Award_Mail") == "award-mail"
+
+
+def test_where_nobody_can_be_asked_yes_must_be_said(shop: Shop) -> None:
+    done = shop.deploy("--target", "docker", "--skip-db")
+
+    assert done.returncode == 1
+    assert "confirm with --yes" in done.stderr
+    assert shop.calls == []
+
+
+def test_one_environment_is_deployed_by_its_own_file(shop: Shop) -> None:
+    missing = shop.deploy("--dry-run", "--target", "docker", "--env", "staging")
+
+    assert missing.returncode == 1 and "put it into .env.staging" in missing.stdout
+    (shop.root / ".env.staging").write_text((shop.root / ".env").read_text())
+    shop.set("staging", SHOP_MAIL_KEY="of staging")
+    done = shop.deploy("--yes", "--target", "docker", "--env", "staging", "--skip-db", "door")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((shop.state / "compose.env").read_text())["SHOP_MAIL_KEY"] == "of staging"
+
+
+def test_an_old_version_does_not_pass_for_the_new_one(shop: Shop) -> None:
+    assert shop.deploy("--yes", "--target", "docker", "--skip-db", "door").returncode == 0
+    (shop.root / "functions" / "door" / "more.py").touch()
+    old = shop.platform.find("door")
+    shop.platform.find = lambda _: old
+
+    done = shop.deploy("--yes", "--target", "docker", "--skip-db", "door", "--wait", "1")
+
+    assert done.returncode == 1
+    assert "stage answer failed" in done.stderr and "the one before still serves" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"INNGEST_DEV": "1"}, "runs in dev mode, where anyone may call it"),
+        ({"INNGEST_SERVE_PATH": "/elsewhere"}, "registers itself as"),
+    ],
+)
+def test_what_is_wrong_where_it_runs_is_explained(
+    shop: Shop, change: dict[str, str], message: str
+) -> None:
+    """Real hosts with other variables than they were deployed with."""
+    assert shop.platform.find("currency") is None
+    usual = shop.platform.find
+
+    def find(name: str) -> Found | None:
+        found = usual(name)
+        return None if found is None else (found[0], {**found[1], **change})
+
+    shop.platform.find = find
+
+    done = shop.deploy("--yes", "--target", "docker", "--skip-db", "currency", "--wait", "1")
+
+    assert done.returncode == 1
+    assert message in done.stderr, done.stdout + done.stderr
