@@ -20,6 +20,8 @@ from stepbase.deploy.planning import Project, Wish
 from stepbase.deploy.problem import Problem
 from stepbase.deploy.settings import Settings
 
+FUNCTIONS, EDGE = "functions", "supabase/functions"
+
 _CONFIG = """
 [compute.currency]
 runtime = "dockerfile"
@@ -139,8 +141,8 @@ def on_plan(**wire: Any) -> Change:
 
 def twice(world: World) -> None:
     world.folders.append(dataclasses.replace(world.folders[0], name="other"))
-    file("functions/other/requirements.txt", "httpx\n")(world)
-    file("supabase/functions/other/index.ts", "")(world)
+    file(f"{FUNCTIONS}/other/requirements.txt", "httpx\n")(world)
+    file(f"{EDGE}/other/index.ts", "")(world)
     world.config += _CONFIG.replace("currency", "other")
 
 
@@ -206,7 +208,7 @@ REFUSED: Mapping[str, tuple[Change, str]] = {
     "a front door that asks for a user": (config("verify_jwt = false", ""), "verify_jwt is not false"),
     "no front door": (file("supabase/functions/currency/index.ts", None), "there is no index.ts"),
     "a large front door": (
-        file("supabase/functions/currency/data.json", "x" * (5 * 1024 * 1024)), "may have 5 MiB"
+        file(f"{EDGE}/currency/data.json", "x" * (5 * 1024 * 1024)), "may have 5 MiB"
     ),
     "concurrency on free": (
         on_plan(concurrency=[{"limit": 10}]), "plan free runs 5 steps at once"

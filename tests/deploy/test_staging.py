@@ -100,7 +100,7 @@ def test_secrets_stay_at_home(root: Path) -> None:
         "signing.key",
         "server.pem",
         ".git/config",
-        "tests/test_it.py",
+        str(Path("tests", "it.py")),
     ]
     for name in (*secret, "data/rates.json", "helpers/__init__.py"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

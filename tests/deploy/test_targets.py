@@ -8,7 +8,7 @@ from tests.deploy.conftest import EVENT_KEY, MAIL_KEY, SECRET_KEY, SIGNING_KEY, 
 from tests.deploy.test_compute import assert_kept_secret
 from tests.support.platform import Found
 
-from stepbase.deploy.target import compose, label
+from stepbase.deploy.target import compose, label, port_of
 
 _NAMES = (
     "INNGEST_BASE_URL",
@@ -106,16 +106,18 @@ def test_docker(shop: Shop) -> None:
         name: f"registry.example.com/shop/{name}:{digest(shop, name)}"
         for name in ("currency", "door")
     }
-    file = "build/compose/compose.yaml"
+    files = {name: f"build/compose/{name}/compose.yaml" for name in images}
+    up = ["up", "--detach", "--wait", "--no-build"]
     assert [each for each in shop.calls if each[0] == "docker"] == [
         ["docker", "build", "--pull", "--tag", images["currency"], "build/currency"],
         ["docker", "push", images["currency"]],
+        ["docker", "compose", "--file", files["currency"], *up],
         ["docker", "build", "--pull", "--tag", images["door"], "build/door"],
         ["docker", "push", images["door"]],
-        ["docker", "compose", "--file", file, "up", "--detach", "--wait", "--no-build"],
+        ["docker", "compose", "--file", files["door"], *up],
     ]
-    [up] = [each for each in shop.recorded if "compose" in each["argv"]]
-    assert set(_NAMES) <= set(up["given"])
+    ups = [set(each["given"]) for each in shop.recorded if "compose" in each["argv"]]
+    assert len(ups) == 2 and all(set(_NAMES) <= each for each in ups)
     given = json.loads((shop.state / "compose.env").read_text())
     assert given["INNGEST_SIGNING_KEY"] == SIGNING_KEY and "SUPABASE_ACCESS_TOKEN" not in given
     assert shop.syncs[0].body["url"] == f"{shop.platform.url}/currency/api/inngest"
@@ -123,12 +125,27 @@ def test_docker(shop: Shop) -> None:
 
 
 def test_a_compose_file() -> None:
-    text = compose({"award_mail": "award-mail:1", "door": "door:2"}, ["KEY"])
+    text = compose("award_mail", "award-mail:1", ["KEY"])
 
+    assert text.startswith("# Made by") and "name: stepbase-award-mail\n" in text
     assert '  award-mail:\n    image: "award-mail:1"\n' in text
-    assert 'ports: ["127.0.0.1:8301:8080"]' in text and 'ports: ["127.0.0.1:8302:8080"]' in text
-    assert text.count("      KEY: ${KEY?set it, or run stepbase deploy}\n") == 2
-    assert text.count("read_only: true") == text.count("cap_drop: [ALL]") == 2
+    assert f'ports: ["127.0.0.1:{port_of("award_mail")}:8080"]' in text
+    assert "      KEY: ${KEY?set it, or run stepbase deploy}\n" in text
+    assert "read_only: true" in text and "cap_drop: [ALL]" in text
+
+
+def test_a_port_is_of_the_name_alone(shop: Shop) -> None:
+    assert port_of("currency") == 8855  # as docs/deploy.md says
+    planned = shop.deploy("--dry-run", "--target", "docker", "door")
+    assert f"(door on 127.0.0.1:{port_of('door')})" in planned.stdout
+    clash = next(
+        name for name in map("f{}".format, range(10_000)) if port_of(name) == port_of("door")
+    )
+    shutil.copytree(shop.root / "functions" / "door", shop.root / "functions" / clash)
+
+    refused = shop.deploy("--dry-run", "--target", "docker", "door")
+
+    assert "has the same port as functions/door" in refused.stdout
 
 
 def test_a_label_is_one_of_dns() -> None:

@@ -31,9 +31,9 @@ class Files:
                 own.append(name)
         listed = [*own, *(f"{name}/ ({count} files)" for name, count in packages.items())]
         size = f"{self.staged.size / 1024:.0f} KiB"
+        number = f"{len(self.staged.files)} file" + ("s" if len(self.staged.files) != 1 else "")
         return [
-            f"write {self.staged.folder}: {len(self.staged.files)} files, {size}, "
-            f"digest {self.staged.digest}",
+            f"write {self.staged.folder}: {number}, {size}, digest {self.staged.digest}",
             f"  {', '.join(listed)}",
         ]
 

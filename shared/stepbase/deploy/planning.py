@@ -115,7 +115,7 @@ def make(
         ),
         Stage(
             "functions",
-            f"the folders themselves, to {target.name}",
+            f"the folders themselves, to {target.where(list(staged))}",
             tuple(target.deploy(staged, names)),
         ),
         Stage(

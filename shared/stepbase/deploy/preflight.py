@@ -14,6 +14,7 @@ from stepbase.deploy.planning import Project, Wish
 from stepbase.deploy.problem import Problem
 from stepbase.deploy.projectfile import ProjectFile
 from stepbase.deploy.settings import REF, Settings
+from stepbase.deploy.target import port_of
 from stepbase.protocol.signing import key_text
 
 MOST_SECRETS = 100
@@ -50,6 +51,7 @@ def check(
         *_database(wish, project, settings),
         *_keys(settings),
         *_places(wish, settings),
+        *_ports(wish, project),
         *_secrets(wish, settings, given),
         *_folders(project),
         *_blocks(wish, project, file),
@@ -209,6 +211,20 @@ def _places(wish: Wish, settings: Settings) -> Iterable[Problem]:
                     "not set: steps could not call the project",
                     f"put it into {settings.file} (dashboard, Project Settings, API keys)",
                 )
+
+
+def _ports(wish: Wish, project: Project) -> Iterable[Problem]:
+    """Ports are made of names; two names may have the same one."""
+    taken: dict[int, str] = {}
+    for path in sorted(project.root.glob("functions/*/main.py")) if wish.target == "docker" else []:
+        name = path.parent.name
+        other = taken.setdefault(port_of(name), name)
+        if other != name:
+            yield Problem(
+                f"functions/{name}",
+                f"has the same port as functions/{other}: {port_of(name)}",
+                "rename it",
+            )
 
 
 def _secrets(wish: Wish, settings: Settings, given: Mapping[str, str]) -> Iterable[Problem]:

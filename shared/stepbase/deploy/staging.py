@@ -66,6 +66,11 @@ class Staged:
     files: Mapping[str, bytes]
     digest: str
 
+    @classmethod
+    def of(cls, folder: str, files: Mapping[str, bytes]) -> "Staged":
+        """Return a folder of these files, with the digest that they have."""
+        return cls(folder, files, _digest(files))
+
     @property
     def size(self) -> int:
         """Bytes of all files."""

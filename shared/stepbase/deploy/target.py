@@ -6,6 +6,7 @@ images: behind Supabase an app cannot see its own URL (`docs/deploy.md`).
 
 import json
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,7 +16,8 @@ from stepbase.deploy.settings import FROM_THE_PLATFORM, Settings
 from stepbase.deploy.staging import BUILD, PORT, Staged
 
 SERVE_PATH = "/api/inngest"
-FIRST_PORT = 8301
+FIRST_PORT = 8300
+PORTS = 700
 COMPOSE = f"{BUILD}/compose"
 _KEYS = ("INNGEST_EVENT_KEY", "INNGEST_SIGNING_KEY")
 _AWAY_FROM_SUPABASE = (*_KEYS, "SUPABASE_SECRET_KEY", "SUPABASE_URL")
@@ -72,6 +74,9 @@ class Target(Protocol):
     def set_secrets(self, names: Sequence[str]) -> list[Action]:
         """Return what stores these variables for functions, or nothing where they go with the deploy."""
 
+    def where(self, folders: Sequence[str]) -> str:
+        """Return what there is to know of where these folders will run, in words."""
+
     def deploy(self, staged: Mapping[str, Staged], names: Sequence[str]) -> list[Action]:
         """Return what brings the staged folders, by name, to where they run, with these variables."""
 
@@ -124,6 +129,10 @@ class Compute:
     def set_secrets(self, names: Sequence[str]) -> list[Action]:
         """Return nothing: they are the project's secrets, which are set for every target."""
         return []
+
+    def where(self, folders: Sequence[str]) -> str:
+        """Return the target's name."""
+        return "Supabase Compute"
 
     def deploy(self, staged: Mapping[str, Staged], names: Sequence[str]) -> list[Action]:
         """Push one after another; the CLI waits for each build."""
@@ -181,6 +190,10 @@ class CloudRun:
             ]
         return actions
 
+    def where(self, folders: Sequence[str]) -> str:
+        """Return the target's name."""
+        return "Cloud Run"
+
     def deploy(self, staged: Mapping[str, Staged], names: Sequence[str]) -> list[Action]:
         """Build in the cloud and start a new revision; the old one serves until the new one is ready."""
         secrets = ",".join(f"{name}={self._id(name)}:latest" for name in names)
@@ -226,23 +239,28 @@ class Docker:
         """Return nothing: Compose passes them on from its environment."""
         return []
 
+    def where(self, folders: Sequence[str]) -> str:
+        """Return the ports that a proxy passes requests to."""
+        ports = ", ".join(f"{name} on 127.0.0.1:{port_of(name)}" for name in folders)
+        return f"Docker ({ports})"
+
     def deploy(self, staged: Mapping[str, Staged], names: Sequence[str]) -> list[Action]:
-        """Build (and push) the images, then let Compose replace the containers that have changed."""
+        """Build (and push) each image, then let Compose replace its container if it has changed.
+
+        Each folder is a Compose project of its own, so that one can be deployed without the others.
+        """
         actions: list[Action] = []
         for name, each in staged.items():
             image = self._image(name, each)
             actions.append(Command(("docker", "build", "--pull", "--tag", image, each.folder)))
             if self.registry is not None:
                 actions.append(Command(("docker", "push", image)))
-        text = compose({name: self._image(name, each) for name, each in staged.items()}, names)
-        actions.append(Files(Staged(COMPOSE, {"compose.yaml": text.encode()}, "")))
-        up = ("up", "--detach", "--wait", "--no-build")
-        actions.append(
-            Command(
-                ("docker", "compose", "--file", f"{COMPOSE}/compose.yaml", *up),
-                secrets=tuple(names),
+            file = Staged.of(
+                f"{COMPOSE}/{name}", {"compose.yaml": compose(name, image, names).encode()}
             )
-        )
+            up = ("up", "--detach", "--wait", "--no-build")
+            line = ("docker", "compose", "--file", f"{file.folder}/compose.yaml", *up)
+            actions += [Files(file), Command(line, secrets=tuple(names))]
         return actions
 
     def _image(self, name: str, staged: Staged) -> str:
@@ -250,28 +268,29 @@ class Docker:
         return f"{registry}{label(name)}:{staged.digest}"
 
 
-def compose(images: Mapping[str, str], names: Sequence[str]) -> str:
-    """Return a Compose file: a container for each folder, on a loopback port, read-only, with no rights."""
+def port_of(folder: str) -> int:
+    """Return the loopback port of a folder's container: of its name alone, so that it never moves."""
+    return FIRST_PORT + zlib.crc32(label(folder).encode()) % PORTS
+
+
+def compose(folder: str, image: str, names: Sequence[str]) -> str:
+    """Return a Compose file: one container on a loopback port, read-only, without capabilities."""
     lines = [
-        "# Made by `stepbase deploy`; the variables come from the environment of `docker compose`.\n"
+        "# Made by `stepbase deploy`; the variables come from the environment of `docker compose`.\n",
+        f"name: stepbase-{label(folder)}\n",
+        "services:\n",
+        f"  {label(folder)}:\n",
+        f"    image: {json.dumps(image)}\n",
+        "    restart: unless-stopped\n",
+        "    init: true\n",
+        "    read_only: true\n",
+        "    tmpfs: [/tmp]\n",
+        "    cap_drop: [ALL]\n",
+        "    security_opt: [no-new-privileges:true]\n",
+        "    stop_grace_period: 35s\n",
+        f'    ports: ["127.0.0.1:{port_of(folder)}:{PORT}"]\n',
     ]
-    lines += ["name: stepbase\n", "services:\n"]
-    for port, (name, image) in enumerate(sorted(images.items()), FIRST_PORT):
-        lines += [
-            f"  {label(name)}:\n",
-            f"    image: {json.dumps(image)}\n",
-            "    restart: unless-stopped\n",
-            "    init: true\n",
-            "    read_only: true\n",
-            "    tmpfs: [/tmp]\n",
-            "    cap_drop: [ALL]\n",
-            "    security_opt: [no-new-privileges:true]\n",
-            "    stop_grace_period: 35s\n",
-            f'    ports: ["127.0.0.1:{port}:{PORT}"]\n',
-        ]
-        if names:
-            lines.append("    environment:\n")
-            lines += [
-                f"      {each}: ${{{each}?set it, or run stepbase deploy}}\n" for each in names
-            ]
+    if names:
+        lines.append("    environment:\n")
+        lines += [f"      {each}: ${{{each}?set it, or run stepbase deploy}}\n" for each in names]
     return "".join(lines)
