@@ -362,6 +362,8 @@ def test_without_origins_no_page_is_let_in_and_no_client_kept_out(
 def test_health_says_whether_it_can_work(origin: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert httpx.get(f"{origin}/health").json() == {"status": "ok"}
     assert httpx.head(f"{origin}/health").status_code == 200
+    monkeypatch.setenv("STEPBASE_DEPLOYMENT", "0123456789ab")
+    assert httpx.get(f"{origin}/health").json()["deployment"] == "0123456789ab"
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ class EventsEndpoint:
             return cast(Response, done.value)
 
     def _script(self, request: Request) -> _Script:
-        if request.method in ("GET", "HEAD") and _is_health(request):
+        if health.is_asked(request.method, urlsplit(request.url).path):
             return self._health()
         allowed: dict[str, str] = {}
         try:
@@ -202,6 +202,7 @@ class EventsEndpoint:
         )
 
     def _health(self) -> Response:
+        """Say whether it can work, and not only that it runs: a deploy waits for that."""
         try:
             self._verifier()
             self._origins()
@@ -247,10 +248,6 @@ class EventsEndpoint:
 
 
 _EXPOSED: Final = {"access-control-expose-headers": "retry-after, www-authenticate"}
-
-
-def _is_health(request: Request) -> bool:
-    return urlsplit(request.url).path.rstrip("/").endswith("/health")
 
 
 def _json(
