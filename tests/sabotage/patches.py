@@ -42,6 +42,13 @@ PATCHES: Final[dict[str, Patch]] = {
         instead="where false returning 1",
         test="tests/sql/test_outbox.py::test_an_acked_event_is_never_taken_again",
     ),
+    "relay_life": Patch(
+        file="*_relay_pg_net.sql",
+        text="delete from stepbase.relay_requests as r where r.life <> v_life returning r.*",
+        instead="delete from stepbase.relay_requests as r where false returning r.*",
+        test="tests/relay/test_pg_net.py"
+        "::test_answers_to_numbers_of_an_earlier_life_are_not_taken_for_ours",
+    ),
     "lease_fence": Patch(
         file="*_settle.sql",
         text="""\
