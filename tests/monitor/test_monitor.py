@@ -9,14 +9,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
+import httpx
 import pytest
 from tests.monitor.conftest import Play
 from tests.support.fake_api import Received, fake_api
 from tests.support.gateway import RunningGateway
+from tests.support.planner import Planner
+from tests.support.real_hosts import serving_asgi
 from tests.support.sdk_calls import RUN_ID, call_body, event, hashed
 from tests.support.sdk_hosts import ask_asgi
 
 from stepbase import App, DefinitionError, NonRetriableError, Step, SyncStep, asgi
+from stepbase.engine.server import serving
+from stepbase.engine.settings import Settings
 from stepbase.middleware import EncryptionMiddleware, Monitor, monitor
 from stepbase.protocol.ids import ulid_ms
 from stepbase.sdk import background, http
@@ -341,3 +346,80 @@ async def test_without_a_project_nothing_is_reported_and_that_is_said_once(
 def test_a_limit_that_is_none_is_refused() -> None:
     with pytest.raises(DefinitionError, match="between 0 and 10"):
         Monitor(seconds=0)
+
+
+async def test_steps_saved_on_the_way_are_reported_with_their_times(
+    gateway: RunningGateway, look: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = App("shop", middleware=[Monitor])
+
+    async def several(step: Step) -> str:
+        for name in ("one", "two", "three"):
+            await step.run(name, lambda: asyncio.sleep(0.02))
+        return "done"
+
+    goes_on.function("several", on="order/paid")(several)
+    body = call_body(EVENT, may_checkpoint=True)
+    with fake_api() as server:
+        monkeypatch.setenv("INNGEST_BASE_URL", server.url)
+        reply = await ask_asgi(asgi(goes_on))(
+            "POST", query="fnId=shop-several&stepId=step", body=body
+        )
+
+    assert reply.status == 206 and len(server.received) == 2  # two saved, the third with the end
+    assert len(reply.body) == 2
+    assert (await timeline(look))[1:] == [
+        ("step", "one", "done", 0),
+        ("step", "two", "done", 0),
+        ("step", "three", "done", 0),
+        ("run", "completed", "Completed", None),
+    ]
+    times = await look.fetch("select ended_at - started_at as took from stepbase.steps")
+    assert all(timedelta(milliseconds=15) < row["took"] < timedelta(seconds=2) for row in times)
+
+
+async def test_parallel_steps_are_planned_and_then_done(
+    gateway: RunningGateway, look: asyncpg.Connection
+) -> None:
+    wide = App("shop", middleware=[Monitor])
+
+    async def both(step: Step) -> tuple[int, int]:
+        return await asyncio.gather(step.run("a", lambda: 1), step.run("b", lambda: 2))
+
+    wide.function("both", on="order/paid")(both)
+    ask = ask_asgi(asgi(wide))
+    planner = Planner(lambda query, body: ask("POST", query=query, body=body), "shop-both")
+
+    assert await planner.finish() == [1, 2]
+    rows = await look.fetch("select name, op, status from stepbase.steps order by name")
+    assert [(row["name"], row["status"]) for row in rows] == [("a", "done"), ("b", "done")]
+    assert await look.fetchval("select status from stepbase.runs") == "Completed"
+    assert await look.fetchval("select count(*) from stepbase.recorded_waits") == 0
+
+
+async def test_under_our_own_engine_not_one_request_is_made(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "_lines", {})
+    monkeypatch.setenv("SUPABASE_SECRET_KEY", "sb_secret_x")
+    quick = App("quick", middleware=[Monitor])
+
+    @quick.function("f", on="order/paid")
+    async def f(step: Step) -> int:
+        return await step.run("one", lambda: 1)
+
+    async with serving(Settings(database_url=database, port=0)) as (_, port, _):
+        monkeypatch.setenv("INNGEST_DEV", f"http://127.0.0.1:{port}")
+        with fake_api() as project, serving_asgi(asgi(quick)) as origin:
+            monkeypatch.setenv("SUPABASE_URL", project.url)
+            connection = await asyncpg.connect(database)
+            async with httpx.AsyncClient() as web, asyncio.timeout(30):
+                assert (await web.put(f"{origin}/api/inngest")).status_code == 200
+                await web.post(f"http://127.0.0.1:{port}/e/k", json={"name": "order/paid"})
+                ended = "select count(*) from stepbase.runs where status = 'Completed'"
+                while not await connection.fetchval(ended):
+                    await asyncio.sleep(0.02)
+            await connection.close()
+    await asyncio.to_thread(background.stop)
+
+    assert project.received == []
