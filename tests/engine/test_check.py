@@ -18,7 +18,7 @@ from tests.support.server import Server
 
 from stepbase import clock
 from stepbase.cli.main import main
-from stepbase.engine import listener
+from stepbase.database import session
 from stepbase.engine.app import running
 from stepbase.engine.check import State, check
 from stepbase.engine.settings import Settings
@@ -263,7 +263,7 @@ def tcp_server() -> Iterator[Cluster]:
 async def test_a_transaction_pooler_is_refused(
     tcp_server: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener, "_PROBE_SECONDS", 0.3)
+    monkeypatch.setattr(session, "_PROBE_SECONDS", 0.3)
     assert tcp_server.port is not None
     async with deaf_pooler(tcp_server.port) as port:
         dsn = tcp_server.dsn().replace(f":{tcp_server.port}/", f":{port}/") + "?sslmode=disable"
