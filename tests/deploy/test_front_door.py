@@ -89,9 +89,19 @@ def signed_by_the_host(reply: httpx.Response) -> bool:
     return signing.verify(header, reply.content, [KEY], now) == KEY
 
 
-def test_the_file_of_the_repository_is_what_the_template_gives(tmp_path: Path) -> None:
-    assert INDEX.read_text() == front_door.source("currency")
-    assert INDEX.stat().st_size < 10_000
+def test_the_repositorys_front_doors_are_what_the_template_gives() -> None:
+    doors = {path.parent.name: path for path in INDEX.parents[1].glob("*/index.ts")}
+    settings = tomllib.loads((ROOT / "supabase" / "config.toml").read_text())["functions"]
+
+    assert "currency" in doors
+    for name, path in doors.items():
+        assert path.read_text() == front_door.source(name)
+        assert path.stat().st_size < 10_000
+        # Servers, who have no user's token, are let in.
+        assert tomllib.loads(front_door.settings(name))["functions"][name] == settings[name]
+
+
+def test_a_front_door_is_written_where_supabase_looks(tmp_path: Path) -> None:
     written = front_door.write("order_tracking-2", tmp_path)
     assert written == tmp_path / "supabase" / "functions" / "order_tracking-2" / "index.ts"
     assert 'const VARIABLE = "STEPBASE_ORIGIN_ORDER_TRACKING_2";' in written.read_text()
@@ -102,12 +112,6 @@ def test_the_file_of_the_repository_is_what_the_template_gives(tmp_path: Path) -
 def test_a_name_that_no_edge_function_can_have_is_refused(name: str) -> None:
     with pytest.raises(DefinitionError, match="the name of an Edge Function"):
         front_door.source(name)
-
-
-def test_its_settings_let_servers_in() -> None:
-    settings = tomllib.loads((ROOT / "supabase" / "config.toml").read_text())
-
-    assert tomllib.loads(front_door.settings("currency"))["functions"] == settings["functions"]
 
 
 def test_it_is_typed_tidy_and_imports_nothing(tmp_path: Path) -> None:
