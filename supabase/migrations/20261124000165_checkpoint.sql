@@ -39,7 +39,11 @@ begin
   )
   update stepbase.runs r
     set step_count = r.step_count + t.steps, state_bytes = r.state_bytes + t.bytes,
-        status = 'Running', started_at = coalesce(r.started_at, v_now)
+        status = 'Running',
+        -- Its first call began when its item was leased, before what it saves now was done.
+        started_at = coalesce(r.started_at, greatest(r.created_at, least(v_now, (
+          select min(q.due_at) - p_lease from stepbase.queue q where q.run_id = r.run_id and q.owner is not null
+        ))))
     from (
       select b.run_id, count(*)::int as steps, sum(b.bytes)::int as bytes from born b group by b.run_id
     ) t

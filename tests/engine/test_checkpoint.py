@@ -5,7 +5,10 @@ from typing import Any
 
 from tests.engine.conftest import StartEngine
 from tests.support.engine_client import EngineClient
+from tests.support.engine_sql import NOON, Hands, step
 from tests.support.stub_host import Answer, StubHost, ops, step_run
+
+from stepbase.engine.store import Checkpoint
 
 
 async def test_checkpointed_steps_are_stored_and_the_run_completes(
@@ -114,3 +117,17 @@ async def test_malformed_checkpoints_are_refused(start_engine: StartEngine) -> N
             status, answer = await client.request("POST", "/v1/checkpoint/x/async", body)
             assert status == 400
             assert reason in answer["error"]
+
+
+async def test_a_run_began_with_its_call_and_not_with_what_it_saved_first(hands: Hands) -> None:
+    run = await hands.begin_leased()
+    for seconds, name in ((3, "one"), (4, "two")):
+        await hands.at(seconds)
+        assert await hands.checkpoint([Checkpoint(run.run_id, "main", 1, (step(name),))]) == [True]
+
+    row = await hands.run(run)
+    assert row["started_at"] == NOON
+    timeline = await hands.connection.fetch(
+        "select name, ms from stepbase.run_timeline where run_id = $1 and what = 'step'", run.run_id
+    )
+    assert [tuple(each) for each in timeline] == [("one", 3000), ("two", 1000)]

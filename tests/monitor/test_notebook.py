@@ -66,7 +66,7 @@ async def test_the_cells_say_what_happened(history: asyncpg.Connection) -> None:
     waiting = said["What live runs wait for, the next first"]
     assert sorted(row["waits_for"] for row in waiting) == ["event", "event", "sleep"]
     [stuck] = said["Events that started nothing, last 7 days"]
-    assert stuck["not_started"] == "orders-follow-up rate_limited"
+    assert stuck["why"] == "orders-follow-up rate_limited"
 
 
 @pytest.mark.parametrize("path", SNIPPETS, ids=lambda path: path.stem)
