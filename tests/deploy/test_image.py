@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -17,10 +18,12 @@ from tests.support.gateway import running_gateway
 from tests.support.platform import free_port, start, stop
 
 from stepbase import clock
-from stepbase.deploy import lock, staging
+from stepbase.deploy import lock, staging, verify
+from stepbase.deploy.plan import Served, Verify
 from stepbase.engine.server import serving
 from stepbase.engine.settings import Settings
 from stepbase.protocol import names, signing
+from stepbase.sdk.http import Answer
 
 SIGNING_KEY = "signkey-prod-" + "5e" * 32
 EVENT_KEY = "event-key-of-the-shop"
@@ -188,12 +191,27 @@ async def test_it_syncs_with_an_engine_and_runs_an_award(
                 async with httpx.AsyncClient() as web:
                     synced = await web.put(url, headers={names.SIGNATURE: signature})
                 assert synced.status_code == 200, synced.text
+                await _check_registered(port, url)
                 assert await _awarded(database) == [("award", "p", 30)]
                 assert (
                     megabytes(process) <= MOST_MEGABYTES + 40
                 )  # a client of Supabase is loaded now
             finally:
                 await asyncio.to_thread(running.__exit__, None, None, None)
+
+
+async def _check_registered(port: int, url: str) -> None:
+    """Compare what the engine has registered with where the app is, and with where it is not."""
+    served = Served("currency", "currency", 5, url, f"{url}/health", "d")
+    key = {"authorization": f"Bearer {signing.hash_key(SIGNING_KEY)}"}
+    action = Verify(served, f"http://127.0.0.1:{port}")
+    async with httpx.AsyncClient() as web:
+        asked = await web.get(action.registered, headers=key)
+    answer = Answer(asked.status_code, {}, asked.content)
+    assert verify.is_list(answer)
+    assert verify.registered_problems(served, answer) == []
+    [moved] = verify.registered_problems(replace(served, url="https://x.example.com"), answer)
+    assert f"the server calls currency at {url}" in moved
 
 
 async def _awarded(database: str) -> list[tuple[str, str, int]]:

@@ -37,7 +37,6 @@ def _without_port(found: Iterable[object], shop: Shop) -> str:
 
 KILLS = {
     "compute": [
-        "-supabase db push",
         "+supabase db advisors",
         "+supabase secrets set",
         "+supabase compute push currency",
@@ -47,8 +46,8 @@ KILLS = {
         "PUT /functions/v1/currency",
         "GET /functions/v1/currency",
     ],
-    "cloudrun": ["-gcloud secrets versions add", "+gcloud run deploy"],
-    "docker": ["+docker build", "+docker compose"],
+    "cloudrun": ["+gcloud run deploy"],
+    "docker": ["+docker compose"],
 }
 """Before (-) or after (+) a command has had its effect, or at a request that must be answered."""
 

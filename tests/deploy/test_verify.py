@@ -112,3 +112,35 @@ def test_syncs(given: Answer, problem: str | None) -> None:
     found = verify.sync_problem(APP, given)
 
     assert found is None if problem is None else problem in str(found)
+
+
+def registered(*urls: str) -> Answer:
+    steps = [[{"id": "step", "uri": f"{url}?fnId=currency-x&stepId=step"}] for url in urls]
+    return answer([{"id": "currency-x", "config": {"steps": each}} for each in steps])
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (registered(APP.url, APP.url), None),
+        (registered(APP.url, APP.url, APP.url), None),
+        (
+            registered(APP.url, "https://edge-runtime.supabase.com/currency"),
+            "calls currency at https://edge-",
+        ),
+        (registered(APP.url), "has 1 functions of currency, and it has 2"),
+        (answer([]), "has 0 functions"),
+    ],
+)
+def test_what_the_server_has_registered(given: Answer, problem: str | None) -> None:
+    assert verify.is_list(given)
+    found = verify.registered_problems(APP, given)
+
+    assert found == [] if problem is None else problem in "; ".join(found)
+
+
+@pytest.mark.parametrize(
+    "given", [answer([], 404), answer(b"x"), answer({"ok": True}), answer([1])]
+)
+def test_a_server_may_not_tell(given: Answer) -> None:
+    assert not verify.is_list(given)

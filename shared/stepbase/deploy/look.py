@@ -1,7 +1,7 @@
-"""Looks at what function folders define, each in a process of its own.
+"""Looks at what function folders define, in a process of its own.
 
 A folder's code runs when it is loaded, so it is kept away from the deploy's process and its keys. The child
-prints one line of JSON; what the folder itself prints goes to stderr.
+prints one line of JSON for each; what a folder itself prints goes to stderr.
 """
 
 import json
@@ -14,7 +14,6 @@ from typing import Any
 
 from stepbase import config
 from stepbase.deploy.errors import DeployError
-from stepbase.deploy.settings import FOR_DEPLOY, FOR_FUNCTIONS
 
 _SECONDS = 60
 _PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV")
@@ -67,37 +66,38 @@ def find(root: Path, chosen: Sequence[str] = ()) -> list[Path]:
 
 
 def look(root: Path, paths: Sequence[Path]) -> list[Folder]:
-    """Load each folder in a process of its own, side by side; those that break say why."""
-    started = [(path, _start(root, path)) for path in paths]
-    return [_finish(path, process) for path, process in started]
+    """Load the folders in one process; if that does not get to its end, each in one of its own."""
+    seen = _ask(root, paths)
+    if len(seen) == len(paths):
+        return [_folder(path, each) for path, each in zip(paths, seen, strict=True)]
+    found = []
+    for path in paths:
+        alone = _ask(root, [path])
+        broken = f"it ends the process that loads it, or takes more than {_SECONDS} s"
+        found.append(_folder(path, alone[0] if alone else {"broken": broken}))
+    return found
 
 
-def _start(root: Path, path: Path) -> "subprocess.Popen[str]":
+def _ask(root: Path, paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return what the child says of each folder, as far as it gets; its stderr is ours."""
     ours = config.environment()
     kept = {name: ours[name] for name in _PASSED_ON if name in ours}
     sources = [str(root / _SOURCES), *filter(None, ours.get("PYTHONPATH", "").split(":"))]
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "stepbase.deploy.look", str(path)],
-        env={**kept, "PYTHONPATH": ":".join(sources), "PYTHONDONTWRITEBYTECODE": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def _finish(path: Path, process: "subprocess.Popen[str]") -> Folder:
     try:
-        printed, complaints = process.communicate(timeout=_SECONDS)
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "stepbase.deploy.look", *map(str, paths)],
+            env={**kept, "PYTHONPATH": ":".join(sources), "PYTHONDONTWRITEBYTECODE": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=_SECONDS,
+        )
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return Folder(path.name, path, broken=f"loading it took more than {_SECONDS} s")
-    try:
-        seen = json.loads(printed)
-    except ValueError:
-        last = (complaints.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
-        return Folder(path.name, path, broken=last)
+        return []
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _folder(path: Path, seen: Mapping[str, Any]) -> Folder:
     if "broken" in seen:
         return Folder(path.name, path, broken=seen["broken"])
     functions = tuple(FunctionSeen(**each) for each in seen["functions"])
@@ -129,13 +129,13 @@ def describe(path: Path) -> dict[str, Any]:
     return {"app_id": app.id, "functions": functions}
 
 
-def _main(path: str) -> None:
+def _main(paths: Sequence[str]) -> None:
+    """Print a line for each folder; what a folder's code prints goes elsewhere."""
     out, sys.stdout = sys.stdout, sys.stderr
-    out.write(json.dumps(describe(Path(path))) + "\n")
+    for path in paths:
+        out.write(json.dumps(describe(Path(path))) + "\n")
+        out.flush()
 
-
-_KEPT_AWAY = FOR_DEPLOY | set(FOR_FUNCTIONS)
-assert not _KEPT_AWAY & set(_PASSED_ON)
 
 if __name__ == "__main__":
-    _main(sys.argv[1])
+    _main(sys.argv[1:])

@@ -156,16 +156,28 @@ class Sync:
 
 @dataclass(frozen=True, slots=True)
 class Verify:
-    """Ask an app, signed, what it is, and compare every answer with what was deployed."""
+    """Ask an app, signed, what it is, and the server of runs what it has registered; compare both.
+
+    Attributes:
+        api: The server's API.
+    """
 
     served: Served
+    api: str
+
+    @property
+    def registered(self) -> str:
+        """Where the server says what it has registered."""
+        return f"{self.api}/v1/apps/{self.served.app_id}/functions"
 
     def lines(self) -> list[str]:
         """Return how it is printed."""
         served = self.served
         return [
             f"> GET {served.url} (signed)  must say: app {served.app_id}, "
-            f"{served.counted}, mode cloud, served at {served.url}"
+            f"{served.counted}, mode cloud, served at {served.url}",
+            f"> GET {self.registered}  must have this URL for each function, where it answers",
+            "  authorised by INNGEST_SIGNING_KEY",
         ]
 
 

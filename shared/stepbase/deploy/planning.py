@@ -94,7 +94,8 @@ def make(
     served = tuple(_served(each, at[each.name], target, staged) for each in project.folders)
     apps = [each for each in served if each.app_id is not None]
     names = sorted({*target.secrets(settings), *target.needed})
-    api = settings.get("INNGEST_API_KEY") and _api(settings)
+    api = _api(settings)
+    has_api_key = settings.get("INNGEST_API_KEY") is not None
     found = [
         Stage(
             "stage",
@@ -135,12 +136,14 @@ def make(
             is_repeated=True,
         ),
         Stage(
-            "sync", "have the functions registered", tuple(Sync(each, api or None) for each in apps)
+            "sync",
+            "have the functions registered",
+            tuple(Sync(each, api if has_api_key else None) for each in apps),
         ),
         Stage(
             "verify",
             "what is registered must be what was deployed",
-            tuple(Verify(each) for each in apps),
+            tuple(Verify(each, api) for each in apps),
             is_repeated=True,
         ),
     ]

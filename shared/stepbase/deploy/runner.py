@@ -83,11 +83,8 @@ class Runner:
                 self._await(action)
             case Sync():
                 self._sync(action)
-            case Verify(served):
-                answer = self._signed("GET", served.url)
-                problems = verify.signed_problems(served, answer, self._signing_key)
-                if problems:
-                    raise DeployError("; ".join(problems))
+            case Verify():
+                self._verify(action)
 
     @property
     def _signing_key(self) -> str:
@@ -193,6 +190,21 @@ class Runner:
             if is_final or attempt == _TRIES:
                 raise DeployError(self.vault.redacted(problem))
             time.sleep(_POLL_SECONDS)
+
+    def _verify(self, action: Verify) -> None:
+        served = action.served
+        answer = self._signed("GET", served.url)
+        problems = verify.signed_problems(served, answer, self._signing_key)
+        key = signing.hash_key(self._signing_key)
+        registered = self._ask("GET", action.registered, authorization=f"Bearer {key}")
+        if verify.is_list(registered):
+            problems += verify.registered_problems(served, registered)
+        else:
+            self.say(
+                f"    the server does not tell what it has registered (HTTP {registered.status})"
+            )
+        if problems:
+            raise DeployError("; ".join(problems))
 
     def _signed(self, method: str, url: str, body: bytes = b"") -> Answer:
         signature = signing.sign(body, self._signing_key, clock.now_s())

@@ -134,3 +134,40 @@ def sync_problem(served: Served, answer: Answer) -> str | None:
     elif answer.status == 404:
         text += f"; Inngest knows no app {served.app_id!r} yet: leave INNGEST_API_KEY out for the first sync"
     return f"sync of {served.name}: HTTP {answer.status} {text}"
+
+
+def is_list(answer: Answer) -> bool:
+    """Say whether the server of runs has told what it has registered; not every one does."""
+    return answer.status == 200 and _functions(answer) is not None
+
+
+def registered_problems(served: Served, answer: Answer) -> list[str]:
+    """Say what the server of runs has registered otherwise than it was deployed.
+
+    Its functions are those of the app that are in use, with the URL that each is called at; failure handlers
+    may be among them.
+    """
+    functions = _functions(answer) or []
+    steps = [step for each in functions for step in each.get("config", {}).get("steps", [])]
+    elsewhere = {str(step.get("uri")).partition("?")[0] for step in steps} - {served.url}
+    problems = []
+    if elsewhere:
+        problems.append(
+            f"the server calls {served.name} at {', '.join(sorted(elsewhere))}, and it is served at "
+            f"{served.url}: another sync has come later (an old deploy, a stepbase engine -u, a dev server)"
+        )
+    if len(functions) < served.function_count:
+        problems.append(
+            f"the server has {len(functions)} functions of {served.name}, and it has {served.function_count}"
+        )
+    return problems
+
+
+def _functions(answer: Answer) -> list[Mapping[str, Any]] | None:
+    try:
+        found = json.loads(answer.body)
+    except ValueError:
+        return None
+    found = found.get("data") if isinstance(found, dict) else found
+    is_fit = isinstance(found, list) and all(isinstance(each, dict) for each in found)
+    return found if is_fit else None

@@ -7,7 +7,6 @@ as the platform would keep it. STUB_KILL, a beginning of a command line, kills w
 
 import json
 import os
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -52,9 +51,7 @@ def docker(words: list[str]) -> int:
     """Images by tag, and Compose, whose services start what their images hold."""
     match words:
         case ["build", "--pull", "--tag", tag, source]:
-            target = STATE / "images" / tag.replace("/", "_")
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(source, target)
+            copy(Path(source), STATE / "images" / tag.replace("/", "_"))
         case ["compose", "--file", file, "up", *_]:
             keep("compose.yaml", Path(file).read_text())
             keep(
@@ -77,7 +74,7 @@ def supabase(words: list[str]) -> int:
         case ["compute", "push", name, *_]:
             bring(name, Path("build") / name)
         case ["functions", "deploy", name, *_]:
-            shutil.copytree(f"supabase/functions/{name}", STATE / "edge" / name, dirs_exist_ok=True)
+            copy(Path(f"supabase/functions/{name}"), STATE / "edge" / name)
         case ["notebooks", "push", name, *_]:
             keep(f"notebooks/{name}", Path(f"supabase/notebooks/{name}.json").read_text())
         case ["db", "push", *_]:
@@ -85,11 +82,19 @@ def supabase(words: list[str]) -> int:
     return 0
 
 
+def copy(source: Path, target: Path) -> None:
+    """Replace a folder by another's files; shutil alone would take longer to load than this program runs."""
+    for path in sorted(target.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    for path in source.rglob("*"):
+        if path.is_file():
+            (target / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+            (target / path.relative_to(source)).write_bytes(path.read_bytes())
+
+
 def bring(name: str, source: Path) -> None:
     """Put a staged folder where the platform runs it."""
-    target = STATE / "running" / name
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target)
+    copy(source, STATE / "running" / name)
 
 
 def main() -> int:
