@@ -28,6 +28,12 @@ def test_it_holds_every_migration(wheel: zipfile.ZipFile) -> None:
     assert packed == {path.name for path in MIGRATIONS.glob("*.sql")}
 
 
+def test_it_holds_what_the_dashboard_gets(wheel: zipfile.ZipFile) -> None:
+    for kind in ("notebooks", "snippets"):
+        packed = {name.rpartition("/")[2] for name in wheel.namelist() if f"/_{kind}/" in name}
+        assert packed == {path.name for path in (ROOT / "supabase" / kind).iterdir()} != set()
+
+
 def test_it_holds_every_file_of_the_packages(wheel: zipfile.ZipFile) -> None:
     packed = set(wheel.namelist())
     wanted = {

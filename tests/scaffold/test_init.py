@@ -84,6 +84,10 @@ def names(files: list[str]) -> list[str]:
 
 
 FRAMEWORK = [f"stepbase_{name}" for name in names(sorted(migrate.framework_files()))]
+DASHBOARD = [
+    path.relative_to(ROOT).as_posix()
+    for path in [*ROOT.glob("supabase/notebooks/*.json"), *ROOT.glob("supabase/snippets/*.sql")]
+]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -149,6 +153,7 @@ async def test_a_project_that_is_live_gets_the_framework_and_runs_the_example(
         "functions/hello/main.py",
         "functions/hello/requirements.txt",
         "tests/test_hello.py",
+        *DASHBOARD,
     }
     assert names(migrations(project)) == [*names(list(_USERS)), *FRAMEWORK]
     assert await recorded(dsn) == migrations(project)

@@ -100,6 +100,7 @@ def additions(project: Path, now: datetime) -> list[Change]:
     """
     return [
         *_missing_migrations(project, now),
+        *_dashboard(project),
         *_example(project),
         *_env_example(project),
         *_ignored(project),
@@ -147,6 +148,26 @@ def _first_that_needs(theirs: Mapping[str, str]) -> str | None:
     return next(
         (file for file, text in theirs.items() if _USES.search(_COMMENT.sub("", text))), None
     )
+
+
+def _dashboard(project: Path) -> list[Change]:
+    """Return the notebook and the snippets for the dashboard that the project has no file of."""
+    return [
+        Change(path, text)
+        for path, text in _dashboard_files().items()
+        if not (project / path).exists()
+    ]
+
+
+def _dashboard_files() -> dict[Path, str]:
+    """Return what lies beside the framework's migrations, in the repository or in the wheel, by path."""
+    migrations = migrate.migrations_folder()
+    is_wheel = migrations.name.startswith("_")
+    return {
+        Path("supabase") / kind / path.name: path.read_text("utf-8")
+        for kind, pattern in (("notebooks", "*.json"), ("snippets", "*.sql"))
+        for path in sorted((migrations.parent / (f"_{kind}" if is_wheel else kind)).glob(pattern))
+    }
 
 
 def _example(project: Path) -> list[Change]:
