@@ -119,6 +119,8 @@ def test_everything_reaches_the_project(shop: Shop, supabase: ManagementApi, bar
     )
     assert {"currency-award", "currency-reverse"} <= {each["id"] for each in sync.body["functions"]}
 
+    assert f"Target: project shop ({REF})" in done.stdout
+
     # What was executed is what the dry run had printed, to the byte.
     commands = [
         line.strip()[2:] for line in planned.stdout.splitlines() if line.strip()[:2] == "$ "

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytest
-from tests.deploy.conftest import SECRETS, Shop
+from tests.deploy.conftest import SECRETS, Shop, write_program
 from tests.support.platform import files_of
 
 
@@ -170,6 +170,17 @@ def test_a_signal_ends_a_deploy_with_words(shop: Shop) -> None:
 
     assert process.returncode == 1
     assert "interrupted" in complaints and "The same command goes on from here" in complaints
+
+
+def test_what_a_program_prints_of_secrets_is_not_shown(shop: Shop) -> None:
+    write_program(shop.tools / "supabase", f'echo "using {SECRETS[0]}, {SECRETS[4]}"; exit 3')
+
+    done = shop.deploy("--yes", "--only", "secrets")
+
+    assert done.returncode == 1
+    assert "using •••, •••" in done.stdout and "exit code 3" in done.stderr
+    assert not [secret for secret in SECRETS if secret in done.stdout + done.stderr]
+    assert "The same command does these stages again" in done.stderr
 
 
 def test_two_deploys_of_one_project_do_not_meet(shop: Shop) -> None:

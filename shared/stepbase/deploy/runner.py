@@ -13,6 +13,7 @@ from stepbase.deploy import staging, verify
 from stepbase.deploy.errors import DeployError
 from stepbase.deploy.journal import Journal
 from stepbase.deploy.plan import Action, Await, Command, Files, Plan, Sync, Verify, heading
+from stepbase.deploy.settings import NO_SECRETS
 from stepbase.protocol import names, signing
 from stepbase.sdk import http
 from stepbase.sdk.http import Answer, Exchange
@@ -34,9 +35,9 @@ class Vault:
     hidden_from_commands: frozenset[str] = frozenset()
 
     def redacted(self, text: str) -> str:
-        """Return text without any of the values, should a program print one."""
-        for value in self.variables.values():
-            if len(value) >= _LEAST_REDACTED:
+        """Return text without any secret, should a program print one."""
+        for name, value in self.variables.items():
+            if name not in NO_SECRETS and len(value) >= _LEAST_REDACTED:
                 text = text.replace(value, "•••")
         return text
 
@@ -102,7 +103,7 @@ class Runner:
             stdin=subprocess.DEVNULL if given is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
             errors="replace",
         )
         try:
@@ -142,7 +143,7 @@ class Runner:
             env=self._environment(command),
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
         )
         wanted = command.unless.prints
         is_same = wanted is None or asked.stdout == self.vault.documents[wanted]
@@ -228,7 +229,8 @@ def tell_resume(error: str, journal: Journal, plan: Plan) -> str:
     lines = [error, f"done: {len(set(journal.done))} of {count} actions"]
     if whole:
         lines[-1] += f"; whole stages: {', '.join(whole)}"
-    lines.append(
-        "nothing was undone. The same command goes on from here; with anything changed it begins anew."
-    )
+    again = "The same command goes on from here; with anything changed it begins anew."
+    if journal.path is None:
+        again = "The same command does these stages again."
+    lines.append(f"nothing was undone. {again}")
     return os.linesep.join(lines)

@@ -34,6 +34,22 @@ FOR_DEPLOY = frozenset(
 )
 """Variables that a deploy uses itself and no function gets."""
 
+NO_SECRETS = frozenset(
+    {
+        "GOOGLE_CLOUD_PROJECT",
+        "GOOGLE_CLOUD_PROJECT_NUMBER",
+        "GOOGLE_CLOUD_REGION",
+        "INNGEST_BASE_URL",
+        "INNGEST_ENV",
+        "STEPBASE_BASE_IMAGE",
+        "STEPBASE_PUBLIC_ORIGIN",
+        "STEPBASE_REGISTRY",
+        "SUPABASE_PROJECT_REF",
+        "SUPABASE_URL",
+    }
+)
+"""Variables that may be seen in what programs print; every other one is taken for a secret."""
+
 FROM_THE_PLATFORM = frozenset(
     {
         "SUPABASE_URL",

@@ -121,7 +121,6 @@ def stage(
         surroundings="".join(f" \\\n    {key}={value}" for key, value in sorted(told.items())),
         start="[" + ", ".join(f'"{word}"' for word in start) + "]",
     ).encode()
-    files[".dockerignore"] = b"Dockerfile\n.dockerignore\n"
     return Staged(f"{BUILD}/{path.name}", dict(sorted(files.items())), digest)
 
 
