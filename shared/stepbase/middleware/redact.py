@@ -11,12 +11,12 @@ from typing import Any, Final
 SHOWN: Final = "[redacted]"
 
 _FIELD = re.compile(
-    r"(?:^|[_\-.])(?:authorization|cookie|set_cookie|password|passwd|pwd|secret|token|api_?key|apikey|auth_?key|"
+    r"(?:^|_)(?:authorization|cookie|set_cookie|password|passwd|pwd|secret|token|api_?key|apikey|auth_?key|"
     r"private_?key|signing_?key|service_?role|credential|credentials|jwt|access_?key)s?$"
 )
 """Matched against the end of a field's name in snake case: `apiKey` is `api_key`, `x-auth-token` is one."""
 
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_BREAK = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[-.\s]")
 _FORMS = re.compile(
     r"sb_(?:secret|publishable)_[\w-]+"  # Supabase
     r"|sbp_[0-9a-f]{20,}"
@@ -24,7 +24,7 @@ _FORMS = re.compile(
     r"|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"  # JSON web tokens
     r"|(?<![\w-])(?:sk|rk|pk|whsec)[-_][\w-]{16,}"  # Stripe, OpenAI, Anthropic
     r"|gh[pousr]_\w{20,}|xox[abpr]-[\w-]{10,}|AKIA[0-9A-Z]{16}"
-    r"|(?i:bearer|basic)\s+[\w.~+/=-]{12,}"
+    r"|(?i:bearer|basic)\s+(?=\S*\d)[\w.~+/=-]{12,}"
     r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"  # user and password of a URL
 )
 
@@ -43,9 +43,7 @@ def redact(value: Any, secrets: tuple[str, ...] = ()) -> Any:
         return redact_text(value, secrets)
     if isinstance(value, dict):
         return {
-            name: SHOWN
-            if isinstance(each, str | int) and not isinstance(each, bool) and names_a_secret(name)
-            else redact(each, secrets)
+            name: SHOWN if isinstance(each, str) and names_a_secret(name) else redact(each, secrets)
             for name, each in value.items()
         }
     if isinstance(value, list):
@@ -55,4 +53,4 @@ def redact(value: Any, secrets: tuple[str, ...] = ()) -> Any:
 
 def names_a_secret(field: str) -> bool:
     """Say whether a field of this name holds a key, a token or a password."""
-    return _FIELD.search(_CAMEL.sub("_", field).lower()) is not None
+    return _FIELD.search(_BREAK.sub("_", field).lower()) is not None

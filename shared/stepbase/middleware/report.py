@@ -176,7 +176,7 @@ def _row(seen: Seen, hashed: str, name: str, op: str, status: str) -> dict[str, 
     is_over = status in ("done", "failed")
     return {
         "hash": hashed,
-        "name": name[:500],
+        "name": name.replace("\x00", "")[:500],
         "op": op,
         "status": status,
         "attempt": seen.attempt,
