@@ -20,10 +20,11 @@ create function stepbase.relay_delay(p_tries int) returns interval
   $$;
 
 -- Leases as outbox_take does, but no more events than fit into p_bytes (of JSON text; the first one
--- always does), so that no relay holds more than it can carry. Returns them in the order they fell due.
+-- always does), so that no relay holds more than it can carry. Reads no payload beyond those: a backlog
+-- of large events costs no more than what is sent of it. Returns them in the order they fell due.
 create function stepbase.outbox_take_some(p_n int, p_bytes bigint, p_token text, p_for interval)
   returns table (id text, name text, payload json, tries int)
-  language sql
+  language plpgsql
   volatile
   set search_path = ''
   -- As in outbox_take.
@@ -31,30 +32,36 @@ create function stepbase.outbox_take_some(p_n int, p_bytes bigint, p_token text,
   set enable_hashjoin = off
   set enable_mergejoin = off
   as $$
-    with due as materialized (
-      select o.id, o.due_at, octet_length(o.payload::text) + 1 as bytes
-      from stepbase.outbox as o
-      where o.dead_at is null and o.due_at <= stepbase.now()
-      order by o.due_at
-      limit p_n
-      for update skip locked
-    ), fitting as materialized (
-      select d.id, d.due_at
-      from (
-        select due.*, sum(due.bytes) over w as total, row_number() over w as n
-        from due
-        window w as (order by due.due_at, due.id)
-      ) as d
-      where d.total <= p_bytes or d.n = 1
-    ), taken as (
+declare
+  v_id text;
+  v_payload json;
+  v_ids text[] := array[]::text[];
+  v_bytes bigint := 0::bigint;
+begin
+  for v_id, v_payload in
+    select o.id, o.payload
+    from stepbase.outbox as o
+    where o.dead_at is null and o.due_at <= stepbase.now()
+    order by o.due_at
+    limit p_n
+    for update skip locked
+  loop
+    v_bytes := v_bytes + octet_length(v_payload::text) + 1;
+    exit when v_bytes > p_bytes and cardinality(v_ids) > 0;
+    v_ids := array_append(v_ids, v_id);
+  end loop;
+
+  return query
+    with taken as (
       update stepbase.outbox as o
       set token = p_token, tries = o.tries + 1, due_at = stepbase.now() + p_for
-      from fitting
-      where o.id = fitting.id
-      returning o.id, o.name, o.payload, o.tries, fitting.due_at
+      from unnest(v_ids) with ordinality as i(id, n)
+      where o.id = i.id
+      returning o.id, o.name, o.payload, o.tries, i.n
     )
-    select id, name, payload, tries from taken order by due_at, id
-  $$;
+    select t.id, t.name, t.payload, t.tries from taken as t order by t.n;
+end
+$$;
 
 -- Gives events back that could not be delivered, through no fault of theirs that is known: each is due
 -- again after relay_delay of its tries, and not before p_at_least is over; or it is dead, if it was tried

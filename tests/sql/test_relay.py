@@ -130,6 +130,21 @@ async def test_only_what_is_tried_often_and_old_dies(db: asyncpg.Connection) -> 
     assert await give_back(db, [old, young], most=2) == {old: True, young: False}
 
 
+async def test_an_outage_of_a_day_makes_no_dead_letters(db: asyncpg.Connection) -> None:
+    [event_id] = await emit(db)
+    tries, now = 0, timedelta()
+    while now < timedelta(days=1):
+        now += timedelta(minutes=5)
+        await later(db, now)
+        assert await take(db) == [event_id]
+        tries += 1
+        assert await give_back(db, [event_id]) == {event_id: False}
+
+    assert tries == 288
+    row = await db.fetchrow("select tries, dead_at from stepbase.outbox")
+    assert row is not None and tuple(row) == (tries, None)
+
+
 async def test_another_relays_events_cannot_be_given_back(db: asyncpg.Connection) -> None:
     [event_id] = await emit(db)
     await take(db)
