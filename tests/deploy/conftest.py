@@ -222,7 +222,7 @@ def _compute(name: str) -> str:
 
 
 def _registered(request: Received) -> tuple[int, object]:
-    is_known = request.path.startswith(("/fn/register", "/v2/apps/"))
+    is_known = request.path.startswith(("/fn/register", "/v2/apps/", "/health"))
     return (200, {"ok": True, "status": 200}) if is_known else (404, {})
 
 

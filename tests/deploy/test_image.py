@@ -200,6 +200,33 @@ async def test_it_syncs_with_an_engine_and_runs_an_award(
                 await asyncio.to_thread(running.__exit__, None, None, None)
 
 
+async def test_an_engine_s_image_answers(tmp_path: Path, database: str) -> None:
+    pins = lock.parse((ROOT / lock.FILE).read_text())
+    found = staging.stage_engine(ROOT, pins)
+    staging.write(tmp_path, found)
+    folder = tmp_path / found.folder
+    programs = await asyncio.to_thread(bare.environment, folder / "requirements.txt")
+    dockerfile = folder / "Dockerfile"
+    port = free_port()
+    # The image's port is its own; here others may have it.
+    dockerfile.write_text(dockerfile.read_text().replace('"8080"', f'"{port}"'))
+    given = {
+        "DATABASE_URL": database,
+        "INNGEST_SIGNING_KEY": SIGNING_KEY,
+        "INNGEST_EVENT_KEY": EVENT_KEY,
+    }
+
+    process, _ = await asyncio.to_thread(start, folder, given, programs, port)
+    try:
+        async with httpx.AsyncClient() as web:
+            health = await web.get(f"http://127.0.0.1:{port}/health")
+            refused = await web.get(f"http://127.0.0.1:{port}/v1/events/x/runs")
+    finally:
+        await asyncio.to_thread(stop, process)
+
+    assert (health.status_code, refused.status_code, process.returncode) == (200, 401, 0)
+
+
 async def _check_registered(port: int, url: str) -> None:
     """Compare what the engine has registered with where the app is, and with where it is not."""
     served = Served("currency", "currency", 5, url, f"{url}/health", "d")

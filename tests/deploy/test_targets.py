@@ -6,7 +6,8 @@ import shutil
 import pytest
 from tests.deploy.conftest import EVENT_KEY, MAIL_KEY, SECRET_KEY, SIGNING_KEY, Shop
 from tests.deploy.test_compute import assert_kept_secret
-from tests.support.platform import Found
+from tests.repo.tree import ROOT
+from tests.support.platform import Found, command_of
 
 from stepbase.deploy.target import compose, label, port_of
 
@@ -122,6 +123,37 @@ def test_docker(shop: Shop) -> None:
     assert given["INNGEST_SIGNING_KEY"] == SIGNING_KEY and "SUPABASE_ACCESS_TOKEN" not in given
     assert shop.syncs[0].body["url"] == f"{shop.platform.url}/currency/api/inngest"
     assert_kept_secret(shop, done.stdout, done.stderr)
+
+
+def test_an_engine_beside_them(shop: Shop) -> None:
+    shutil.copy(ROOT / "pyproject.toml", shop.root)
+    done = shop.deploy("--yes", "--target", "docker", "--skip-db", "--with-engine", "door")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    up = [each for each in shop.recorded if "build/compose/engine/compose.yaml" in each["argv"]]
+    assert {"DATABASE_URL", "INNGEST_SIGNING_KEY"} <= set(up[0]["given"])
+    dockerfile = (shop.state / "running" / "engine" / "Dockerfile").read_text()
+    assert command_of(dockerfile)[:4] == ["python", "-m", "stepbase.cli", "engine"]
+    assert [each.path for each in shop.inngest.received][:1] == ["/health"]
+    assert_kept_secret(shop, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("words", "change", "message"),
+    [
+        (("--target", "compute"), {}, "with --target docker alone"),
+        (("--target", "docker"), {"INNGEST_BASE_URL": None}, "functions would not find the engine"),
+        (("--target", "docker", "--skip-db"), {"DATABASE_URL": None}, "keeps its state there"),
+    ],
+)
+def test_an_engine_that_could_not_work_is_refused(
+    shop: Shop, words: tuple[str, ...], change: dict[str, str | None], message: str
+) -> None:
+    shop.set("", **change)
+
+    done = shop.deploy("--dry-run", "--with-engine", "door", *words)
+
+    assert done.returncode == 1 and message in done.stdout
 
 
 def test_a_compose_file() -> None:

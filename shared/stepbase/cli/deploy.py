@@ -20,6 +20,7 @@ import click
 @click.option("--only", multiple=True, metavar="STAGE", help="Only this stage; repeatable.")
 @click.option("--skip-db", is_flag=True, help="Leave the database as it is.")
 @click.option("--front-door", is_flag=True, help="Serve the apps through Edge Functions.")
+@click.option("--with-engine", is_flag=True, help="With docker: an engine of your own, too.")
 @click.option(
     "--plan",
     "allowance",

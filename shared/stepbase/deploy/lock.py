@@ -4,11 +4,13 @@ One lock for all folders, made by pip for the image's Python, so that two folder
 use. A staged folder installs the part of it that its `requirements.txt` needs.
 """
 
+import importlib.metadata
 import json
 import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ _HEAD = f"""\
 # The exact versions that function folders install (Python {PYTHON}, Linux). Made by: stepbase deploy --lock
 """
 _PIN = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>\S+)(?:  # via (?P<via>.+))?")
+_OURS, _EXTRA = "stepbase", "engine"
 _BY_A_FOLDER = "requirements.txt"
 
 
@@ -61,6 +64,22 @@ def requirements(text: str, where: str) -> list[Requirement]:
             raise DeployError(f"{where}:{number}: {bare!r} is an address, which no version pins")
         found.append(requirement)
     return found
+
+
+def engine_requirements(root: Path) -> list[Requirement]:
+    """Return what the engine needs: this repository's own extra, or that of the installed stepbase."""
+    try:
+        project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
+    except (OSError, KeyError, tomllib.TOMLDecodeError):
+        project = {}
+    if project.get("name") == _OURS:
+        return [Requirement(each) for each in project["optional-dependencies"][_EXTRA]]
+    found = [Requirement(each) for each in importlib.metadata.requires(_OURS) or []]
+    return [
+        each
+        for each in found
+        if each.marker is not None and each.marker.evaluate({"extra": _EXTRA})
+    ]
 
 
 def parse(text: str, where: str = FILE) -> dict[str, Pin]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from stepbase.deploy.look import Folder
 from stepbase.deploy.plan import Action, Await, Command, Files, Plan, Served, Stage, Sync, Verify
 from stepbase.deploy.settings import Settings
-from stepbase.deploy.staging import Staged
+from stepbase.deploy.staging import ENGINE, Staged
 from stepbase.deploy.target import Place, Supabase, Target
 from stepbase.hosts import front_door
 
@@ -37,6 +37,7 @@ class Wish:
     skip_db: bool = False
     front_door: bool = False
     wait_seconds: float = 300.0
+    with_engine: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,8 @@ def make(
     """Return the plan; stages with nothing to do, or not asked for, are left out."""
     at = places(wish, project, target, settings)
     served = tuple(_served(each, at[each.name], target, staged) for each in project.folders)
+    if ENGINE in staged:
+        served = (_engine(settings, staged[ENGINE]), *served)
     apps = [each for each in served if each.app_id is not None]
     names = sorted({*target.secrets(settings), *target.needed})
     api = _api(settings)
@@ -215,6 +218,12 @@ def _served(folder: Folder, place: Place, target: Target, staged: Mapping[str, S
         f"{target.place(folder.name).base}/health",
         staged[folder.name].digest,
     )
+
+
+def _engine(settings: Settings, staged: Staged) -> Served:
+    """Return the engine as it is served; its health tells no deployment."""
+    url = _api(settings)
+    return Served(ENGINE, None, 0, url, f"{url}/health", staged.digest)
 
 
 def _api(settings: Settings) -> str:

@@ -1,29 +1,20 @@
 """Everything that can be known to fail before anything is done: all at once, each with its remedy."""
 
-import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from stepbase.deploy import dotenv, edge, lock, projectfile
+from stepbase.deploy import edge, lock, projectfile, variables
 from stepbase.deploy.allowance import misfits
 from stepbase.deploy.errors import DeployError
 from stepbase.deploy.lock import Lock
 from stepbase.deploy.planning import Project, Wish
 from stepbase.deploy.problem import Problem
 from stepbase.deploy.projectfile import ProjectFile
-from stepbase.deploy.settings import REF, Settings
+from stepbase.deploy.settings import Settings
+from stepbase.deploy.staging import ENGINE
 from stepbase.deploy.target import port_of
-from stepbase.protocol.signing import key_text
 
-MOST_SECRETS = 100
-MOST_SECRET_BYTES = 48 * 1024
-_TOKEN = re.compile(r"sbp_[0-9a-f]{40}|sbp_[A-Za-z0-9_]{20,}")
-_HEX = re.compile(r"(?:[0-9a-fA-F]{2})+")
-_TRANSACTION_POOLER = 6543
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_WRITTEN_BY_US = ("INNGEST_SERVE_ORIGIN", "INNGEST_SERVE_PATH", "STEPBASE_DEPLOYMENT")
 _INSTALL = {
     "supabase": "npm install --global supabase, or supabase.com/docs/guides/local-development/cli",
     "gcloud": "cloud.google.com/sdk/docs/install, then gcloud auth login",
@@ -47,12 +38,13 @@ def check(
     """
     found = [
         *_tools(wish, project),
-        *_supabase(wish, project, settings),
-        *_database(wish, project, settings),
-        *_keys(settings),
-        *_places(wish, settings),
+        *variables.supabase(wish, project, settings),
+        *variables.database(wish, project, settings),
+        *variables.keys(settings),
+        *variables.places(wish, settings),
         *_ports(wish, project),
-        *_secrets(wish, settings, given),
+        *_engine(wish, project, settings),
+        *variables.secrets(wish, settings, given),
         *_folders(project),
         *_blocks(wish, project, file),
     ]
@@ -61,156 +53,34 @@ def check(
     return found
 
 
-def needs_supabase(wish: Wish, project: Project) -> bool:
-    """Say whether the deploy changes anything by the Supabase CLI besides the database."""
-    return wish.target == "compute" or wish.front_door or bool(project.notebooks)
-
-
-def _has_database_stage(wish: Wish, project: Project) -> bool:
-    is_asked_for = not wish.only or "database" in wish.only
-    return project.has_migrations and is_asked_for and not wish.skip_db
-
-
 def _tools(wish: Wish, project: Project) -> Iterable[Problem]:
     wanted = {"cloudrun": ["gcloud"], "docker": ["docker"]}.get(wish.target, [])
-    if needs_supabase(wish, project) or _has_database_stage(wish, project):
+    if variables.needs_supabase(wish, project) or variables.changes_database(wish, project):
         wanted.append("supabase")
     for name in wanted:
         if shutil.which(name) is None:
             yield Problem(name, "this program is not on the PATH", _INSTALL[name])
 
 
-def _supabase(wish: Wish, project: Project, settings: Settings) -> Iterable[Problem]:
-    if not needs_supabase(wish, project):
+def _engine(wish: Wish, project: Project, settings: Settings) -> Iterable[Problem]:
+    if not wish.with_engine:
         return
-    ref = settings.project_ref
-    if ref is None:
+    if wish.target != "docker":
         yield Problem(
-            "SUPABASE_PROJECT_REF",
-            "no Supabase project is named",
-            f"put it into {settings.file}: the 20 letters in your dashboard's URL",
+            "--with-engine", "an engine is deployed with --target docker alone", "leave it out"
         )
-    elif REF.fullmatch(ref) is None:
-        yield Problem("SUPABASE_PROJECT_REF", f"{ref!r} is no project ref", "20 lower-case letters")
-    token = settings.get("SUPABASE_ACCESS_TOKEN")
-    if token is None:
+    if settings.get("INNGEST_BASE_URL") is None:
         yield Problem(
-            "SUPABASE_ACCESS_TOKEN",
-            "not set",
-            "fine after `supabase login`; for CI make one at supabase.com/dashboard/account/tokens",
-            is_fatal=False,
+            "INNGEST_BASE_URL",
+            "not set: functions would not find the engine",
+            f"put its URL into {settings.file}, e.g. https://engine.example.com",
         )
-    elif _TOKEN.fullmatch(token) is None:
+    if settings.get("DATABASE_URL") is None and wish.skip_db:
         yield Problem(
-            "SUPABASE_ACCESS_TOKEN",
-            "not an access token, which begins with sbp_",
-            "make one at supabase.com/dashboard/account/tokens; it is none of the project's API keys",
+            "DATABASE_URL", "not set: the engine keeps its state there", "the session pooler's URL"
         )
-
-
-def _database(wish: Wish, project: Project, settings: Settings) -> Iterable[Problem]:
-    if not _has_database_stage(wish, project):
-        return
-    found = settings.database
-    if found is None:
-        yield Problem(
-            "DATABASE_URL",
-            "not set",
-            f"put the session pooler's URL (dashboard, Connect) into {settings.file}, or --skip-db",
-        )
-        return
-    url = urlsplit(found[0])
-    try:
-        is_url = url.scheme in ("postgres", "postgresql") and bool(url.hostname)
-        port = url.port
-    except ValueError:
-        is_url, port = False, None
-    if not is_url:
-        yield Problem(
-            "DATABASE_URL",
-            "not a URL of a database",
-            "postgresql://user:password@host:5432/postgres",
-        )
-    elif port == _TRANSACTION_POOLER:
-        yield Problem(
-            "DATABASE_URL",
-            f"port {_TRANSACTION_POOLER} is the transaction pooler, where migrations may break",
-            "the session pooler or a direct connection: port 5432",
-        )
-
-
-def _keys(settings: Settings) -> Iterable[Problem]:
-    signing = settings.get("INNGEST_SIGNING_KEY")
-    if signing is None:
-        yield Problem(
-            "INNGEST_SIGNING_KEY",
-            "not set: in cloud mode an app answers nobody without it",
-            f"put it into {settings.file}; Inngest: app.inngest.com/env/production/manage/signing-key",
-        )
-    elif _HEX.fullmatch(key_text(signing)) is None:
-        yield Problem(
-            "INNGEST_SIGNING_KEY",
-            "no signing key: expected hex digits, with signkey-…- before them or not",
-            "copy it again, without quotes and dots",
-        )
-    if settings.get("INNGEST_EVENT_KEY") is None:
-        yield Problem(
-            "INNGEST_EVENT_KEY",
-            "not set: functions could not send events",
-            f"put it into {settings.file}; Inngest: app.inngest.com/env/production/manage/keys",
-        )
-    dev = (settings.functions_get.get("INNGEST_DEV") or "").strip().lower()
-    if dev not in ("", "0", "false", "no", "off"):
-        yield Problem(
-            "INNGEST_DEV",
-            "set: in dev mode no call is checked, and anyone could make one",
-            f"take it out of {settings.file}",
-        )
-    for name in _WRITTEN_BY_US:
-        if name in settings.functions_get:
-            yield Problem(
-                name,
-                "set, though each image has its own",
-                f"take it out of {settings.file}; STEPBASE_PUBLIC_ORIGIN names a domain of yours",
-            )
-
-
-def _places(wish: Wish, settings: Settings) -> Iterable[Problem]:
-    origin = settings.public_origin
-    if origin is not None:
-        parts = urlsplit(origin)
-        is_safe = parts.scheme == "https" or parts.hostname in _LOOPBACK
-        if not parts.hostname or parts.path or parts.query or not is_safe:
-            yield Problem(
-                "STEPBASE_PUBLIC_ORIGIN",
-                f"{origin!r} is no origin that can be called",
-                "https://host, without a path",
-            )
-    elif wish.target == "docker":
-        yield Problem(
-            "STEPBASE_PUBLIC_ORIGIN",
-            "not set: nobody knows where this host is reached",
-            "https://functions.example.com, the proxy before the containers (docs/deploy.md)",
-        )
-    if wish.target == "cloudrun":
-        for name, how in (
-            ("GOOGLE_CLOUD_PROJECT", "gcloud projects list"),
-            (
-                "GOOGLE_CLOUD_PROJECT_NUMBER",
-                "gcloud projects describe PROJECT --format='value(projectNumber)'",
-            ),
-            ("GOOGLE_CLOUD_REGION", "the one next to your database, e.g. us-west2"),
-        ):
-            if settings.get(name) is None:
-                yield Problem(name, "not set", f"put it into {settings.file}: {how}")
-    if wish.target != "compute":
-        for name in ("SUPABASE_URL", "SUPABASE_SECRET_KEY"):
-            if settings.get(name) is None:
-                yield Problem(
-                    name,
-                    "not set: steps could not call the project",
-                    f"put it into {settings.file} (dashboard, Project Settings, API keys)",
-                )
+    if (project.root / "functions" / ENGINE).exists():
+        yield Problem(f"functions/{ENGINE}", "has the engine's name", "rename it")
 
 
 def _ports(wish: Wish, project: Project) -> Iterable[Problem]:
@@ -225,35 +95,6 @@ def _ports(wish: Wish, project: Project) -> Iterable[Problem]:
                 f"has the same port as functions/{other}: {port_of(name)}",
                 "rename it",
             )
-
-
-def _secrets(wish: Wish, settings: Settings, given: Mapping[str, str]) -> Iterable[Problem]:
-    is_supabase = wish.target == "compute"
-    for name, value in given.items():
-        if is_supabase and name.startswith("SUPABASE_"):
-            yield Problem(
-                name,
-                "Supabase takes no secret whose name begins with SUPABASE_",
-                f"call it something else in {settings.file}",
-            )
-        if len(value.encode()) > MOST_SECRET_BYTES:
-            yield Problem(
-                name,
-                f"{len(value.encode()):,} bytes; a secret may have {MOST_SECRET_BYTES:,}",
-                "put it into Storage or a table, and its name here",
-            )
-        if not dotenv.is_writable(value):
-            yield Problem(
-                name,
-                "has ' and ` in it, or a carriage return: no .env file can hold it",
-                "write it as base64",
-            )
-    if len(given) > MOST_SECRETS:
-        yield Problem(
-            settings.file,
-            f"{len(given)} variables for functions; a project has {MOST_SECRETS} secrets",
-            "put several into one, as JSON",
-        )
 
 
 def _folders(project: Project) -> Iterable[Problem]:

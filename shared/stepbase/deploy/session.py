@@ -125,7 +125,10 @@ def _plan(
     at = planning.places(wish, project, target, settings)
     pins, _ = preflight.read_lock(project.root)
     staged: dict[str, Staged] = {}
+    base = settings.get("STEPBASE_BASE_IMAGE") or staging.BASE_IMAGE
     try:
+        if wish.with_engine:
+            staged[staging.ENGINE] = staging.stage_engine(project.root, pins, base=base)
         for folder in project.folders:
             has_app = folder.app_id is not None
             place = at[folder.name]
@@ -139,7 +142,7 @@ def _plan(
                 pins,
                 surroundings=surroundings if has_app else {},
                 has_app=has_app,
-                base=settings.get("STEPBASE_BASE_IMAGE") or staging.BASE_IMAGE,
+                base=base,
             )
     except DeployError as error:
         return None, Problem("stage", str(error), "see above")

@@ -25,6 +25,12 @@ BASE_IMAGE = (
 )
 PORT = 8080
 
+ENGINE = "engine"
+ENGINE_LINE = [
+    *("python", "-m", "stepbase.cli", "engine"),
+    *("--host", "0.0.0.0", "--port", str(PORT), "--log-json"),
+]
+
 _FUNCTION_SIDE = frozenset({"hosts", "middleware", "protocol", "sdk", "supabase"})
 """The packages of stepbase that functions import; the engine and the tools stay at home."""
 
@@ -32,7 +38,7 @@ _LEFT_OUT = frozenset({"__pycache__", "tests", "node_modules", "requirements.txt
 _SECRETIVE = (".env", ".git", ".pem", ".key")
 
 _DOCKERFILE = """\
-# Made by `stepbase deploy` from functions/{name}; change that instead.
+# Made by `stepbase deploy` from {source}; change that instead.
 FROM {base}
 WORKDIR /app
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
@@ -77,7 +83,7 @@ class Staged:
         return sum(map(len, self.files.values()))
 
 
-def start_line(name: str, *, has_app: bool) -> list[str]:
+def start_line(*, has_app: bool) -> list[str]:
     """Return what the image runs: functions-framework, on an event loop where an app is served."""
     line = ["functions-framework", "--target=main", "--source=main.py", "--signature-type=http"]
     return [*line, "--asgi"] if has_app else line
@@ -111,17 +117,45 @@ def stage(
             raise DeployError(f"functions/{path.name} has a {name!r} of its own: rename it")
         files.update(_package(name, source))
     files["requirements.txt"] = lock.pins_for(wanted, pins).encode()
-    start = start_line(path.name, has_app=has_app)
+    start = start_line(has_app=has_app)
+    return _image(path.name, f"functions/{path.name}", files, surroundings, start, base)
+
+
+def stage_engine(root: Path, pins: Lock, *, base: str = BASE_IMAGE) -> Staged:
+    """Put together the staged folder of an engine, which is all of stepbase and no folder.
+
+    Raises:
+        DeployError: If what it needs is not all pinned.
+    """
+    wanted = lock.engine_requirements(root)
+    problems = lock.unpinned(wanted, pins)
+    if problems:
+        raise DeployError(f"the engine: {'; '.join(problems)}: stepbase deploy --lock")
+    source = Path(stepbase.__file__).parent
+    files = dict(_package("stepbase", source, is_whole=True))
+    files["requirements.txt"] = lock.pins_for(wanted, pins).encode()
+    return _image(ENGINE, "stepbase", files, {}, ENGINE_LINE, base)
+
+
+def _image(
+    name: str,
+    source: str,
+    files: dict[str, bytes],
+    surroundings: Mapping[str, str],
+    start: list[str],
+    base: str,
+) -> Staged:
+    """Add the Dockerfile, which knows the digest of everything else."""
     digest = _digest({**files, "": repr((base, sorted(surroundings.items()), start)).encode()})
     told = {**surroundings, "STEPBASE_DEPLOYMENT": digest}
     files["Dockerfile"] = _DOCKERFILE.format(
-        name=path.name,
+        source=source,
         base=base,
         port=PORT,
         surroundings="".join(f" \\\n    {key}={value}" for key, value in sorted(told.items())),
         start="[" + ", ".join(f'"{word}"' for word in start) + "]",
     ).encode()
-    return Staged(f"{BUILD}/{path.name}", dict(sorted(files.items())), digest)
+    return Staged(f"{BUILD}/{name}", dict(sorted(files.items())), digest)
 
 
 def packages(root: Path) -> dict[str, Path]:
@@ -166,14 +200,16 @@ def _folder(path: Path) -> Iterator[tuple[str, bytes]]:
             yield name, file.read_bytes()
 
 
-def _package(name: str, source: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield a package's files; of stepbase only the function side."""
+def _package(name: str, source: Path, *, is_whole: bool = False) -> Iterator[tuple[str, bytes]]:
+    """Yield a package's files; of stepbase only the function side, if not the whole is asked for."""
     for file in sorted(source.rglob("*")):
         inside = file.relative_to(source)
-        if not file.is_file() or "__pycache__" in inside.parts or file.suffix in (".pyc", ".ts"):
+        if not file.is_file() or "__pycache__" in inside.parts or file.suffix == ".pyc":
             continue
-        is_at_home = len(inside.parts) > 1 and inside.parts[0] not in _FUNCTION_SIDE
-        if name == "stepbase" and is_at_home:
+        is_at_home = file.suffix == ".ts" or (
+            len(inside.parts) > 1 and inside.parts[0] not in _FUNCTION_SIDE
+        )
+        if name == "stepbase" and is_at_home and not is_whole:
             continue
         yield f"{name}/{inside.as_posix()}", file.read_bytes()
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from stepbase.deploy.plan import Action, Command, Files, Unless
 from stepbase.deploy.settings import FROM_THE_PLATFORM, Settings
-from stepbase.deploy.staging import BUILD, PORT, Staged
+from stepbase.deploy.staging import BUILD, ENGINE, PORT, Staged
 
 SERVE_PATH = "/api/inngest"
 FIRST_PORT = 8300
@@ -21,6 +21,7 @@ PORTS = 700
 COMPOSE = f"{BUILD}/compose"
 _KEYS = ("INNGEST_EVENT_KEY", "INNGEST_SIGNING_KEY")
 _AWAY_FROM_SUPABASE = (*_KEYS, "SUPABASE_SECRET_KEY", "SUPABASE_URL")
+ENGINE_GETS = ("DATABASE_URL", "INNGEST_EVENT_KEY", "INNGEST_SIGNING_KEY")
 _NOT_DNS = re.compile(r"[^a-z0-9-]")
 
 
@@ -255,12 +256,12 @@ class Docker:
             actions.append(Command(("docker", "build", "--pull", "--tag", image, each.folder)))
             if self.registry is not None:
                 actions.append(Command(("docker", "push", image)))
-            file = Staged.of(
-                f"{COMPOSE}/{name}", {"compose.yaml": compose(name, image, names).encode()}
-            )
+            given = ENGINE_GETS if name == ENGINE else tuple(names)
+            text = compose(name, image, given)
+            file = Staged.of(f"{COMPOSE}/{name}", {"compose.yaml": text.encode()})
             up = ("up", "--detach", "--wait", "--no-build")
             line = ("docker", "compose", "--file", f"{file.folder}/compose.yaml", *up)
-            actions += [Files(file), Command(line, secrets=tuple(names))]
+            actions += [Files(file), Command(line, secrets=given)]
         return actions
 
     def _image(self, name: str, staged: Staged) -> str:

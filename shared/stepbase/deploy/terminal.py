@@ -28,6 +28,7 @@ def deploy(
     only: Sequence[str],
     skip_db: bool,
     front_door: bool,
+    with_engine: bool,
     allowance: str | None,
     wait: float,
     dry_run: bool,
@@ -42,7 +43,7 @@ def deploy(
     unknown = sorted(set(only) - set(planning.STAGES))
     if unknown:
         raise click.UsageError(f"--only {unknown[0]}: stages are {', '.join(planning.STAGES)}")
-    wish = Wish(target, env, tuple(only), skip_db, front_door, wait)
+    wish = Wish(target, env, tuple(only), skip_db, front_door, wait, with_engine)
     found = session.prepare(root, wish, apps, allowance)
     if dry_run:
         _print(found, as_json=as_json)
@@ -163,6 +164,7 @@ def write_lock(root: Path) -> None:
         where = file.relative_to(root).as_posix()
         text = file.read_text("utf-8") if file.is_file() else ""
         wanted.update({str(each): each for each in lock.requirements(text, where)})
+    wanted.update({str(each): each for each in lock.engine_requirements(root)})
     text = lock.make(list(wanted.values()))
     (root / lock.FILE).write_text(text, "utf-8")
     click.echo(f"wrote {lock.FILE}: {len(lock.parse(text))} packages")
