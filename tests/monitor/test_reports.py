@@ -123,6 +123,22 @@ async def test_reports_may_come_twice_late_and_in_any_order(
         assert await state_after(db, order) == wanted, [each["attempt"] for each in order]
 
 
+async def test_no_report_changes_a_run_of_an_engine(
+    db: asyncpg.Connection, reports: list[Report]
+) -> None:
+    await db.execute(
+        "insert into stepbase.runs (run_id, function_id, fn_version, event_id, created_at)"
+        " values ($1, gen_random_uuid(), 1, 'E', now())",
+        RUN_ID,
+    )
+    before = json.loads(await db.fetchval(STATE))
+
+    answers = {await send(db, report) for report in reports}
+
+    assert json.loads(await db.fetchval(STATE)) == before
+    assert answers == {"owned"}
+
+
 async def test_any_reports_that_are_lost_cost_no_more_than_what_they_said(
     db: asyncpg.Connection, reports: list[Report]
 ) -> None:
