@@ -6,14 +6,14 @@ import pytest
 from bench.support import relay_storm
 
 # A part of the file that takes some seconds; `scripts/bench relay --full` takes all of it.
-PURCHASES = 200
+PURCHASES = 300
 
 
 @pytest.mark.timeout(240)
 async def test_every_purchase_is_awarded_once_though_everything_is_restarted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    result = await relay_storm.run(relay_storm.part(PURCHASES), every=0.8)
+    result = await relay_storm.run(relay_storm.part(PURCHASES), every=0.4)
 
     with capsys.disabled():
         sys.stdout.write(f"\n  {relay_storm.summary(result)}\n")
