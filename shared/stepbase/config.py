@@ -111,6 +111,19 @@ def inngest() -> InngestConfig:
     )
 
 
+def keys() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the signing keys and the event keys that an engine of this environment accepts."""
+    found = inngest()
+    signing = tuple(k for k in (found.signing_key, found.signing_key_fallback) if k)
+    return signing, tuple(k for k in (found.event_key, found.event_key_fallback) if k)
+
+
+def engine_origin() -> str:
+    """Return where the engine is that people mean: what the SDK's variables name, else this machine's."""
+    named = inngest().api_origin
+    return DEV_ORIGIN if named == CLOUD_API_ORIGIN else named
+
+
 def _platform() -> str | None:
     """Return where this process runs; Supabase Compute shows only in the public path."""
     if (_env("INNGEST_SERVE_PATH") or "").startswith(_COMPUTE_PATH):

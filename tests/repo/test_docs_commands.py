@@ -33,11 +33,14 @@ OPERATING = ROOT / "docs" / "operating.md"
 MONITORING = ROOT / "docs" / "monitoring.md"
 RELAYS = ROOT / "docs" / "relays.md"
 PROJECTS = ROOT / "docs" / "projects.md"
+COMMAND_LINE = ROOT / "docs" / "command-line.md"  # tests/cli/test_docs.py follows it
 DEPLOY = ROOT / "docs" / "deploy.md"  # tests/deploy/test_docs.py follows it
 
 _LOCAL_SUPABASE = (
     "needs images or downloads; tests/local/test_stack.py has an API and a database instead"
 )
+
+FOLLOWED = (QUICKSTART, SIGNED_IN, OPERATING, RELAYS, PROJECTS, DEPLOY, MONITORING, COMMAND_LINE)
 
 NOT_RUN = {
     "supabase start": _LOCAL_SUPABASE,
@@ -85,8 +88,7 @@ def test_every_command_is_run_or_excused() -> None:
         f"{block.where}: {command}"
         for page, block in BASH
         for command in commands(block)
-        if page not in (QUICKSTART, SIGNED_IN, OPERATING, RELAYS, PROJECTS, DEPLOY, MONITORING)
-        and command not in NOT_RUN
+        if page not in FOLLOWED and command not in NOT_RUN
     }
 
     assert_none(sorted(found))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from stepbase.history import asking
+
 if TYPE_CHECKING:
     from stepbase.engine.server import More
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--port", default=8288, show_default=True, type=int, help="Port to bind; 0 takes a free one."
 )
-@click.option("--database-url", help="Direct connection or session pooler.  [env: DATABASE_URL]")
+@asking.SESSION_URL
 @click.option(
     "--retry-interval", type=float, help="Fixed seconds between attempts, for development."
 )
@@ -98,9 +100,9 @@ def command(
     from stepbase.errors import StoreError
 
     log.setup(log_level, as_json=log_json)
-    signing_keys, event_keys = _keys()
+    signing_keys, event_keys = config.keys()
     settings = Settings(
-        database_url=_database_url(database_url),
+        database_url=asking.database(database_url),
         host=host,
         port=port,
         signing_keys=signing_keys,
@@ -127,61 +129,32 @@ def command(
 
 
 @command.command("check")
-@click.option("--database-url", help="Direct connection or session pooler.  [env: DATABASE_URL]")
+@asking.SESSION_URL
 @click.option("--sdk-url", "-u", "sdk_urls", multiple=True, help="Serve URL of an app; repeatable.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON array.")
+@asking.JSON
 def check(database_url: str | None, sdk_urls: tuple[str, ...], as_json: bool) -> None:
     """Say what is wrong with a set-up: database, schema, rights, clocks, keys, apps.
 
     Changes nothing. Exit code 1 if an engine could not work like this.
     """
-    import json
-    from dataclasses import asdict
-
-    from stepbase.engine.check import State
+    from stepbase import config
     from stepbase.engine.check import check as look
     from stepbase.engine.settings import Settings
 
-    signing_keys, event_keys = _keys()
+    signing_keys, event_keys = config.keys()
     settings = Settings(
-        database_url=_database_url(database_url),
+        database_url=asking.database(database_url),
         signing_keys=signing_keys,
         event_keys=event_keys,
         sdk_urls=sdk_urls,
     )
-    findings = asyncio.run(look(settings))
-    if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in findings]))
-    else:
-        for finding in findings:
-            click.echo(f"{finding.state:<8} {finding.what}: {' '.join(finding.text.split())}")
-    if any(finding.state is State.BROKEN for finding in findings):
-        raise SystemExit(1)
+    asking.show_findings(asyncio.run(look(settings)), as_json)
 
 
 def _console() -> "More":
     from stepbase.console.site import console
 
     return console
-
-
-def _database_url(given: str | None) -> str:
-    from stepbase import config
-
-    url = given or config.database_url()
-    if url is None:
-        raise click.UsageError("no database: give --database-url or set DATABASE_URL")
-    return url
-
-
-def _keys() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the signing keys and the event keys."""
-    from stepbase import config
-
-    keys = config.inngest()
-    signing_keys = tuple(k for k in (keys.signing_key, keys.signing_key_fallback) if k)
-    event_keys = tuple(k for k in (keys.event_key, keys.event_key_fallback) if k)
-    return signing_keys, event_keys
 
 
 def _run(coroutine: Coroutine[object, object, None]) -> None:

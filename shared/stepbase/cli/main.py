@@ -9,6 +9,14 @@ import stepbase.cli
 
 _NOT_COMMANDS = {"main", "__main__"}
 
+SECTIONS = {
+    "Start": ("dev", "demo", "engine", "host", "gateway", "relay"),
+    "Look": ("runs", "trace", "events", "functions", "apps", "outbox", "tail", "doctor"),
+    "Act": ("send", "cancel", "rerun", "pause", "resume", "forget"),
+    "Set up": ("init", "new", "gen", "db", "deploy", "token", "completion"),
+}
+"""What `--help` lists under which heading, in this order; a test wants every subcommand in one."""
+
 
 class LazyGroup(click.Group):
     """A group whose subcommands are the sibling modules, each with a `command`."""
@@ -28,8 +36,26 @@ class LazyGroup(click.Group):
             raise TypeError(f"stepbase.cli.{cmd_name}.command is not a click command")
         return command
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the subcommands by what they are for."""
+        found = self.list_commands(ctx)
+        rest = tuple(name for name in found if not any(name in s for s in SECTIONS.values()))
+        width = formatter.width - 6 - max(map(len, found))
+        for heading, named in {**SECTIONS, "More": rest}.items():
+            rows = []
+            for name in named:
+                command = self.get_command(ctx, name)
+                if command is not None and not command.hidden:
+                    rows.append((name, command.get_short_help_str(width)))
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
+
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="stepbase")
 def main() -> None:
-    """Durable step functions for Supabase: develop, run and look at them."""
+    """Durable step functions for Supabase: develop, run and look at them.
+
+    What looks reads a database (DATABASE_URL or --database), what acts asks an engine (--url).
+    """

@@ -5,15 +5,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from stepbase.history import asking
+
 if TYPE_CHECKING:
     from stepbase.relay.outbox import Outbox
 
 Result = TypeVar("Result")
 
-_DATABASE_URL = click.option(
-    "--database-url", help="Direct connection or session pooler.  [env: DATABASE_URL]"
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 _IDS = click.argument("ids", nargs=-1)
 
 
@@ -23,22 +21,17 @@ def command() -> None:
 
 
 @command.command("list")
-@_DATABASE_URL
+@asking.SESSION_URL
 @click.option(
     "--older", default="5m", show_default=True, help="What waits for longer than this is stuck."
 )
 @click.option("--most", default=100, show_default=True, help="Stuck events to show.")
-@_JSON
+@asking.JSON_OBJECT
 def list_(database_url: str | None, older: str, most: int, as_json: bool) -> None:
     """Show how much waits, how long it has, and which events are dead or stuck."""
     import json
 
-    from stepbase.protocol.duration import parse_duration
-
-    try:
-        stuck_after = parse_duration(older)
-    except ValueError as error:
-        raise click.UsageError(f"--older: {error}") from error
+    stuck_after = asking.span("--older", older)
     report = _ask(database_url, lambda outbox: outbox.report(most, stuck_after))
     click.echo(json.dumps(report) if as_json else _page(report))
 
@@ -46,8 +39,8 @@ def list_(database_url: str | None, older: str, most: int, as_json: bool) -> Non
 @command.command("requeue")
 @_IDS
 @click.option("--all", "is_all", is_flag=True, help="All dead events.")
-@_DATABASE_URL
-@_JSON
+@asking.SESSION_URL
+@asking.JSON_OBJECT
 def requeue(ids: tuple[str, ...], is_all: bool, database_url: str | None, as_json: bool) -> None:
     """Give dead events another try, under the same ids. Exit code 1 if there was none."""
     chosen = _chosen(ids, is_all)
@@ -58,8 +51,8 @@ def requeue(ids: tuple[str, ...], is_all: bool, database_url: str | None, as_jso
 @command.command("retry")
 @_IDS
 @click.option("--all", "is_all", is_flag=True, help="All that wait after a failure.")
-@_DATABASE_URL
-@_JSON
+@asking.SESSION_URL
+@asking.JSON_OBJECT
 def retry(ids: tuple[str, ...], is_all: bool, database_url: str | None, as_json: bool) -> None:
     """Make events due now that wait for their next try. Exit code 1 if there was none."""
     chosen = _chosen(ids, is_all)
@@ -84,13 +77,10 @@ def _counted(count: int, what: str, as_json: bool) -> None:
 def _ask(database_url: str | None, question: "Callable[[Outbox], Awaitable[Result]]") -> Result:
     import asyncio
 
-    from stepbase import config
     from stepbase.errors import StoreError
     from stepbase.relay.outbox import Outbox, explained
 
-    url = database_url or config.database_url()
-    if url is None:
-        raise click.UsageError("no database: give --database-url or set DATABASE_URL")
+    url = asking.database(database_url)
 
     async def ask() -> Result:
         outbox = Outbox.looking(url)

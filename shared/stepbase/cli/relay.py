@@ -4,12 +4,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from stepbase.history import asking
+
 if TYPE_CHECKING:
     from stepbase.relay.settings import Settings
 
 
 @click.command("relay")
-@click.option("--database-url", help="Direct connection or session pooler.  [env: DATABASE_URL]")
+@asking.SESSION_URL
 @click.option(
     "--project",
     help="The project it works for: its reference, or its URL's host.  [default: from SUPABASE_URL]",
@@ -82,10 +84,8 @@ def _settings(options: dict[str, object]) -> "Settings":
 
     given: dict[str, Any] = options
     inngest = config.inngest()
-    url = given["database_url"] or config.database_url()
+    url = asking.database(given["database_url"])
     project = given["project"] or config.project()
-    if url is None:
-        raise click.UsageError("no database: give --database-url or set DATABASE_URL")
     if project is None:
         raise click.UsageError(
             "say which project the outbox belongs to: set SUPABASE_URL or give --project"

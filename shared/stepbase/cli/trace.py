@@ -8,7 +8,7 @@ from stepbase.history import asking
 @click.command("trace")
 @click.argument("run")
 @asking.DATABASE_URL
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@asking.JSON_OBJECT
 def command(run: str, database_url: str | None, as_json: bool) -> None:
     """Show a run's steps with their times to scale, failed attempts, waits, and the error with its causes.
 

@@ -1,1 +1,1 @@
-"""The record of runs and events for people at a terminal: reads the views, writes nothing but in `forget`."""
+"""What people at a terminal ask: the views, an engine's API, and how a set-up is from end to end."""

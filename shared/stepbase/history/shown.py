@@ -58,6 +58,55 @@ def events(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     _table(console, head, cells)
 
 
+def functions(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print functions, with `triggers` in words."""
+    head = ("function", "state", "live", "failed", "median", "95 %", "last run (UTC)", "starts")
+    cells = [
+        (
+            row["slug"],
+            "paused" if row["paused_at"] else "on",
+            str(row["live"]),
+            f"{row['failed']} of {row['ended']}",
+            took(row["p50_ms"]),
+            took(row["p95_ms"]),
+            clock(row["last_at"]),
+            " · ".join(row["triggers"]),
+        )
+        for row in rows
+    ]
+    _table(console, head, cells)
+
+
+def apps(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print apps."""
+    head = ("app", "serve URL", "SDK", "functions", "last sync (UTC)", "")
+    cells = [
+        (
+            row["name"],
+            row["url"],
+            " on ".join(filter(None, [row["sdk"], row["framework"]])),
+            str(row["functions"]),
+            clock(row["synced_at"]),
+            f"sync failed: {row['error']}" if row["error"] else "",
+        )
+        for row in rows
+    ]
+    _table(console, head, cells)
+
+
+def news(console: Console, row: Mapping[str, Any]) -> None:
+    """Print one thing that has happened, as `tail` returns them."""
+    line = Text.assemble(
+        (f"{row['at']:%H:%M:%S}", "dim"),
+        f"  {row['what']:<9}",
+        style=_STYLES.get(str(row["what"]).capitalize(), ""),
+    )
+    line.append(f"  {row['name'] or '(unknown)'}  {row['id']}", "")
+    if row["text"]:
+        line.append(f"  {one_line(row['text'], 300)}", "dim")
+    console.print(line, highlight=False, soft_wrap=True)
+
+
 def trace(console: Console, found: Mapping[str, Any], now: datetime) -> None:
     """Print a run: what it is, a line for each thing that happened, how it ended and what it called."""
     run = found["run"]

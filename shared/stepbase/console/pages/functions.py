@@ -4,13 +4,14 @@ from starlette.requests import Request
 
 from stepbase.console import search, words
 from stepbase.console.page import Desk, Page, not_found
+from stepbase.history.catalog import APPS, FUNCTIONS, LAST_RUNS
 
 _LOOKED_AT = 2_000
 
 
 async def functions(desk: Desk, request: Request) -> Page:
     """List functions with their triggers and how their last runs went."""
-    rows = await desk.reads.all(_FUNCTIONS, 200)
+    rows = await desk.reads.all(FUNCTIONS, 200)
     by_slug = {f.config.slug: f for f in desk.engine.registry.functions.by_id.values()}
     shown = {
         "functions": [
@@ -58,48 +59,18 @@ async def function(desk: Desk, request: Request) -> Page:
 
 async def apps(desk: Desk, request: Request) -> Page:
     """List apps: where they are served, what serves them, and what the last sync said."""
-    rows = await desk.reads.all(_APPS)
+    rows = await desk.reads.all(APPS)
     shown = {"apps": rows}
     return Page("apps.html", "Apps", shown, {"apps": [search.as_json(dict(row)) for row in rows]})
 
 
-# Of each function its last runs, found through the index by function: success and times of those.
-_LAST_RUNS = """
-  cross join lateral (
-    select count(*) filter (where x.ended_at is not null) as ended,
-           count(*) filter (where x.status = 'Failed') as failed,
-           count(*) filter (where x.ended_at is null) as live,
-           max(x.created_at) as last_at,
-           percentile_disc(0.5) within group (order by x.ms) filter (where x.status = 'Completed') as p50_ms,
-           percentile_disc(0.95) within group (order by x.ms) filter (where x.status = 'Completed') as p95_ms
-      from (
-        select r.status, r.ended_at, r.created_at,
-               extract(epoch from r.ended_at - r.created_at)::float8 * 1000 as ms
-          from stepbase.runs r where r.function_id = f.function_id order by r.run_id desc limit {limit}
-      ) x
-  ) s
-"""
-_FUNCTIONS = f"""
-select f.slug, f.name, a.name as app, f.paused_at, f.version, s.*
-  from stepbase.functions f join stepbase.apps a on a.app_id = f.app_id
-  {_LAST_RUNS.format(limit="$1")}
-  where f.archived_at is null order by f.slug
-"""
 _FUNCTION = f"""
 select f.function_id, f.slug, f.name, a.name as app, a.url, f.paused_at, f.archived_at, f.version, s.*
   from stepbase.functions f join stepbase.apps a on a.app_id = f.app_id
-  {_LAST_RUNS.format(limit="$2")}
+  {LAST_RUNS.format(limit="$2")}
   where f.slug = $1
 """
 _CRONS = """
 select c.spec, c.jitter, c.scheduled_at, nullif(c.next_at, '-infinity') as next_at
   from stepbase.crons c where c.function_id = $1 order by c.n
-"""
-_APPS = """
-select a.name, a.url, a.sdk, a.framework, a.error, a.synced_at,
-       (select count(*) from stepbase.functions f
-          where f.app_id = a.app_id and f.archived_at is null) as functions,
-       (select count(*) from stepbase.functions f
-          where f.app_id = a.app_id and f.archived_at is not null) as archived
-  from stepbase.apps a where a.archived_at is null order by a.name
 """
