@@ -34,13 +34,24 @@ MONITORING = ROOT / "docs" / "monitoring.md"
 RELAYS = ROOT / "docs" / "relays.md"
 PROJECTS = ROOT / "docs" / "projects.md"
 COMMAND_LINE = ROOT / "docs" / "command-line.md"  # tests/cli/test_docs.py follows it
+TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"  # tests/cli/test_troubleshooting.py does
 DEPLOY = ROOT / "docs" / "deploy.md"  # tests/deploy/test_docs.py follows it
 
 _LOCAL_SUPABASE = (
     "needs images or downloads; tests/local/test_stack.py has an API and a database instead"
 )
 
-FOLLOWED = (QUICKSTART, SIGNED_IN, OPERATING, RELAYS, PROJECTS, DEPLOY, MONITORING, COMMAND_LINE)
+FOLLOWED = (
+    QUICKSTART,
+    SIGNED_IN,
+    OPERATING,
+    RELAYS,
+    PROJECTS,
+    DEPLOY,
+    MONITORING,
+    COMMAND_LINE,
+    TROUBLESHOOTING,
+)
 
 NOT_RUN = {
     "supabase start": _LOCAL_SUPABASE,

@@ -51,11 +51,19 @@ def events(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
             row["event_id"] or "",
             clock(row["received_at"]),
             row["started"] or "nothing",
-            row["not_started"] and f"not started: {row['not_started']}" or "",
+            _why_nothing(row),
         )
         for row in rows
     ]
     _table(console, head, cells)
+
+
+def _why_nothing(row: Mapping[str, Any]) -> str:
+    if row["not_started"]:
+        return f"not started: {row['not_started']}"
+    if row["started"]:
+        return ""
+    return "no function has it as trigger, or no condition holds: compare stepbase functions"
 
 
 def functions(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
