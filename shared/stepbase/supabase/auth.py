@@ -219,11 +219,15 @@ def _header(token: str) -> Mapping[str, Any]:
         unverified = jwt.decode_complete(token, options={"verify_signature": False})
     except (jwt.PyJWTError, ValueError, RecursionError):
         raise _malformed("it is no JWT") from None
-    claims: Mapping[str, Any] = unverified["payload"]
-    # The legacy API keys are tokens themselves, which everybody has.
-    if claims.get("role") in _API_KEY_ROLES and "sub" not in claims:
-        raise _api_key()
     header: Mapping[str, Any] = unverified["header"]
+    claims: Mapping[str, Any] = unverified["payload"]
+    role = claims.get("role")
+    # Anybody can send a list or an object here, which no set can be asked for.
+    if not isinstance(header.get("alg"), str) or not isinstance(role, str | None):
+        raise _malformed("its alg or its role is no text")
+    # The legacy API keys are tokens themselves, which everybody has.
+    if role in _API_KEY_ROLES and "sub" not in claims:
+        raise _api_key()
     return header
 
 

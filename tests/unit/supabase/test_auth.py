@@ -222,6 +222,21 @@ def test_other_algorithms_are_refused(
     assert refused(verifier, token).code in ("algorithm_not_accepted", "token_malformed")
 
 
+@pytest.mark.parametrize(
+    ("header", "claims"),
+    [({"alg": ["ES256"]}, {}), ({"alg": {}}, {}), ({}, {"role": ["anon"]}), ({}, {"role": {}})],
+)
+async def test_fields_of_another_kind_than_text_are_refused(
+    server: AuthServer, verifier: Verifier, header: dict[str, Any], claims: dict[str, Any]
+) -> None:
+    token = unsigned({"alg": "ES256", "kid": "first", **header}, server.claims(**claims), b"x" * 64)
+
+    with pytest.raises(AuthError) as caught:
+        await verifier.averify(token)
+    assert caught.value.status == 401
+    assert refused(verifier, token).status == 401
+
+
 def test_a_key_is_used_only_for_its_own_algorithm(server: AuthServer, verifier: Verifier) -> None:
     token = unsigned({"alg": "RS256", "kid": "first"}, server.claims(), b"x" * 64)
 
