@@ -116,11 +116,12 @@ begin
       where k.run_id = any (v_ended) and k.memo is not null and k.memo::text <> 'null';
     select count(*) into attempts from stepbase.attempts a where a.run_id = any (v_ended);
     for v_run in
-      select r.run_id, r.created_at, r.ended_at from stepbase.runs r where r.run_id = any (v_ended)
+      select r.run_id, r.created_at - interval '5 minutes' as since, r.ended_at + interval '2 hours' as until
+        from stepbase.runs r where r.run_id = any (v_ended)
     loop
       results := results + (
         select count(*) from stepbase.ledger l
-          where l.created_at between v_run.created_at and v_run.ended_at
+          where l.created_at between v_run.since and v_run.until
             and l.run_id = v_run.run_id and l.result is not null
       );
     end loop;
@@ -146,12 +147,15 @@ begin
   get diagnostics steps = row_count;
   update stepbase.attempts a set error = stepbase._forgotten_error(a.error) where a.run_id = any (v_ended);
   get diagnostics attempts = row_count;
-  -- By its time: the ledger has no index by run. What a run called, it called while it went on.
+  -- By its time: the ledger has no index by run. A run calls while it goes on; a call of it that was under way
+  -- when it was cancelled may go on for two hours more (the longest that servers let one), and another
+  -- server's clock, which created_at of its runs is of, may be ahead of ours.
   for v_run in
-    select r.run_id, r.created_at, r.ended_at from stepbase.runs r where r.run_id = any (v_ended)
+    select r.run_id, r.created_at - interval '5 minutes' as since, r.ended_at + interval '2 hours' as until
+        from stepbase.runs r where r.run_id = any (v_ended)
   loop
     update stepbase.ledger l set result = null
-      where l.created_at between v_run.created_at and v_run.ended_at
+      where l.created_at between v_run.since and v_run.until
         and l.run_id = v_run.run_id and l.result is not null;
     get diagnostics v_count = row_count;
     results := results + v_count;

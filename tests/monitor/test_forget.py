@@ -167,6 +167,25 @@ async def test_an_event_that_waits_for_company_stays(stored: asyncpg.Connection)
     assert SECRET in payload
 
 
+async def test_what_a_run_still_called_when_it_was_cancelled_goes_too(
+    stored: asyncpg.Connection,
+) -> None:
+    # The call that was under way went on for the longest that it may.
+    await stored.execute(
+        """
+        insert into stepbase.ledger (key, run_id, step, fn, arg_hashes, result, created_at)
+        select 'run:R1:late', 'R1', 'late', 'f', '{}', '"late-4711"', r.ended_at + interval '119 minutes'
+        from stepbase.runs as r where r.run_id = 'R1'
+        """
+    )
+
+    planned = await forget(stored, is_dry=True)
+    counts = await forget(stored)
+
+    assert "late-4711" not in await everything(stored)
+    assert planned["results"] == counts["results"] == 2
+
+
 async def test_an_empty_user_is_refused(stored: asyncpg.Connection) -> None:
     with pytest.raises(asyncpg.InvalidParameterValueError, match="whom to forget"):
         await stored.execute("select stepbase.forget('')")
