@@ -173,6 +173,7 @@ def test_help_lists_every_command_under_one_heading() -> None:
     there = main.list_commands(main.make_context("stepbase", ["runs"], resilient_parsing=True))
     assert sorted(named) == sorted(there)
     headings = [line for line in said.splitlines() if line.endswith(":") and line[0] != " "]
+    assert not [line for line in said.splitlines()[1:] if line.endswith("...")]
     assert headings == ["Options:", "Start:", "Look:", "Act:", "Set up:"]
 
 

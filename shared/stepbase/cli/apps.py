@@ -5,7 +5,7 @@ import click
 from stepbase.history import asking
 
 
-@click.command("apps")
+@click.command("apps", short_help="List apps, and what their last sync said.")
 @asking.DATABASE_URL
 @asking.JSON
 def command(database_url: str | None, as_json: bool) -> None:

@@ -5,7 +5,7 @@ import click
 from stepbase.history import acting, asking
 
 
-@click.command("cancel")
+@click.command("cancel", short_help="End runs that go on.")
 @click.argument("runs", nargs=-1, required=True)
 @acting.URL
 @asking.JSON

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 
-@click.command("deploy")
+@click.command("deploy", short_help="Deploy function folders.")
 @click.argument("apps", nargs=-1, metavar="[APP]...")
 @click.option(
     "--target",

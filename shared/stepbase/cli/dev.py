@@ -7,7 +7,7 @@ import click
 _PORT = click.IntRange(0, 65535)
 
 
-@click.command("dev")
+@click.command("dev", short_help="Run everything on this machine, without an account.")
 @click.argument(
     "functions",
     default=Path("functions"),

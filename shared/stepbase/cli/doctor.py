@@ -5,7 +5,7 @@ import click
 from stepbase.history import acting, asking
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="Look at a set-up from end to end, and say what to do.")
 @asking.DATABASE_URL
 @acting.URL
 @click.option("--sdk-url", "-u", "sdk_urls", multiple=True, help="Serve URL of an app; repeatable.")

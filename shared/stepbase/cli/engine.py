@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from stepbase.engine.server import More
 
 
-@click.group("engine", invoke_without_command=True)
+@click.group(
+    "engine", short_help="Run the server that keeps runs in Postgres.", invoke_without_command=True
+)
 @click.option(
     "--host",
     default="127.0.0.1",

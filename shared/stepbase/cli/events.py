@@ -5,7 +5,7 @@ import click
 from stepbase.history import asking
 
 
-@click.command("events")
+@click.command("events", short_help="List events, and what each started.")
 @asking.DATABASE_URL
 @click.option("--name", help="Only of this name.")
 @click.option("--id", "event_id", help="Only this one: its sender's id, or its internal one.")

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from stepbase.history.forget import Forgotten
 
 
-@click.command("forget")
+@click.command("forget", short_help="Take a person's data out of the record.")
 @click.argument("user")
 @asking.DATABASE_URL
 @click.option(

@@ -5,7 +5,7 @@ import click
 from stepbase.history import asking
 
 
-@click.command("functions")
+@click.command("functions", short_help="List functions, and how they do.")
 @asking.DATABASE_URL
 @asking.JSON
 def command(database_url: str | None, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 
-@click.command("host")
+@click.command("host", short_help="Serve function folders.")
 @click.argument(
     "root", default=Path("functions"), type=click.Path(path_type=Path, exists=True, file_okay=False)
 )

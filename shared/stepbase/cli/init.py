@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from stepbase.scaffold.change import Change
 
 
-@click.command("init")
+@click.command("init", short_help="Begin a project in a folder.")
 @click.argument(
     "folder", default=Path(), type=click.Path(path_type=Path, exists=True, file_okay=False)
 )

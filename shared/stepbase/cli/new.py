@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 
-@click.command("new")
+@click.command("new", short_help="Make a function folder.")
 @click.argument("app")
 @click.option("--event", metavar="NAME", help='Starts a function: "shop/order.paid".')
 @click.option("--cron", metavar="SCHEDULE", help='Starts a function: "0 9 * * 1-5", in UTC.')

@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 _IDS = click.argument("ids", nargs=-1)
 
 
-@click.group("outbox")
+@click.group("outbox", short_help="Look at events on their way out; try them again.")
 def command() -> None:
     """Look at the events that are on their way out, and give them another try."""
 

@@ -5,7 +5,7 @@ import click
 from stepbase.history import acting, asking
 
 
-@click.command("pause")
+@click.command("pause", short_help="Make no more calls of functions.")
 @click.argument("functions", nargs=-1, required=True)
 @acting.URL
 @asking.JSON

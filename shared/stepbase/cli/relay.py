@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from stepbase.relay.settings import Settings
 
 
-@click.command("relay")
+@click.command("relay", short_help="Post the events of the outbox to a server elsewhere.")
 @asking.SESSION_URL
 @click.option(
     "--project",

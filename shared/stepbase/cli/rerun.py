@@ -5,7 +5,7 @@ import click
 from stepbase.history import acting, asking
 
 
-@click.command("rerun")
+@click.command("rerun", short_help="Make runs again, wholly or from a step.")
 @click.argument("runs", nargs=-1, required=True)
 @acting.URL
 @click.option("--from", "step", help="Begin at this step; the results before it are kept.")

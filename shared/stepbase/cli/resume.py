@@ -5,7 +5,7 @@ import click
 from stepbase.history import acting, asking
 
 
-@click.command("resume")
+@click.command("resume", short_help="Let paused functions go on.")
 @click.argument("functions", nargs=-1, required=True)
 @acting.URL
 @asking.JSON

@@ -5,7 +5,7 @@ import click
 from stepbase.history import asking
 
 
-@click.command("runs")
+@click.command("runs", short_help="List runs, newest first.")
 @asking.DATABASE_URL
 @click.option(
     "--status",

@@ -5,7 +5,7 @@ import click
 from stepbase.history import acting, asking
 
 
-@click.command("send")
+@click.command("send", short_help="Send an event.")
 @click.argument("name")
 @click.argument("data", default="{}")
 @acting.URL

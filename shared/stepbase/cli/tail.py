@@ -5,7 +5,7 @@ import click
 from stepbase.history import asking
 
 
-@click.command("tail")
+@click.command("tail", short_help="Show events and runs as they happen.")
 @asking.DATABASE_URL
 @click.option("--event", help="Only events of this name, and what they start.")
 @click.option("--function", help="Only runs of this function, by its id on the wire: app-function.")

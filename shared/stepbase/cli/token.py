@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 
-@click.command("token")
+@click.command("token", short_help="Print an access token, for the local stack.")
 @click.argument("user_id")
 @click.option(
     "--data",

@@ -5,7 +5,7 @@ import click
 from stepbase.history import asking
 
 
-@click.command("trace")
+@click.command("trace", short_help="Show what happened in a run, to scale.")
 @click.argument("run")
 @asking.DATABASE_URL
 @asking.JSON_OBJECT
