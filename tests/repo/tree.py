@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = (ROOT / "shared" / "stepbase", ROOT / "shared" / "rewards")
 MIGRATIONS = ROOT / "supabase" / "migrations"
 
-_SKIPPED = {"build", "dist", "node_modules", "__pycache__"}
+_SKIPPED = {"build", "dist", "node_modules", "site", "__pycache__"}
 _DOTTED = {".ci", ".github", ".gitignore"}
 
 
