@@ -112,7 +112,9 @@ def test_what_is_for_tests_is_not_shown(site: Path) -> None:
 
 
 def test_the_reference_has_every_public_name_and_explains_it(site: Path) -> None:
-    listed = re.findall(r"^::: stepbase\.(\w+)$", (DOCS / "api.md").read_text("utf-8"), re.MULTILINE)
+    listed = re.findall(
+        r"^::: stepbase\.(\w+)$", (DOCS / "api.md").read_text("utf-8"), re.MULTILINE
+    )
     page = (site / "api.html").read_text("utf-8")
 
     assert sorted(listed) == sorted(stepbase.__all__)
