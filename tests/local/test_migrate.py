@@ -190,3 +190,14 @@ async def test_new_objects_are_not_granted_to_api_roles(db: asyncpg.Connection) 
             " or has_function_privilege($1, 'public.f()', 'execute')",
             role,
         )
+
+
+def test_what_a_project_in_the_clone_adds_is_not_the_frameworks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = ["20250101093000_old.sql", "20261124001010_domain.sql", "20270101000000_guests.sql"]
+    for file in ["20261124000100_schema.sql", *theirs]:
+        (tmp_path / file).write_text("select 1;", "utf-8")
+    monkeypatch.setattr(migrate, "migrations_folder", lambda: tmp_path)
+
+    assert list(migrate.framework_files()) == ["20261124000100_schema.sql"]

@@ -56,8 +56,9 @@ class Standing:
         return "applied" if self.in_folder else "not in here"
 
 
-# Within a day's numbers: the framework's files come first, then those of the example domain.
-_EXAMPLE = 1000
+# Within a day's numbers: the framework's files are 000100 to 000999, those of the example domain follow.
+# Whoever uses the clone as a project has others beside them; a time of day says which are not ours.
+_FRAMEWORK = range(100, 1000)
 
 
 def migrations_folder() -> Path:
@@ -73,9 +74,12 @@ def read_folder(folder: Path) -> dict[str, str]:
 
 
 def framework_files() -> dict[str, str]:
-    """Return the framework's migrations by name: all but the example domain's, which lie beside them."""
+    """Return the framework's migrations by name.
+
+    Not the example domain's nor those of a project in the clone, which lie beside them.
+    """
     files = read_folder(migrations_folder())
-    return {file: sql for file, sql in files.items() if int(parsed(file)[0][8:]) < _EXAMPLE}
+    return {file: sql for file, sql in files.items() if int(parsed(file)[0][8:]) in _FRAMEWORK}
 
 
 def read_project(project: Path) -> dict[str, str]:
