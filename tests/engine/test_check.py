@@ -81,7 +81,7 @@ async def test_a_set_up_that_works(database: str, app: FakeApp) -> None:
         "rights": "ok",
         "app shop": "ok",
     }
-    assert seen["app shop"][1] == f"{app.url}: 1 functions"
+    assert seen["app shop"][1] == f"{app.url}: 1 function"
 
 
 def test_the_command_says_it_in_lines_or_json(
@@ -139,7 +139,7 @@ async def test_keys(database: str, settings: dict[str, Any], state: str, says: s
             200,
             {"signing_keys": (KEY,), "event_keys": ("e",)},
             "ok",
-            "1 functions",
+            "1 function",
         ),
     ],
 )

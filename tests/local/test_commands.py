@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -143,6 +144,9 @@ def test_gateway_command_names_a_taken_port(tmp_path: Path) -> None:
     assert f"port {port}" in output and "--port" in output
 
 
+_USER = "7b1c0000-0000-4000-8000-000000000001"
+
+
 def test_commands_need_a_database() -> None:
     for words in (("db", "apply"), ("db", "status"), ("gateway",)):
         code, output = run(*words)
@@ -150,20 +154,46 @@ def test_commands_need_a_database() -> None:
         assert "--database-url" in output
 
 
+def test_db_says_where_a_database_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    for verb in ("apply", "status"):
+        _, output = run("db", verb)
+        assert "set DATABASE_URL" in output
+        assert ".stepbase/env" in output
+
+
+def test_db_says_what_to_do_about_a_database_that_is_away() -> None:
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        for verb in ("apply", "status"):
+            code, output = run("db", verb, "--database-url", f"postgresql://x@127.0.0.1:{port}/x")
+            assert code == 1
+            assert str(port) in output
+            assert "Is DATABASE_URL (or --database-url) right, and does it run?" in output
+
+
+def test_a_token_is_for_an_id_that_postgres_can_cast(tmp_path: Path) -> None:
+    Keys.load(tmp_path / "keys.json")
+    code, output = run("token", "u-1", "--data", str(tmp_path))
+    assert code == 2
+    assert "USER_ID is a UUID" in output
+    assert "'u-1'" in output
+
+
 def test_a_token_is_one_of_the_local_projects_users(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code, output = run("token", "u-1", "--data", str(tmp_path))
+    code, output = run("token", _USER, "--data", str(tmp_path))
     assert (code, "start `stepbase dev` once" in output) == (1, True)
 
     keys = Keys.load(tmp_path / "keys.json")
-    code, output = run("token", "u-1", "--data", str(tmp_path), "--email", "a@b.c", "--anonymous",
+    code, output = run("token", _USER, "--data", str(tmp_path), "--email", "a@b.c", "--anonymous",
                        "--url", "http://127.0.0.1:1234/")  # fmt: skip
     assert code == 0
     monkeypatch.setenv("SUPABASE_URL", "http://127.0.0.1:1234")
     monkeypatch.setenv("SUPABASE_JWT_SECRET", keys.jwt_secret)
     user = Verifier(allow_anonymous=True).verify(output.strip())
 
-    assert (user.id, user.role, user.is_anonymous) == ("u-1", "authenticated", True)
+    assert (user.id, user.role, user.is_anonymous) == (_USER, "authenticated", True)
     assert user.claims["email"] == "a@b.c"
     assert Authenticator(keys).verify(output.strip()).role == "authenticated"

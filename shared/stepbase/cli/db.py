@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 _DATABASE_URL = click.option(
-    "--database-url", required=True, envvar="DATABASE_URL", help="Direct or session pooler."
+    "--database-url", help="Direct connection or session pooler.  [env: DATABASE_URL]"
 )
 _PROJECT = click.option(
     "--project",
@@ -31,17 +31,20 @@ def command() -> None:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Run it afterwards.",
 )
-def apply(database_url: str, project: Path, seed: Path | None) -> None:
+def apply(database_url: str | None, project: Path, seed: Path | None) -> None:
     """Apply the migrations that are missing, each in one transaction, in the order of their names.
 
     Records them as the Supabase CLI does, so `supabase db push` may be used as well.
     """
+    from stepbase.history.asking import database
     from stepbase.local import migrate
 
+    url = database(database_url)
+
     async def run() -> list[str]:
-        applied = await migrate.apply_files(database_url, migrate.read_project(project))
+        applied = await migrate.apply_files(url, migrate.read_project(project))
         if seed is not None:
-            await migrate.seed(database_url, seed)
+            await migrate.seed(url, seed)
         return applied
 
     applied = _run(run())
@@ -54,14 +57,15 @@ def apply(database_url: str, project: Path, seed: Path | None) -> None:
 @_DATABASE_URL
 @_PROJECT
 @click.option("--json", "as_json", is_flag=True, help="One JSON array.")
-def status(database_url: str, project: Path, as_json: bool) -> None:
+def status(database_url: str | None, project: Path, as_json: bool) -> None:
     """List migrations and where they are; exit code 1 if any is missing from the database."""
     import json
     from dataclasses import asdict
 
+    from stepbase.history.asking import database
     from stepbase.local import migrate
 
-    standings = _run(migrate.status(database_url, migrate.read_project(project)))
+    standings = _run(migrate.status(database(database_url), migrate.read_project(project)))
     if as_json:
         click.echo(json.dumps([asdict(standing) for standing in standings]))
     else:
@@ -78,5 +82,10 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
 
     try:
         return asyncio.run(work)
-    except (LocalError, OSError, asyncpg.PostgresError) as error:
+    except OSError as error:
+        raise click.ClickException(
+            f"the database cannot be reached: {error}. "
+            "Is DATABASE_URL (or --database-url) right, and does it run?"
+        ) from error
+    except (LocalError, asyncpg.PostgresError) as error:
         raise click.ClickException(str(error)) from error

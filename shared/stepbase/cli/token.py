@@ -27,12 +27,22 @@ import click
 def command(
     user_id: str, data: Path, url: str, email: str | None, anonymous: bool, seconds: int
 ) -> None:
-    """Print an access token of user USER_ID, as signing in on Supabase gives one."""
+    """Print an access token of user USER_ID (a UUID), as signing in on Supabase gives one."""
+    import uuid
+
     from stepbase.local.gateway.auth import Keys
 
     path = data / "keys.json"
     if not path.is_file():
         raise click.ClickException(f"no {path}: start `stepbase dev` once, which makes the keys")
+    try:
+        user_id = str(uuid.UUID(user_id))
+    except ValueError as error:
+        # `auth.uid()` casts it, so every row level policy would fail on another one.
+        raise click.UsageError(
+            "USER_ID is a UUID, as in auth.users, such as 7b1c0000-0000-4000-8000-000000000001; "
+            f"got {user_id!r}"
+        ) from error
     claims: dict[str, object] = {
         "iss": f"{url.rstrip('/')}/auth/v1",
         "is_anonymous": anonymous,

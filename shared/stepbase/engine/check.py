@@ -237,4 +237,4 @@ async def _app(caller: Caller, settings: Settings, url: str, functions: int) -> 
     if isinstance(count, int) and count != functions:
         text = f"serves {count} functions, {functions} are registered: have it register again"
         return State.WARNING, text
-    return State.OK, f"{functions} functions"
+    return State.OK, "1 function" if functions == 1 else f"{functions} functions"

@@ -62,7 +62,10 @@ def database(given: str | None) -> str:
 
     url = given or config.database_url()
     if url is None:
-        raise click.UsageError("no database: give --database-url or set DATABASE_URL")
+        raise click.UsageError(
+            "no database: give --database-url or set DATABASE_URL; "
+            "beside `stepbase dev`: set -a; . .stepbase/env; set +a"
+        )
     return url
 
 

@@ -154,11 +154,15 @@ def _greet(stack: Stack, console: Console) -> None:
     environment += "".join(f"{k}={v}\n" for k, v in variables.items())
     for name in stack.others:
         console.print(f"{name} is at {stack.folder_url(name)}", style="dim")
+    console.print(f"console: {variables['INNGEST_BASE_URL']}/", soft_wrap=True)
     if data is not None:
         file = data / _ENVIRONMENT_FILE
         file.touch(mode=_MODE)
         file.write_text(environment, "utf-8")
-        console.print(f"ready; `set -a; . {file}` points a shell at it, Ctrl-C stops it")
+        console.print(
+            f"ready; `set -a; . {file}; set +a` points a shell at it, Ctrl-C stops it",
+            soft_wrap=True,
+        )
     else:
         console.print("ready; Ctrl-C stops it and forgets everything")
 
