@@ -30,9 +30,11 @@ $$;
 -- Closes open steps: stores how they ended, and removes what they waited with (their queue item and
 -- pause). When the last open step of a run is closed, the parked call (`main`) becomes ready; in a race every
 -- closed step but the last makes a call of its own ready. The first outcome of a step stays: one that is closed already is passed over.
--- The caller holds the locks of the run rows.
+-- p_began, p_ended: so many seconds before now its work began and ended, where the function says so; else it
+-- has been under way since it was opened. The caller holds the locks of the run rows.
 create or replace function stepbase._close_steps(
-  p_runs text[], p_hashes text[], p_status text[], p_memos text[], p_now timestamptz
+  p_runs text[], p_hashes text[], p_status text[], p_memos text[], p_now timestamptz,
+  p_began double precision[] default null, p_ended double precision[] default null
 ) returns void
 language plpgsql security invoker set search_path = ''
 set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
@@ -43,14 +45,17 @@ declare
 begin
   with closed as (
     update stepbase.steps k
-      set status = u.status, memo = u.memo::json, ended_at = p_now, pos = u.step_count + u.n
+      set status = u.status, memo = u.memo::json, pos = u.step_count + u.n,
+          started_at = coalesce(greatest(p_now - u.began * interval '1 second', u.created_at), k.started_at),
+          ended_at = p_now - coalesce(u.ended, 0) * interval '1 second'
       from (
-        select x.run_id, x.hash, x.status, x.memo, r.step_count,
+        select x.run_id, x.hash, x.status, x.memo, x.began, x.ended, r.step_count,
+               case when x.began is not null then r.created_at end as created_at,
                row_number() over (partition by x.run_id order by x.i) as n
           from (
             select distinct on (x.run_id, x.hash) x.*
-              from unnest(p_runs, p_hashes, p_status, p_memos) with ordinality
-                as x (run_id, hash, status, memo, i)
+              from unnest(p_runs, p_hashes, p_status, p_memos, p_began, p_ended) with ordinality
+                as x (run_id, hash, status, memo, began, ended, i)
               order by x.run_id, x.hash, x.i
           ) x
           join stepbase.runs r

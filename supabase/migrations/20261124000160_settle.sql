@@ -17,7 +17,8 @@
 --      must end, or null. c_woken: hash of the sleeping step this call woke, or null. c_planning: 1 if
 --      the reply opens a group of parallel steps, 2 for a race, else null.
 -- s_*: steps, s_call the place in c_*, from 1. A step that is open is closed by done or failed; one that
---      is closed keeps its first memo.
+--      is closed keeps its first memo. s_began, s_ended: so many seconds before now its work began and
+--      ended, where the function says so.
 -- a_*: failed attempts.
 -- i_*: what new open steps wait for, by their hash: the call for a planned step, the end of a sleep or of
 --      a wait (due at i_due, or i_delay seconds from now; both null: ready).
@@ -39,7 +40,7 @@ create or replace function stepbase.settle(
   c_called double precision[], c_outage boolean[], c_finish double precision[], c_woken text[],
   c_planning smallint[],
   s_call integer[], s_hash text[], s_name text[], s_op text[], s_status text[], s_memo text[],
-  s_attempt smallint[],
+  s_attempt smallint[], s_began double precision[], s_ended double precision[],
   a_call integer[], a_hash text[], a_attempt smallint[], a_http integer[], a_error text[],
   i_call integer[], i_hash text[], i_kind text[], i_due timestamptz[], i_delay double precision[],
   w_call integer[], w_hash text[], w_kind text[], w_event text[], w_path text[], w_value text[],
@@ -140,10 +141,12 @@ begin
                  -- Behind all others, until it closes.
                  else 2147483647 end,
                s.name, s.op, s.status, s.memo::json, s.attempt,
-               v_now - coalesce(c_called[s.call], 0) * interval '1 second',
-               case when s.status in ('done', 'failed') then v_now end
-          from unnest(s_call, s_hash, s_name, s_op, s_status, s_memo, s_attempt) with ordinality
-            as s (call, hash, name, op, status, memo, attempt, i)
+               greatest(r.created_at, v_now - coalesce(s.began,
+                 case when s.status in ('done', 'failed') then c_called[s.call] end, 0) * interval '1 second'),
+               case when s.status in ('done', 'failed')
+                    then greatest(r.created_at, v_now - coalesce(s.ended, 0) * interval '1 second') end
+          from unnest(s_call, s_hash, s_name, s_op, s_status, s_memo, s_attempt, s_began, s_ended)
+            with ordinality as s (call, hash, name, op, status, memo, attempt, began, ended, i)
           join stepbase.runs r on r.run_id = c_run[s.call] and r.run_id = any (c_run)
           where s.call = any (v_mine)
             and (
@@ -197,9 +200,11 @@ begin
   -- Open steps that these calls close: planned ones that ran, waits that are given up or fulfilled.
   if cardinality(v_new_hashes) < cardinality(s_call) then
     perform stepbase._close_steps(
-      array_agg(c_run[s.call]), array_agg(s.hash), array_agg(s.status), array_agg(s.memo), v_now
+      array_agg(c_run[s.call]), array_agg(s.hash), array_agg(s.status), array_agg(s.memo), v_now,
+      array_agg(s.began), array_agg(s.ended)
     )
-    from unnest(s_call, s_hash, s_status, s_memo) as s (call, hash, status, memo)
+    from unnest(s_call, s_hash, s_status, s_memo, s_began, s_ended)
+      as s (call, hash, status, memo, began, ended)
     where s.call = any (v_mine) and s.status in ('done', 'failed');
   end if;
 

@@ -6,7 +6,7 @@
 create or replace function stepbase.checkpoint(
   p_lease interval, c_run text[], c_job text[], c_gen integer[],
   s_call integer[], s_hash text[], s_name text[], s_op text[], s_status text[], s_memo text[],
-  s_attempt smallint[]
+  s_attempt smallint[], s_began double precision[], s_ended double precision[]
 ) returns table (call integer, outcome text)
 language plpgsql security invoker set search_path = ''
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
@@ -27,9 +27,11 @@ begin
       (run_id, hash, pos, name, op, status, memo, attempt, started_at, ended_at)
       select c_run[s.call], s.hash,
              r.step_count + row_number() over (partition by r.run_id order by s.i),
-             s.name, s.op, s.status, s.memo::json, s.attempt, v_now, v_now
-        from unnest(s_call, s_hash, s_name, s_op, s_status, s_memo, s_attempt) with ordinality
-          as s (call, hash, name, op, status, memo, attempt, i)
+             s.name, s.op, s.status, s.memo::json, s.attempt,
+             greatest(r.created_at, v_now - coalesce(s.began, 0) * interval '1 second'),
+             greatest(r.created_at, v_now - coalesce(s.ended, 0) * interval '1 second')
+        from unnest(s_call, s_hash, s_name, s_op, s_status, s_memo, s_attempt, s_began, s_ended)
+          with ordinality as s (call, hash, name, op, status, memo, attempt, began, ended, i)
         join stepbase.runs r on r.run_id = c_run[s.call]
         where s.call = any (v_mine)
           and not exists (

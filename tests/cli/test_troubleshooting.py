@@ -144,7 +144,7 @@ async def test_an_sql_function_raises(
     for text in ("add_credit", "attempt 0 of", "the wallet is closed", "P0001"):
         assert text in traced.out, traced.out
     assert run["run_id"] in home
-    for text in ("add_credit", "Attempt 1 failed", "the wallet is closed", "P0001", "Run again"):
+    for text in ("add_credit", "Attempt 0 failed", "the wallet is closed", "P0001", "Run again"):
         assert text in page, text
 
 

@@ -75,6 +75,7 @@ CANNOT_BE_EQUAL = tuple(
         ("error in step, with a cause",),
     ),
     Difference("", "$.requests[*].body[*].ts", "the time", shapes=("request of send",)),
+    Difference("", "$.body[*].timing", "when a step ran, and how long", _TS),
     Difference("", "$.body.sdk_language", "another language", _TS),
     Difference("", "$.body.inspection.sdk_language", "another language", _TS),
     Difference(
@@ -269,7 +270,7 @@ _OF_TYPESCRIPT = (
         "empty fields of an op", "$.body[*].userland.index", "null, as Python; TypeScript leaves it out",
         _TS,
     ),
-    Difference("timing of a step", "$.body[*].timing", "not sent, as Python", _TS),
+    Difference("timing of a step", "$.body[*].timing", "sent, as TypeScript", _PY),
     Difference("code of an error", "$.body[*].error.code", "sent, as Python", _TS),
     Difference("code of an error", "$.body[*].error.__serialized", "not sent, as Python", _TS),
     Difference("code of an error", "$.body[*].error.cause.code", "sent, as Python", _TS),

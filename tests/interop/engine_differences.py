@@ -48,6 +48,11 @@ _LOST = "events without a key are refused; theirs says 200 and throws them away"
 
 DIFFERENCES = (
     Difference("*", "$.calls[*].ctx.generation_id", "counts the leases of our items"),
+    Difference(
+        "*",
+        "$.calls[*].headers.x-stepbase-together",
+        "says that results of steps run side by side in one call may be checkpointed",
+    ),
     Difference("*", "$.calls[*].ctx.job_id", _NAME),
     Difference("*", "$.calls[*].ctx.qi_id", _NAME),
     # Runs.

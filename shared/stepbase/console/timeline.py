@@ -160,7 +160,7 @@ def _marks(scale: _Scale, failures: Sequence[Mapping[str, object]]) -> list[Fail
     for each in failures:
         at, attempt, row = _instant(each["at"]), each["attempt"], each["id"]
         assert isinstance(attempt, int) and isinstance(row, int), "columns of integers"
-        marks.append(Failure(at, scale.x(at), attempt + 1, row))
+        marks.append(Failure(at, scale.x(at), attempt, row))
     return marks
 
 

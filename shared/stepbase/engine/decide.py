@@ -141,7 +141,7 @@ def _ops(state: State, reply: Ops) -> Settlement:
     # not bring it, comes again with the next try: opened now it would wait with nobody to end it.
     is_missing = state.target is not None and state.target not in finished
     opened = [] if retried is not None or is_missing else _opened(state, ops, finished)
-    kept = (*finished.values(), *(each.step for each in opened))
+    kept = opening.timed((*finished.values(), *(each.step for each in opened)), ops)
     _check_state_size(state, kept)
     if any(op.op is Opcode.RUN_COMPLETE for op in ops):
         return _complete(

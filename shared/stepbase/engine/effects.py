@@ -21,7 +21,13 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StepRow:
-    """A step to store. `memo` is JSON text, exactly as later calls carry it."""
+    """A step to store.
+
+    Attributes:
+        memo: JSON text, exactly as later calls carry it.
+        began: Seconds before it is stored at which its work began, or None if nobody says.
+        ended: Seconds before it is stored at which its work ended.
+    """
 
     hash: str
     name: str
@@ -29,6 +35,8 @@ class StepRow:
     status: str
     memo: str
     attempt: int = 0
+    began: float | None = None
+    ended: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

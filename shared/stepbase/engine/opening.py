@@ -5,7 +5,7 @@ the moment a wait is given up. A pause says what ends it from outside, an event 
 picks the handler, and keeps the one shortcut: a sleep that is alone stays in the run's own item.
 """
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -110,6 +110,26 @@ def row(op: Op, status: str, memo: str, state: State) -> StepRow:
             "store it and return a reference"
         )
     return StepRow(op.id, title(op), op.op.value, status, memo, state.attempt)
+
+
+def timed(steps: Iterable[StepRow], ops: Iterable[Op]) -> tuple[StepRow, ...]:
+    """Return steps with when their work ran, as the ops that brought them say.
+
+    The host's clock and the database's may differ, so only its differences count: what ended last, ended
+    when the ops came.
+    """
+    times = {op.id: op.timing for op in ops if op.timing is not None}
+    newest = max((began + took for began, took in times.values()), default=0)
+    spans = {
+        hashed: ((newest - began) / 1e9, (newest - began - took) / 1e9)
+        for hashed, (began, took) in times.items()
+    }
+    return tuple(
+        replace(step, began=spans[step.hash][0], ended=spans[step.hash][1])
+        if step.hash in spans
+        else step
+        for step in steps
+    )
 
 
 def _planned(state: State, op: Op) -> Opened:

@@ -314,7 +314,7 @@ class Store(Reads):
             self.owner,
             self.lease_time,
             *_sparse([_call_row(each) for each in batch], 18),
-            *_sparse(_nested(batch, lambda e: [_step_row(s) for s in e.steps]), 7),
+            *_sparse(_nested(batch, lambda e: [_step_row(s) for s in e.steps]), 9),
             *_sparse(_nested(batch, _failed_rows), 5),
             *_sparse(
                 _nested(batch, lambda e: [(i.hash, i.kind, i.due, i.delay) for i in e.items]), 5
@@ -345,7 +345,7 @@ class Store(Reads):
             _CHECKPOINT,
             self.lease_time,
             *_columns([(each.run_id, each.job, each.gen) for each in batch], 3),
-            *_columns(steps, 7),
+            *_columns(steps, 9),
         )
         outcomes = {row["call"]: row["outcome"] == "stored" for row in rows}
         return [outcomes[i] for i in range(1, len(batch) + 1)]
@@ -439,7 +439,7 @@ def _nested(
 
 
 def _step_row(s: StepRow) -> tuple[object, ...]:
-    return (s.hash, s.name, s.op, s.status, s.memo, s.attempt)
+    return (s.hash, s.name, s.op, s.status, s.memo, s.attempt, s.began, s.ended)
 
 
 def _failed_rows(effects: Settlement) -> list[tuple[object, ...]]:
@@ -476,5 +476,5 @@ def _call(name: str, count: int) -> str:
 
 
 _INGEST = _call("ingest", 40)
-_SETTLE = _call("settle", 52)
-_CHECKPOINT = _call("checkpoint", 11)
+_SETTLE = _call("settle", 54)
+_CHECKPOINT = _call("checkpoint", 13)

@@ -46,6 +46,7 @@ class Op:
         error: The error object (StepError, StepFailed), or None.
         userland_id: The step id as the user wrote it, if the SDK says.
         userland_index: Which use of that id this is; None for the first.
+        timing: When the step's work began and how long it took, both in ns by the host's clock, or None.
     """
 
     op: Opcode
@@ -57,6 +58,7 @@ class Op:
     error: Mapping[str, object] | None = None
     userland_id: str | None = None
     userland_index: int | None = None
+    timing: tuple[int, int] | None = None
 
     def encode(self) -> dict[str, object]:
         """Return the JSON object of this op, shaped as the official Python SDK's (vector `03`)."""
@@ -70,6 +72,8 @@ class Op:
         }
         if self.error is not None:
             encoded["error"] = self.error
+        if self.timing is not None:
+            encoded["timing"] = {"a": self.timing[0], "b": self.timing[1]}
         encoded["data"] = self.data
         return encoded
 
@@ -110,7 +114,21 @@ def decode_op(raw: object, where: str) -> Op:
         error=_mapping(raw, "error", where),
         userland_id=_storable(written) if isinstance(written, str) else None,
         userland_index=userland.get("index") if isinstance(userland.get("index"), int) else None,
+        timing=_timing(raw.get("timing")),
     )
+
+
+def _timing(raw: object) -> tuple[int, int] | None:
+    """Read when a step ran; what has another form is no reason to refuse its result."""
+    if not isinstance(raw, dict):
+        return None
+    began, took = raw.get("a"), raw.get("b")
+    if not (isinstance(began, int | float) and isinstance(took, int | float)):
+        return None
+    # Neither before 1970 nor after 2286, and no longer than a call may take.
+    if not (0 < began < 1e19 and 0 <= took < 1e13):
+        return None
+    return int(began), int(took)
 
 
 def _text(raw: Mapping[str, object], field: str, where: str) -> str:

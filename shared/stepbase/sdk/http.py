@@ -4,12 +4,10 @@ One `Exchange` describes a request; `send` and `asend` carry it. httpx is loaded
 Clients are kept (one per process for sync code, one per event loop), so connections are reused.
 """
 
-import logging
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from stepbase import standin
@@ -41,10 +39,6 @@ class Answer:
     body: bytes
 
 
-_HIDDEN: Final = "<event key>"
-_EVENT_KEY: Final = re.compile(r"(?<=/e/)[^/?#:\s]+")
-"""Events are posted to a URL with the key in it, which must not come into errors or logs."""
-
 _client: "httpx.Client | None" = None
 _pid = 0
 _clients: "WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient]" = WeakKeyDictionary()
@@ -63,7 +57,6 @@ def send(exchange: Exchange) -> Answer:
         _client is None or _pid != os.getpid()
     ):  # a forked worker must not share its parent's connections
         _pid = os.getpid()
-        logging.getLogger("httpx").addFilter(_keyless)
         _client = httpx.Client(timeout=TIMEOUT_SECONDS)
     try:
         return _answer(_client.send(_request(_client, exchange)))
@@ -84,7 +77,6 @@ async def asend(exchange: Exchange) -> Answer:
     loop = asyncio.get_running_loop()
     client = _clients.get(loop)
     if client is None:
-        logging.getLogger("httpx").addFilter(_keyless)
         client = _clients[loop] = httpx.AsyncClient(timeout=TIMEOUT_SECONDS)
     try:
         return _answer(await client.send(_request(client, exchange)))
@@ -122,16 +114,4 @@ def _answer(response: Any) -> Answer:
 
 def _no_answer(exchange: Exchange, error: Exception) -> Answer:
     reason = f"{type(error).__name__}: {error}".rstrip(": ")
-    return Answer(
-        0, {}, _EVENT_KEY.sub(_HIDDEN, f"no answer from {exchange.url}: {reason}").encode()
-    )
-
-
-def _keyless(record: logging.LogRecord) -> bool:
-    """Take event keys out of what httpx logs, which is each request with its URL."""
-    if isinstance(record.args, tuple):
-        record.args = tuple(
-            _EVENT_KEY.sub(_HIDDEN, text) if "/e/" in (text := str(each)) else each
-            for each in record.args
-        )
-    return True
+    return Answer(0, {}, f"no answer from {exchange.url}: {reason}".encode())

@@ -21,6 +21,7 @@ def op_text(op: StepOp) -> str:
         error=op.error,
         userland_id=op.place.step_id,
         userland_index=op.place.index or None,
+        timing=op.timing,
     ).encode()
     del shape["data"]
     return f'{dumps(shape)[:-1]},"data":{op.data}}}'

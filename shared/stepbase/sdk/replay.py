@@ -107,6 +107,7 @@ class StepOp:
         no_retry: True if what failed is final whatever attempts are left.
         retry_after: When it may be tried again, as a header value, or None.
         is_outage: True if what it called is away.
+        timing: When its work began and how long it took, in ns, or None.
     """
 
     place: Place
@@ -118,6 +119,7 @@ class StepOp:
     no_retry: bool = False
     retry_after: str | None = None
     is_outage: bool = False
+    timing: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
+from stepbase import clock
 from stepbase.protocol.op import Opcode
 from stepbase.sdk import typed, verbs
 from stepbase.sdk.event import Event
@@ -74,10 +75,11 @@ def is_inside_step() -> bool:
 def perform(replay: Replay, new: NewStep) -> StepOp:
     """Run an unfinished step's work and return the op that tells how it went."""
     token = _inside.set(new.place.step_id)
+    watch = _Watch()
     try:
-        return _succeeded(new, call_work(_work_of(new)))
+        return watch.stop(_succeeded(new, call_work(_work_of(new))))
     except Exception as error:
-        return _failed(replay, new, error)
+        return watch.stop(_failed(replay, new, error))
     finally:
         _inside.reset(token)
 
@@ -87,17 +89,32 @@ async def perform_async(replay: Replay, new: NewStep) -> StepOp:
     import asyncio
 
     token = _inside.set(new.place.step_id)
+    watch = _Watch()
     try:
-        return _succeeded(new, await acall_work(_work_of(new)))
+        return watch.stop(_succeeded(new, await acall_work(_work_of(new))))
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise  # the step itself is not wanted any more
-        return _failed(replay, new, error)  # what it waited for was cancelled
+        return watch.stop(_failed(replay, new, error))  # what it waited for was cancelled
     except Exception as error:
-        return _failed(replay, new, error)
+        return watch.stop(_failed(replay, new, error))
     finally:
         _inside.reset(token)
+
+
+class _Watch:
+    """Says of a step's op when its work ran."""
+
+    __slots__ = ("_began", "_from")
+
+    def __init__(self) -> None:
+        self._began, self._from = clock.now_ms(), clock.monotonic()
+
+    def stop(self, op: StepOp) -> StepOp:
+        took = round((clock.monotonic() - self._from) * 1e9)
+        op.timing = (self._began * 1_000_000, took)
+        return op
 
 
 def call_work(work: Callable[[], Any]) -> Any:

@@ -1,7 +1,6 @@
 """app.send and app.send_sync over real HTTP."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -54,22 +53,3 @@ async def test_a_server_that_is_away_is_an_error_that_says_where(
 
     with pytest.raises(SendError, match=r"no answer from http://127\.0\.0\.1:1/e/"):
         await send(kind, [Event("a/b")])
-
-
-@pytest.mark.parametrize("kind", ["async", "sync"])
-async def test_the_event_key_is_in_no_error_and_no_log(
-    api: FakeApi, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("stepbase.sdk.ask.FIRST_PAUSE_SECONDS", 0.001)
-    monkeypatch.setenv("INNGEST_EVENT_KEY", "the-very-key")
-    api.answer = lambda _: (200, {"ids": ["01A"], "status": 200})
-    # What a host that logs everything at INFO hears of httpx.
-    with caplog.at_level(logging.INFO):
-        await send(kind, Event("a/b"))
-        monkeypatch.setenv("INNGEST_DEV", "http://127.0.0.1:1")
-        with pytest.raises(SendError, match="no answer from") as caught:
-            await send(kind, Event("a/b"))
-
-    assert api.received[0].path == "/e/the-very-key"
-    assert "/e/<event key>" in caplog.text
-    assert "the-very-key" not in caplog.text + str(caught.value)

@@ -149,7 +149,7 @@ select r.output::text as output, e.payload::text as payload
   from stepbase.runs r left join stepbase.events e on e.id = r.event_id where r.run_id = $1
 """
 _FAILURE_TEXTS = """
-select a.id, a.hash, a.attempt + 1 as attempt, a.at, a.http_status, a.error::text as error, s.name as step
+select a.id, a.hash, a.attempt, a.at, a.http_status, a.error::text as error, s.name as step
   from stepbase.attempts a
   left join stepbase.steps s on s.run_id = a.run_id and s.hash = a.hash
   where a.run_id = $1 order by a.id desc limit 20

@@ -45,18 +45,19 @@ async def post_checkpoint(request: Request) -> Response:
 def _decode(run_id: str, raw: object) -> Checkpoint:
     if not isinstance(raw, dict) or not isinstance(raw.get("steps"), list):
         raise ProtocolError("a checkpoint is a JSON object with 'steps', a list of ops")
-    steps = []
+    ops, steps = [], []
     for i, each in enumerate(raw["steps"]):
         op = decode_op(each, f"steps[{i}]")
         if op.op not in _FINISHED:
             raise ProtocolError(f"steps[{i}]: only finished steps can be checkpointed, got {op.op}")
+        ops.append(op)
         steps.append(_row(op))
     gen, job = raw.get("generation_id"), raw.get("qi_id")
     return Checkpoint(
         run_id=run_id,
         job=job if isinstance(job, str) and job else "main",
         gen=gen if isinstance(gen, int) and not isinstance(gen, bool) else 0,
-        steps=tuple(steps),
+        steps=opening.timed(steps, ops),
     )
 
 
