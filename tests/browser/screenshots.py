@@ -1,0 +1,22 @@
+"""The pictures of the console in the docs; not among the tests: scripts/screenshots runs it."""
+
+import pytest
+from tests.browser.conftest import Open, Site
+from tests.support.npm import ROOT
+
+IMAGES = ROOT / "docs" / "images"
+WINDOW = {"width": 1240, "height": 760}
+
+
+def _failed(site: Site) -> str:
+    runs = site.data("/runs?status=Failed")["runs"]
+    return str(next(run["run_id"] for run in runs if run["function"] == "shop-checkout"))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pictures(site: Site, open_page: Open, scheme: str) -> None:
+    paths = {"home": "/", "runs": "/runs", "run": f"/runs/{_failed(site)}"}
+    for name, path in paths.items():
+        page = open_page(path, color_scheme=scheme, viewport=WINDOW, reduced_motion="reduce")
+        page.wait_for_timeout(500)
+        page.screenshot(path=IMAGES / f"console-{name}-{scheme}.png")
