@@ -13,10 +13,11 @@ def _failed(site: Site) -> str:
     return str(next(run["run_id"] for run in runs if run["function"] == "shop-checkout"))
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pictures(site: Site, open_page: Open, scheme: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "scheme"), [("home", "dark"), ("runs", "light"), ("run", "light")]
+)
+def test_pictures(site: Site, open_page: Open, name: str, scheme: str) -> None:
     paths = {"home": "/", "runs": "/runs", "run": f"/runs/{_failed(site)}"}
-    for name, path in paths.items():
-        page = open_page(path, color_scheme=scheme, viewport=WINDOW, reduced_motion="reduce")
-        page.wait_for_timeout(500)
-        page.screenshot(path=IMAGES / f"console-{name}-{scheme}.png")
+    page = open_page(paths[name], color_scheme=scheme, viewport=WINDOW, reduced_motion="reduce")
+    page.wait_for_timeout(500)
+    page.screenshot(path=IMAGES / f"console-{name}-{scheme}.png")

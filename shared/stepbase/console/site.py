@@ -40,7 +40,7 @@ _NAV = (
     ("/event-types", "Event types"),
     ("/functions", "Functions"),
     ("/apps", "Apps"),
-    ("/waiting", "Asleep and waiting"),
+    ("/waiting", "Waiting"),
     ("/outbox", "Outbox"),
 )
 _TOLD = "stepbase_told"

@@ -30,7 +30,7 @@ class Bar:
 
     Attributes:
         hash: The step's, or "" for the run's own lines.
-        kind: ``"queued"``, ``"step"``, ``"sleep"``, ``"wait"``, ``"invoke"`` or ``"request"``.
+        kind: ``"queued"``, ``"code"``, ``"step"``, ``"sleep"``, ``"wait"``, ``"invoke"`` or ``"request"``.
         status: As the step's, or the run's.
         x: Where it begins, and `width` how long it is, in thousandths.
         said: How long it took or what it waits for.
@@ -77,14 +77,15 @@ def draw(
     ended = run["ended_at"]
     end = ended if isinstance(ended, datetime) else now
     scale = _Scale(begin, max(end, begin + timedelta(milliseconds=1)))
-    bars = []
+    bars: list[Bar] = []
     started = run["started_at"]
     if isinstance(started, datetime):
         bars.append(_queued(scale, begin, started))
+    lines = [_step(scale, each, failures, now) for each in steps]
     between = [each for each in failures if each["hash"] is None]
     if between:
-        bars.append(_between(scale, between))
-    bars += [_step(scale, each, failures, now) for each in steps]
+        lines.append(_between(scale, between))
+    bars += sorted(lines, key=lambda bar: bar.began)
     return Timeline(bars, scale.ticks(), scale.end - scale.begin)
 
 
@@ -126,7 +127,7 @@ def _between(scale: _Scale, failures: Sequence[Mapping[str, object]]) -> Bar:
     marks = _marks(scale, failures)
     x, width = scale.span(marks[0].at, marks[-1].at)
     return Bar(
-        "", "code between steps", "step", "failed", x, width, "", marks[0].at, marks[-1].at, marks
+        "", "code between steps", "code", "failed", x, width, "", marks[0].at, marks[-1].at, marks
     )
 
 
