@@ -115,9 +115,9 @@ def _fill(site: Site) -> None:
         site.run_of(event_id, ends.get(fate, "Running"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One browser for all tests."""
+    """One browser for a module: while it runs, its event loop is this thread's, so no async test may."""
     with chromium.browser() as launched:
         yield launched
 
