@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 async def said(db: asyncpg.Connection) -> list[str]:
-    """What the server writes into its log for this session."""
+    """What the server writes into its log while this database is used."""
     lines: list[str] = []
     db.add_log_listener(lambda _, message: lines.append(str(message.message)))
     await db.execute("set client_min_messages = log")

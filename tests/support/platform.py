@@ -104,7 +104,7 @@ def start(
     """Start a staged folder by its Dockerfile's command, and wait until its port is bound.
 
     Args:
-        programs: Where the command is found; this session's environment if not given.
+        programs: Where the command is found; this process's own environment if not given.
         port: The port, if it must be a certain one.
     """
     dockerfile = (folder / "Dockerfile").read_text()
