@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -58,7 +59,11 @@ async def test_a_database_without_apps_is_exit_code_1(type_in: Type, database: s
 
 async def tailing(*words: str) -> tuple[asyncio.subprocess.Process, asyncio.StreamReader]:
     process = await asyncio.create_subprocess_exec(
-        *_COMMAND, "tail", *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *(*_COMMAND, "tail", *words),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        # As from a terminal: a shell has what it starts in the background ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     return process, process.stdout
@@ -117,7 +122,7 @@ async def test_tail_ends_quietly_at_ctrl_c(shop: EngineClient) -> None:
     process, lines = await tailing("--since", "1h")
     assert await lines.readline()
 
-    process.send_signal(2)
+    process.send_signal(signal.SIGINT)
     _, err = await asyncio.wait_for(process.communicate(), 20)
 
     assert (process.returncode, err) == (0, b"")
