@@ -178,6 +178,7 @@ def define(
     for cancel in options.cancel_on:
         for model in models.values():
             cancel.check_against(model, f"{what}: CancelOn(match=…)")
+    _check_is_plain(handler, what)
     wants = wants_of(handler, what)
     if triggers:
         check_events(handler, models, what)
@@ -211,6 +212,15 @@ def _check_middleware(function: Function, what: str) -> None:
         check_plain(function.middleware, what)
 
 
+def _check_is_plain(handler: Callable[..., Any], what: str) -> None:
+    """Refuse a function of an app as the handler of another: it would be called without its arguments."""
+    if isinstance(handler, Function):
+        raise DefinitionError(
+            f'{what}: expected a handler, got the function "{handler.slug}"; for several triggers '
+            "write on=[…], for two functions of one handler define it without a decorator"
+        )
+
+
 def _failure(
     slug: str,
     name: str,
@@ -221,6 +231,7 @@ def _failure(
     """The extra function a server runs when another one failed for good (vector `02-register…`)."""
     expression = f"event.data.function_id == '{slug}'"
     what = f'on_failure of "{slug}"'
+    _check_is_plain(handler, what)
     wants = wants_of(handler, what)
     check_failed_event(handler, what)
     return Function(

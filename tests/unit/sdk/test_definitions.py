@@ -190,6 +190,16 @@ def test_an_id_is_used_once_in_an_app() -> None:
     )
 
 
+def test_a_function_is_not_the_handler_of_another() -> None:
+    function = App("a").function("f", on="x")(handler)
+
+    said = refused(lambda: App("b").function("g", on="x")(function))
+    assert 'function "g"' in said
+    assert '"a-f"' in said
+    assert "on=[…]" in said
+    assert '"a-f"' in refused(lambda: App("b").function("g", on="x", on_failure=function)(handler))
+
+
 def test_handlers_take_only_what_there_is() -> None:
     async def unknown(event: object, request: object) -> None: ...
 
