@@ -38,7 +38,9 @@ create function floor.finish(p_run bigint, p_output text) returns void language 
 IDLE = """
 select extract(epoch from ended_at - received_at)::float8 * 1000 as ms from floor.runs
 """
-IDLE_SECONDS = 0.005  # between runs that are alone
+ALONE_SECONDS = (
+    0.025  # from one run alone to the next: time for either to end without being watched
+)
 
 
 class Floor:
@@ -127,8 +129,9 @@ async def measure(dsn: str, url: str, runs: int, idle_runs: int) -> dict[str, fl
             await floor.run(event)
         await pool.execute("truncate floor.runs, floor.steps")
         for _ in range(idle_runs):
+            began = time.perf_counter()
             await floor.run(event)
-            await asyncio.sleep(IDLE_SECONDS)
+            await asyncio.sleep(max(0.0, ALONE_SECONDS - (time.perf_counter() - began)))
         idle = [row["ms"] for row in await pool.fetch(IDLE)]
         began = time.perf_counter()
         await asyncio.gather(*(floor.run(event) for _ in range(runs)))

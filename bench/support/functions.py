@@ -3,9 +3,8 @@
 from stepbase import App, CancelOn, Step
 from stepbase.hosts.asgi import asgi
 
-app = App(
-    "bench", checkpointing=False
-)  # the same calls as the floor; bench/checkpoint.py has the rest
+app = App("bench", checkpointing=False)  # the same calls as the floor
+by_default = App("bench-by-default")  # as users get it: with checkpoints
 
 
 async def one() -> int:
@@ -32,6 +31,9 @@ async def three(step: Step) -> dict[str, int]:
     return {"sum": first + second + third}
 
 
+by_default.function("three", on="bench/by-default")(three.handler)
+
+
 @app.function(
     "sleeper",
     on="bench/sleeper",
@@ -44,3 +46,4 @@ async def sleeper(step: Step) -> str:
 
 
 asgi_app = asgi(app)
+by_default_app = asgi(by_default)

@@ -23,7 +23,7 @@ from stepbase.local.postgres import Cluster
 Figures = dict[str, float]
 
 BATCH = 50
-IDLE_SECONDS = 0.005  # between runs that are alone, as in bench/floor.py
+ALONE_SECONDS = 0.025  # from one run alone to the next, as in bench/floor.py
 PROCESSES = ("engine", "functions", "postgres")
 COUNTED = (
     "statements_alone",
@@ -33,11 +33,12 @@ COUNTED = (
     "db_ms_per_run",
     "wal_bytes_per_run",
 )
-EVENTS = {"ours": "bench/three", "official": "bench/official"}
-WORKERS = {"ours": 1, "official": 2}
+EVENTS = {"ours": "bench/three", "by_default": "bench/by-default", "official": "bench/official"}
+WORKERS = {"ours": 1, "by_default": 1, "official": 2}
 """Processes that serve the functions; the official SDK keeps one core busy, and two were faster."""
 MODULES = {
     "ours": "bench.support.functions:asgi_app",
+    "by_default": "bench.support.functions:by_default_app",
     "official": "bench.support.official_functions:asgi_app",
 }
 
@@ -151,8 +152,8 @@ async def measure(bench: Bench, who: str) -> Figures:
         async with Counters(bench, who, connection) as alone:
             for _ in range(bench.idle_runs):
                 ids += await post(http, bench.engine_url, [event])
+                await asyncio.sleep(ALONE_SECONDS)
                 await until_idle(connection)
-                await asyncio.sleep(IDLE_SECONDS)
         idle = await connection.fetch(_IDLE, ids)
 
         count = "select count(*) from stepbase.runs where status = 'Completed'"
