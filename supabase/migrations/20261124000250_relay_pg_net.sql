@@ -31,6 +31,8 @@ create table stepbase.relay_pg_net (
   -- How the receiver is: failures in a row, and until when it is left alone.
   failures int not null default 0,
   pause_until timestamptz,
+  -- After relay_stop: answers are still read, nothing is sent.
+  is_stopped boolean not null default false,
   constraint there_is_one_row check (one)
 );
 
@@ -357,7 +359,8 @@ $$;
 -- One turn of the relay: reads answers, then leases and sends what is due, up to the number of requests
 -- that may be under way. pg_cron calls it; calling it by hand does no harm. Returns {"answered", "sent",
 -- "under_way"}: requests, or null if another session is just at it. Raises SB013 on a copy of the database
--- that it was set up on, SB014 if it was not set up or the event key is gone. Takes an advisory lock.
+-- that it was set up on, SB014 if it was not set up or the event key is gone, SB015 if an engine or a relay
+-- reads the outbox; of a relay that was stopped it only reads answers. Takes an advisory lock.
 create function stepbase.relay_tick() returns jsonb
   language plpgsql
   volatile
@@ -390,6 +393,13 @@ begin
   v_answered := stepbase.relay_collect();
   select s.* into strict v_set from stepbase.relay_pg_net as s;
   select count(*)::int into v_under_way from stepbase.relay_requests;
+  -- An error would undo what was just read.
+  if v_set.is_stopped
+    or v_answered + v_under_way > 0 and stepbase.outbox_others('pg_net') is not null
+  then
+    return jsonb_build_object('answered', v_answered, 'sent', 0, 'under_way', v_under_way);
+  end if;
+  perform stepbase.outbox_alone('pg_net');
   loop
     -- A receiver that failed is asked with one event at a time, after its pause.
     exit when v_under_way + v_sent >= case when v_set.failures > 0 then 1 else v_set.in_flight end
@@ -433,8 +443,10 @@ begin
   if pg_sequence_last_value('stepbase.relay_poked_at') > v_ms - 1000
     or not exists (select from stepbase.relay_life)
     or not exists (
-      select from stepbase.relay_pg_net as s where s.failures = 0 and s.home = stepbase.relay_home()
+      select from stepbase.relay_pg_net as s
+      where s.failures = 0 and not s.is_stopped and s.home = stepbase.relay_home()
     )
+    or stepbase.outbox_others('pg_net') is not null
   then
     return null;
   end if;
@@ -466,8 +478,8 @@ $$;
 --   p_poke         whether events are also sent from the transactions that write them (see emit_poke)
 --   p_env          the environment (branch) of the server that is meant
 -- The others are as `stepbase relay` has them. Returns the schedule. Raises SB013 for another project's
--- outbox and SB014 for what is missing: pg_net, supabase_vault, pg_cron, the key. With p_poke it locks the
--- outbox against writers.
+-- outbox, SB014 for what is missing: pg_net, supabase_vault, pg_cron, the key, and SB015 if an engine or a
+-- relay reads the outbox. With p_poke it locks the outbox against writers.
 create function stepbase.relay_start(
   p_project text,
   p_url text default 'https://inn.gs',
@@ -511,6 +523,7 @@ begin
         hint = format('select vault.create_secret(''<event key>'', %L)', p_key_secret);
   end if;
 
+  perform stepbase.outbox_alone('pg_net');
   perform stepbase.outbox_claim(p_project, p_take_over);
   insert into stepbase.relay_pg_net as s (
     url, key_secret, env, batch_events, batch_bytes, in_flight, timeout, most_tries, most_age, home)
@@ -521,7 +534,7 @@ begin
   set url = excluded.url, key_secret = excluded.key_secret, env = excluded.env,
     batch_events = excluded.batch_events, batch_bytes = excluded.batch_bytes,
     in_flight = excluded.in_flight, timeout = excluded.timeout, most_tries = excluded.most_tries,
-    most_age = excluded.most_age, home = excluded.home, failures = 0, pause_until = null;
+    most_age = excluded.most_age, home = excluded.home, failures = 0, pause_until = null, is_stopped = false;
 
   drop trigger if exists stepbase_poke on stepbase.outbox;
   if p_poke then
@@ -546,9 +559,9 @@ begin
 end
 $$;
 
--- Stops the relay on pg_net: nothing calls it any more. Requests under way are still sent; their events stay
--- leased for up to five minutes, and the next relay sends them again under the same ids. Returns how many
--- requests those are. Locks the outbox against writers for a moment if events were sent at once (p_poke).
+-- Stops the relay on pg_net: nothing calls it any more. Requests under way are still sent, and relay_tick by hand
+-- reads their answers; events whose answer nobody reads stay leased for up to five minutes, and the next reader
+-- has them again, under the same ids. Returns how many requests those are. Locks the outbox against writers for a moment if events were sent at once (p_poke).
 create function stepbase.relay_stop() returns int
   language plpgsql
   volatile
@@ -565,6 +578,7 @@ begin
   ) then
     drop trigger stepbase_poke on stepbase.outbox;
   end if;
+  update stepbase.relay_pg_net as s set is_stopped = true;
   return (select count(*)::int from stepbase.relay_requests);
 end
 $$;

@@ -22,6 +22,7 @@ grant execute on function stepbase.now() to service_role;
 -- Events: emit, and a relay that takes them.
 grant select, insert, update, delete on stepbase.outbox to service_role;
 grant select, update on stepbase.relay_state to service_role;
+grant select on stepbase.relay_pg_net to service_role;
 grant usage, update on sequence stepbase.relay_idle_until to service_role;
 grant execute on function
   stepbase.check_event_name(text),
@@ -41,7 +42,12 @@ grant execute on function
   stepbase.outbox_doze(interval),
   stepbase.outbox_retry(text[]),
   stepbase.outbox_state(stepbase.outbox, timestamptz),
-  stepbase.outbox_report(interval, int)
+  stepbase.outbox_report(interval, int),
+  stepbase.relay_home(),
+  stepbase.outbox_read_as(text),
+  stepbase.outbox_readers(),
+  stepbase.outbox_others(text),
+  stepbase.outbox_alone(text)
   to service_role;
 
 -- Events of signed-in users.

@@ -47,7 +47,7 @@ async def test_a_set_up_that_works(
         "Supabase API": "ok",
     }, seen
     assert (code, said.code) == (0, 0)
-    assert "engines" in seen["takes events"][1] and engine.url in seen["engine"][1]
+    assert seen["takes events"][1] == "1 engine" and engine.url in seen["engine"][1]
     assert len(said.out.splitlines()) == len(seen) and "\x1b" not in said.out
 
 
@@ -56,6 +56,18 @@ async def test_an_unreachable_database_still_has_the_rest_looked_at(found: Any) 
 
     assert code == 1 and "cannot be reached" in seen["database"][1]
     assert {"engine", "Supabase API"} <= set(seen)
+
+
+async def test_two_kinds_of_readers_are_one_too_many(
+    engine: EngineClient, database: str, connect: Connect, found: Any
+) -> None:
+    relay = await connect()
+    await relay.execute("select stepbase.outbox_read_as('relay')")
+
+    code, seen = await found("--database", database)
+
+    assert code == 1 and seen["takes events"][0] == "broken"
+    assert "1 engine, 1 stepbase relay: each gets a part" in seen["takes events"][1]
 
 
 async def test_nobody_takes_events_and_the_outbox_fills(

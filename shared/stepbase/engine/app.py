@@ -162,8 +162,14 @@ class Engine:
         )
         self.failure = asyncio.get_running_loop().create_future()
         ready = asyncio.Event()
-        tasks = [
-            self._spawn("listener", listener.run(ready)),
+        tasks = [self._spawn("listener", listener.run(ready))]
+        self._stack.push_async_callback(self._stop_tasks, tasks)
+        self.failure.add_done_callback(lambda _: ready.set())
+        # Nothing is taken before it is known that we may: the listener finds out whether a relay is here.
+        await ready.wait()
+        if self.failure.done():
+            self.failure.result()
+        tasks += [
             self._spawn("worker", self.worker.run()),
             self._spawn("relay", self.relay.run()),
             self._spawn("crons", self.crons.run()),
@@ -174,11 +180,6 @@ class Engine:
             urls, seconds = self.settings.sdk_urls, self.settings.poll_seconds
             apps = Discovery(self.caller, self.registry, urls, seconds)
             tasks.append(self._spawn("discovery", apps.run()))
-        self._stack.push_async_callback(self._stop_tasks, tasks)
-        self.failure.add_done_callback(lambda _: ready.set())
-        await ready.wait()
-        if self.failure.done():
-            self.failure.result()
 
     def _spawn(self, name: str, work: Coroutine[object, object, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(work, name=name)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import asyncpg
 
 from stepbase.database.dberrors import NO_SESSION, POOLER_ERRORS
+from stepbase.database.readers import alone, read_as
 from stepbase.database.session import probe
 from stepbase.engine.relay import IDLE
 from stepbase.engine.store import Tick
@@ -50,7 +51,8 @@ class Listener:
         """Listen until cancelled; sets `ready` when the first connection listens.
 
         Raises:
-            StoreError: If notifications do not arrive: a transaction pooler sits in between.
+            StoreError: If notifications do not arrive: a transaction pooler sits in between. Or, at the
+                start, if a relay reads the outbox (SB015).
         """
         delay = 0.1
         while True:
@@ -81,6 +83,7 @@ class Listener:
         )
         try:
             await probe(connection, self._dsn)
+            await self._read_outbox(connection, is_first=not ready.is_set())
             await connection.add_listener(CHANNEL, self._received)
             ready.set()
             for payload in ("c", "q", "o", "b"):
@@ -94,6 +97,18 @@ class Listener:
                 await asyncio.sleep(self._interval)
         finally:
             connection.terminate()
+
+    async def _read_outbox(
+        self, connection: "asyncpg.Connection[asyncpg.Record]", *, is_first: bool
+    ) -> None:
+        """Say that this engine reads the outbox; one that has begun goes on, though somebody came between."""
+        await read_as(connection, "engine")
+        try:
+            await alone(connection, "engine")
+        except StoreError as error:
+            if is_first or error.is_transient:
+                raise
+            _log.error("the outbox has another reader", extra={"reason": str(error)})
 
     def _received(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         self._on_notify(str(payload))

@@ -6,6 +6,7 @@ whether the engine that people ask answers with these keys.
 """
 
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
@@ -46,16 +47,16 @@ async def _looked(database_url: str, look: Look) -> list[Finding]:
 
 
 async def _takers(db: Db) -> list[Finding]:
-    """Say who moves events out of the outbox, by the names of the sessions."""
-    [row] = await db.fetch(_TAKERS)
-    names = [
-        f"{row['engines']} sessions of engines" if row["engines"] else "",
-        f"{row['relays']} sessions of relays" if row["relays"] else "",
-        "the relay on pg_net" if row["is_pg_net"] else "",
-    ]
-    found = ", ".join(filter(None, names))
-    if found:
-        return [Finding("takes events", State.OK, found)]
+    """Say who moves events out of the outbox."""
+    counts = Counter(row["kind"] for row in await db.fetch(_TAKERS))
+    text = ", ".join(_READERS[kind].format(n=n, s="s"[: n - 1]) for kind, n in counts.items())
+    if len(counts) > 1:
+        text += (
+            ": each gets a part of the events. One kind must go: docs/relays.md, one kind of reader"
+        )
+        return [Finding("takes events", State.BROKEN, text)]
+    if counts:
+        return [Finding("takes events", State.OK, text)]
     text = "nobody: start stepbase engine (or stepbase relay, or stepbase.relay_start) on this database"
     return [Finding("takes events", State.WARNING, text)]
 
@@ -209,12 +210,12 @@ def _refusal(url: str, status: int, text: str) -> Finding:
     return Finding("Supabase API", State.BROKEN, f"{said}: {hint}")
 
 
-_TAKERS = """
-select count(*) filter (where a.application_name = 'stepbase engine') as engines,
-       count(*) filter (where a.application_name = 'stepbase relay') as relays,
-       (select count(*) > 0 from stepbase.relay_pg_net) as is_pg_net
-  from pg_catalog.pg_stat_activity a where a.datname = current_database()
-"""
+_TAKERS = "select kind from stepbase.outbox_readers()"
+_READERS = {
+    "engine": "{n} engine{s}",
+    "relay": "{n} stepbase relay{s}",
+    "pg_net": "the relay on pg_net",
+}
 _FAILED_SYNCS = """
 select a.name, a.url, a.error from stepbase.apps a
   where a.archived_at is null and coalesce(a.error, '') <> '' order by a.name

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import asyncpg
 
+from stepbase.database import readers
 from stepbase.database.connections import Connections
 from stepbase.database.dberrors import translated
 from stepbase.errors import StoreError
@@ -41,11 +42,13 @@ class Outbox:
         """Connect and claim the outbox.
 
         Raises:
-            StoreError: If the database is away or has no fitting schema, or the outbox belongs to another
-                project (SB013).
+            StoreError: If the database is away or has no fitting schema, the outbox belongs to another
+                project (SB013), or an engine or the relay on pg_net reads it (SB015).
         """
         outbox = cls(Connections(dsn, size=size, name="stepbase relay"), project)
         try:
+            # First: who is refused has taken nothing over.
+            await outbox._fetch(readers.ALONE, "relay")
             await outbox._fetch(_CLAIM, project, take_over)
         except StoreError as error:
             await outbox.close()
@@ -160,7 +163,7 @@ def explained(error: StoreError) -> StoreError:
             f"(stepbase db apply, or supabase db push): {error}"
         )
     else:
-        return error
+        return readers.explained(error)
     return StoreError(text, sqlstate=error.sqlstate, is_transient=False)
 
 

@@ -14,6 +14,7 @@ from typing import Final
 import asyncpg
 
 from stepbase import clock
+from stepbase.database.readers import alone, read_as
 from stepbase.database.session import probe
 from stepbase.errors import StoreError
 from stepbase.relay.api import EventApi
@@ -31,6 +32,7 @@ _WAKE: Final = "o"
 # moments, so we look again a few times before we trust the flag.
 _SECOND_LOOKS: Final = (0.02, 0.1, 0.5)
 _AWAY_SECONDS: Final = 0.5
+_LISTENER: Final = "stepbase relay listener"
 _NO_CONNECTION = (
     OSError,
     TimeoutError,
@@ -138,7 +140,8 @@ class Relay:
         """Be woken by the writers' notifications, until cancelled.
 
         Raises:
-            StoreError: If notifications do not arrive here, or the outbox is another project's by now.
+            StoreError: If notifications do not arrive here, or the outbox is another project's by now, or an
+                engine reads it.
         """
         while True:
             try:
@@ -154,13 +157,15 @@ class Relay:
         connection = await asyncpg.connect(
             self._settings.database_url,
             command_timeout=30,
-            server_settings={"application_name": "stepbase relay listener"},
+            server_settings={"application_name": _LISTENER},
         )
         try:
             await probe(connection, self._settings.database_url)
+            await read_as(connection, "relay")
             await connection.add_listener(_CHANNEL, self._notified)
             while not connection.is_closed():
                 # A database restored under us is another project's now; and a dead session shows itself.
+                await alone(connection, "relay")
                 await self._outbox.claim_again(connection)
                 self.wake()
                 await asyncio.sleep(self._settings.poll)
