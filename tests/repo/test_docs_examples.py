@@ -30,12 +30,15 @@ from stepbase.sdk import background, http
 from stepbase.sdk.trigger import EventTrigger
 from stepbase.supabase import client
 
-ON_THE_STACK = ("docs/quickstart.md", "docs/signed-in-users.md")
+ELSEWHERE = (
+    "docs/moving-from-inngest.md",  # tests/interop/test_moving.py
+    "docs/quickstart.md",  # test_docs_commands.py
+    "docs/signed-in-users.md",  # test_docs_commands.py
+)
 WITH_EXAMPLES = [
     page
     for page in pages()
-    if shown(page) not in ON_THE_STACK
-    and any(b.language in ("python", "sql") for b in blocks(page))
+    if shown(page) not in ELSEWHERE and any(b.language in ("python", "sql") for b in blocks(page))
 ]
 
 

@@ -52,6 +52,11 @@ def framework_app(app: App, folder: Path, *, is_asgi: bool = False, **options: A
     TARGETS[key] = serve(app, **options)
     source = folder / "main.py"
     source.write_text(f"from tests.support.sdk_hosts import TARGETS\n\nmain = TARGETS[{key!r}]\n")
+    return framework_of(source, is_asgi=is_asgi)
+
+
+def framework_of(source: Path, *, is_asgi: bool = False) -> Any:
+    """Return the application that functions-framework makes of a file's `main`."""
     create = functions_framework.aio.create_asgi_app if is_asgi else functions_framework.create_app
     with _clean_framework():
         return create("main", str(source))  # type: ignore[no-untyped-call]  # not typed
