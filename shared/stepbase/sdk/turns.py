@@ -67,10 +67,10 @@ class Turns:
         self._waits_for: Any = None
         self._must_leave = False
         self._is_closed = False
-        self._tasks: set[asyncio.Task[Any]] = set()
+        # With who made each; in the order of their making, in which those are ended that outlive the handler.
+        self._tasks: dict[asyncio.Task[Any], asyncio.Task[Any] | None] = {}
         self._failed: list[asyncio.Task[Any]] = []
         self._refused: set[object] = set()
-        self._makers: dict[object, asyncio.Task[Any] | None] = {}
         self._stepped: set[object] = set()
         self._parked: dict[object, Parked] = {}
         self._memos: list[tuple[int, int, Parked]] = []
@@ -185,17 +185,15 @@ class Turns:
 
     def add(self, task: "asyncio.Task[Any]") -> None:
         """Count a task as the handler's."""
-        self._tasks.add(task)
-        self._makers[task] = asyncio.current_task()
+        self._tasks[task] = asyncio.current_task()
         self._replay.is_parallel = True
         task.add_done_callback(self._task_ended)
         self._moved()
 
     def _task_ended(self, task: "asyncio.Task[Any]") -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         self._refused.discard(task)
         self._stepped.discard(task)
-        self._makers.pop(task, None)
         if getattr(task, "_log_traceback", False):
             self._failed.append(task)
         self._replay.is_parallel = bool(self._tasks)
@@ -224,12 +222,12 @@ class Turns:
         if self.on_output is not None:
             await self.on_output(op)
 
-    async def _park(self, task: object, step: NewStep) -> Turn:
+    async def _park(self, task: "asyncio.Task[Any] | None", step: NewStep) -> Turn:
         replay = self._replay
         maker = task
         while maker is not None and maker not in self._stepped:
             self._stepped.add(maker)
-            maker = self._makers.get(maker)
+            maker = self._tasks.get(maker)
         parked = self._parked[task] = Parked(step, self._loop.create_future())
         if replay.has_memo(step.place):
             self._reached += 1

@@ -77,6 +77,19 @@ async def unasked(step: Step) -> Any:
     return await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@app.function("outlived")
+async def outlived(step: Step) -> Any:
+    async def leave(number: int) -> Any:
+        try:
+            await one(step, f"step {number}")
+        finally:
+            told.append(number)
+
+    tasks = [asyncio.create_task(leave(number)) for number in range(40)]
+    await one(step, "enough")
+    return len(tasks)
+
+
 @app.function("sore-loser")
 async def sore_loser(step: Step) -> Any:
     async def slow() -> None:
@@ -168,3 +181,13 @@ async def test_what_losers_raise_is_no_news(complaints: list[str]) -> None:
     gc.collect()
 
     assert (reply.body, complaints) == ("fast", [])
+
+
+async def test_what_outlives_the_handler_is_ended_in_the_order_of_its_making() -> None:
+    for _ in range(3):
+        told.clear()
+
+        reply = await call("outlived", steps=done("enough"))
+
+        assert (reply.status, reply.body) == (200, 40)
+        assert told == ["enough", *range(40)]
