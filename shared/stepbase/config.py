@@ -164,6 +164,11 @@ def _project_url() -> str:
         raise LookupError(
             "SUPABASE_URL is not set: give it your project's URL, e.g. https://<ref>.supabase.co"
         )
+    if re.fullmatch(r"https?://[^/?#@\s\[\]]+(:\d+)?(/[^?#\s]*)?", url) is None:
+        raise LookupError(
+            f"SUPABASE_URL is {url[:100]!r}, which is no URL of a project: give it one as "
+            "https://<ref>.supabase.co, without a query"
+        )
     return url.rstrip("/")
 
 

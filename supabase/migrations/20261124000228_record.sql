@@ -187,17 +187,24 @@ declare
   v_status text := p #>> '{end,status}';
   v_recorded timestamptz;
   v_is_over boolean;
+  v_is_forgotten boolean;
 begin
   if v_run is null or length(v_run) > 100 or v_began is null or p ->> 'report' is null
      or v_status not in ('Completed', 'Failed') then
     raise exception 'not a report of a call: it needs run, report, ms and, if the run is over, end.status'
       using errcode = '22023', hint = 'Is the stepbase of the functions of the same version as the migrations?';
   end if;
-  select r.recorded_at, stepbase._is_over(r) into v_recorded, v_is_over
+  select r.recorded_at, stepbase._is_over(r), r.forgotten_at is not null
+    into v_recorded, v_is_over, v_is_forgotten
     from stepbase.runs r where r.run_id = v_run for no key update;
   if not found then
     perform stepbase._record_run(p, v_now, v_began);
-    select r.recorded_at, stepbase._is_over(r) into v_recorded, v_is_over
+    select r.recorded_at, stepbase._is_over(r),
+           exists (
+             select from stepbase.events e
+               where e.id = any (r.event_id || r.event_ids) and stepbase._is_forgotten(e.payload)
+           )
+      into v_recorded, v_is_over, v_is_forgotten
       from stepbase.runs r where r.run_id = v_run for no key update;
   end if;
   if v_recorded is null then
@@ -225,6 +232,10 @@ begin
       select from stepbase.steps k
         where k.run_id = v_run and k.hash = w.hash and not stepbase._is_closed(k.status)
     );
+  -- Whose data were taken out: what this report brought of them goes before anybody sees it.
+  if v_is_forgotten then
+    perform stepbase._take_out(array[v_run]);
+  end if;
   if v_status = 'Failed' and not v_is_over then
     perform stepbase.log_failed_runs(array[v_run]);
   end if;

@@ -1,7 +1,7 @@
 -- Retention where no engine sweeps: the same deletions from SQL, by a schedule of pg_cron or of your own.
 
 -- Ends reported runs that nobody has heard of for p_silent, and that wait for nothing known: cancelled, timed
--- out or lost on their server, which does not say so. At most p_limit; returns how many. Locks: the runs,
+-- out or lost on their server, which does not say so. For prune and for an engine's sweeper. At most p_limit; returns how many. Locks: the runs,
 -- skipping locked ones.
 create or replace function stepbase.end_silent_runs(p_silent interval, p_limit integer) returns integer
 language plpgsql security invoker set search_path = ''

@@ -1,5 +1,8 @@
 -- Forgetting a person: what events, runs, steps and the ledger hold of them is taken out, what happened stays.
 
+-- When a run's payloads were taken out; null for the others. Reports that come later write none again.
+alter table stepbase.runs add column forgotten_at timestamptz;
+
 -- Whether a payload is of a user: its user.id or user.sub, or what stands at one of p_paths ('data.user_id').
 create or replace function stepbase._is_of_user(p_payload json, p_user text, p_paths text[]) returns boolean
 language plpgsql immutable security invoker set search_path = ''
@@ -29,18 +32,48 @@ as $$
     || ',"message":"(forgotten)"}')::json
 $$;
 
+-- Takes the payloads out of runs: outputs, errors but for their names, results of steps. Returns of how many
+-- steps and attempts. For forget, and for reports of runs that are forgotten; for callers that hold the runs.
+create or replace function stepbase._take_out(p_runs text[], out steps bigint, out attempts bigint)
+language plpgsql security invoker set search_path = ''
+set enable_seqscan = off set jit = off
+as $$
+begin
+  update stepbase.runs r
+    set output = null, edits = null, state_bytes = 0, forgotten_at = stepbase.now(),
+        error = case when r.error is not null then stepbase._forgotten_error(r.error) end
+    where r.run_id = any (p_runs);
+  update stepbase.steps k
+    set memo = case when k.status = 'failed'
+                    then json_build_object('error', stepbase._forgotten_error(k.memo))
+                    else '{"data":null}'::json end
+    where k.run_id = any (p_runs) and k.memo is not null and k.memo::text <> 'null';
+  get diagnostics steps = row_count;
+  update stepbase.attempts a set error = stepbase._forgotten_error(a.error) where a.run_id = any (p_runs);
+  get diagnostics attempts = row_count;
+end
+$$;
+
+-- Whether an event's payload was taken out.
+create or replace function stepbase._is_forgotten(p_payload json) returns boolean
+language sql immutable security invoker set search_path = ''
+as $$
+  select right(p_payload::text, 20) ~ '"forgotten" : true}$'
+$$;
+
 -- Of the next p_limit events after p_after (by internal id), takes out what is of a user: their payloads, and
 -- of the runs they started, those that these invoked, and those made again: outputs, errors, results of
 -- steps, errors of attempts, results in the ledger. Only of runs that have ended; an event stays while one of
 -- its runs goes on, or waits in a buffer. p_is_dry: only count. Returns counts, the ids of the live runs that
--- are left, how many events of the user are still in the outbox (in the first batch), and the id to go on
--- after, or null at the end. Locks: the runs in order, then the rows it changes.
+-- are left, how many events of the user are still in the outbox (in the first batch), how many events hold
+-- the id at none of these places (elsewhere, and some of their ids: was a path forgotten, or misspelt?), and the
+-- id to go on after, or null at the end. Locks: the runs in order, then the rows it changes.
 create or replace function stepbase.forget(
   p_user text, p_paths text[] default '{}', p_after text default '', p_limit integer default 5000,
   p_is_dry boolean default false
 ) returns table (
   events bigint, runs bigint, steps bigint, attempts bigint, results bigint,
-  live_runs text[], in_outbox bigint, last text
+  live_runs text[], in_outbox bigint, elsewhere bigint, elsewhere_ids text[], last text
 )
 language plpgsql security invoker set search_path = ''
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
@@ -55,11 +88,21 @@ begin
   if coalesce(p_user, '') = '' then
     raise exception 'whom to forget? the user''s id is empty' using errcode = '22023';
   end if;
-  select array_agg(e.id) filter (where stepbase._is_of_user(e.payload, p_user, p_paths)),
+  select array_agg(e.id) filter (where e.is_theirs),
+         count(*) filter (where e.is_elsewhere),
+         coalesce((array_agg(e.id order by e.id) filter (where e.is_elsewhere))[:20], '{}'),
          case when count(*) = p_limit then max(e.id) end
-    into v_events, last
+    into v_events, elsewhere, elsewhere_ids, last
     from (
-      select x.id, x.payload from stepbase.events x where x.id > p_after order by x.id limit p_limit
+      select x.id, t.is_theirs,
+             not t.is_theirs and strpos(x.payload::text, p_user) > 0
+               and not stepbase._is_forgotten(x.payload) as is_elsewhere
+        from (
+          select e.id, e.payload from stepbase.events e where e.id > p_after order by e.id limit p_limit
+        ) x
+        cross join lateral (
+          select stepbase._is_of_user(x.payload, p_user, p_paths) as is_theirs offset 0
+        ) t
     ) e;
   if p_after = '' and not p_is_dry then
     -- How much they have sent lately: first, as the order of locks has it.
@@ -135,18 +178,7 @@ begin
       'ts', floor(extract(epoch from e.ts) * 1000)::bigint, 'data', '{}'::json, 'forgotten', true)
     where e.id = any (v_events);
   get diagnostics events = row_count;
-  update stepbase.runs r
-    set output = null, edits = null, state_bytes = 0,
-        error = case when r.error is not null then stepbase._forgotten_error(r.error) end
-    where r.run_id = any (v_ended);
-  update stepbase.steps k
-    set memo = case when k.status = 'failed'
-                    then json_build_object('error', stepbase._forgotten_error(k.memo))
-                    else '{"data":null}'::json end
-    where k.run_id = any (v_ended) and k.memo is not null and k.memo::text <> 'null';
-  get diagnostics steps = row_count;
-  update stepbase.attempts a set error = stepbase._forgotten_error(a.error) where a.run_id = any (v_ended);
-  get diagnostics attempts = row_count;
+  select t.steps, t.attempts into steps, attempts from stepbase._take_out(v_ended) as t;
   -- By its time: the ledger has no index by run. A run calls while it goes on; a call of it that was under way
   -- when it was cancelled may go on for two hours more (the longest that servers let one), and another
   -- server's clock, which created_at of its runs is of, may be ahead of ours.

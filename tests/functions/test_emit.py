@@ -206,11 +206,13 @@ def test_only_what_is_listed_may_be_sent(one_host: str, project: AuthServer) -> 
 
 
 def test_an_auth_server_that_is_away_is_not_the_clients_fault(
-    one_host: str, project: AuthServer
+    one_host: str, project: AuthServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     project.answer = (503, {})
 
     answer = post(one_host, RATED, project.token())
+    [line] = [each for each in caplog.records if each.message == "tokens cannot be checked"]
+    assert "HTTP 503" in line.__dict__["reason"]
 
     assert (answer.status_code, answer.json()["code"]) == (503, "keys_unavailable")
     assert answer.headers["retry-after"] == "5"

@@ -1,10 +1,16 @@
 """Forgetting a person: nothing of their payloads is left where runs have ended, and what is others' stays."""
 
+import asyncio
 import json
 from typing import Any
 
 import asyncpg
 import pytest
+from click.testing import CliRunner
+from tests.conftest import Connect
+
+from stepbase.cli.main import main
+from stepbase.history.forget import forget as cli_forget
 
 USER, OTHER = "7d1f0a52-user", "other-user"
 SECRET = "psst-4711"
@@ -91,7 +97,7 @@ async def test_what_is_of_a_user_goes_and_the_rest_stays(stored: asyncpg.Connect
     assert after.count("kept") == 4 and after.count("live-4711") == 3
     assert counts == {
         "events": 5, "runs": 4, "steps": 2, "attempts": 1, "results": 1,
-        "live_runs": ["R2"], "in_outbox": 0, "last": None,
+        "live_runs": ["R2"], "in_outbox": 0, "elsewhere": 1, "elsewhere_ids": ["E5"], "last": None,
     }  # fmt: skip
 
 
@@ -134,6 +140,37 @@ async def test_a_live_run_is_forgotten_once_it_has_ended(stored: asyncpg.Connect
 
     assert "live-4711" not in await everything(stored)
     assert counts["live_runs"] == [] and counts["events"] == 1
+
+
+async def test_a_path_that_is_misspelt_shows(stored: asyncpg.Connection) -> None:
+    row = await stored.fetchrow("select * from stepbase.forget($1, '{data.costumer.id}')", USER)
+
+    assert row is not None
+    assert (row["elsewhere"], row["elsewhere_ids"]) == (2, ["E3", "E5"])
+    again = await forget(stored)
+    assert again["elsewhere_ids"] == ["E5"], "what was forgotten is not found again"
+
+
+async def test_where_else_the_id_stands_is_told(connect: Connect, database: str) -> None:
+    stored = await connect()
+    await stored.execute(_FILL)
+    deep = "[" * 5000 + "]" * 5000
+    for name, data in (("E8", f'{{"to": ["{USER}!"]}}'), ("E9", f'["{USER}", {deep}]')):
+        await stored.execute(
+            "insert into stepbase.events (id, name, payload, ts, received_at)"
+            " values ($1, 'a/b', $2::json, now(), now())",
+            name,
+            f'{{"data": {data}}}',
+        )
+
+    found = await asyncio.wait_for(cli_forget(database, USER, batch=3), 30)
+    words = ["forget", USER, "--yes", "--database-url", database]
+    said = await asyncio.to_thread(CliRunner().invoke, main, words)
+
+    assert not found.is_all and found.elsewhere == 4
+    assert found.places == ["data.customer.id", "data.about", "data.to.0 (as a part)"]
+    assert said.exit_code == 1
+    assert "4 events (data.customer.id, data.about, data.to.0 (as a part)); if" in said.output
 
 
 async def test_it_goes_in_batches(stored: asyncpg.Connection) -> None:

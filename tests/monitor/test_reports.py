@@ -260,3 +260,69 @@ async def test_a_reported_run_looks_like_the_same_run_of_our_own_engine(
     assert [sorted(map(tuple, rows), key=repr) for rows in reported] == [
         sorted(map(tuple, rows), key=repr) for rows in own
     ]
+
+
+SECRETS = ("charge-4711", "data-4711", "late-4711")
+
+
+def telling(report: Report) -> Report:
+    """Return a report with payloads and messages, as Monitor(payloads=True) makes them."""
+    told: Report = json.loads(json.dumps(report))
+    for sent in told["events"]:
+        payload = {"name": sent["name"], "data": {"x": SECRETS[1]}, "user": {"id": "ann"}}
+        sent["payload"] = json.dumps(payload)
+    for step in told["steps"]:
+        step["memo"] = json.dumps({"data": SECRETS[0]}) if step["status"] == "done" else None
+    for failed in told["failed"]:
+        failed["error"] = json.dumps({"name": "CardError", "message": SECRETS[2]})
+    if told["end"] is not None:
+        told["end"]["error"] = json.dumps({"name": "CardError", "message": SECRETS[2]})
+    return told
+
+
+async def stored_text(db: asyncpg.Connection) -> str:
+    text: str = await db.fetchval(
+        "select (select coalesce(string_agg(e::text, ''), '') from stepbase.events e)"
+        " || (select coalesce(string_agg(r::text, ''), '') from stepbase.runs r)"
+        " || (select coalesce(string_agg(s::text, ''), '') from stepbase.steps s)"
+        " || (select coalesce(string_agg(a::text, ''), '') from stepbase.attempts a)"
+    )
+    return text
+
+
+async def test_a_report_that_comes_after_forgetting_writes_nothing_again(
+    db: asyncpg.Connection, reports: list[Report]
+) -> None:
+    told = [telling(report) for report in reports]
+    last = told[-1]
+    await send(db, last)
+    assert SECRETS[1] in await stored_text(db) and SECRETS[2] in await stored_text(db)
+    await db.execute("select stepbase.forget('ann')")
+    forgotten = await stored_text(db)
+    assert not any(secret in forgotten for secret in SECRETS)
+
+    # Those that were on their way, and the last one once more.
+    for report in told:
+        assert await send(db, report) == "recorded"
+
+    after = await stored_text(db)
+    assert not any(secret in after for secret in SECRETS), after
+    rows = await db.fetch("select name, status from stepbase.steps where name <> ''")
+    assert {"charge", "flaky", "last"} <= {row["name"] for row in rows}, "what happened stays"
+    assert await db.fetchval("select error ->> 'name' from stepbase.runs") == "CardError"
+
+
+async def test_a_run_first_heard_of_when_its_event_is_forgotten_writes_nothing(
+    db: asyncpg.Connection, reports: list[Report]
+) -> None:
+    told = [telling(report) for report in reports]
+    for report in told:
+        await send(db, report)
+    await db.execute("select stepbase.forget('ann')")
+
+    for report in told:  # another function's run of the same event
+        await send(db, {**report, "run": "01" + "Z" * 24})
+
+    after = await stored_text(db)
+    assert after.count("Z" * 24) > 3
+    assert not any(secret in after for secret in SECRETS), after

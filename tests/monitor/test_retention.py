@@ -4,9 +4,12 @@ from datetime import timedelta
 
 import asyncpg
 import pytest
-from tests.conftest import migration_files
+from tests.conftest import Connect, migration_files
 from tests.support import pg_cron
 
+from stepbase.engine.app import running
+from stepbase.engine.settings import Settings
+from stepbase.engine.sweeper import sweep_once
 from stepbase.local import migrate
 
 # Ended runs and silent ones, of 40 days ago and of now; ledger rows; an event no run needs.
@@ -95,6 +98,21 @@ async def test_a_silent_run_that_is_heard_of_again_goes_on(db: asyncpg.Connectio
     row = await db.fetchrow("select status, error, ended_at from stepbase.runs where run_id = 'R5'")
     assert row is not None
     assert tuple(row) == ("Running", None, None)
+
+
+async def test_an_engine_ends_silent_runs_too(connect: Connect, database: str) -> None:
+    db = await connect()
+    await db.execute(_FILL)
+    settings = Settings(database_url=database, port=0)
+
+    async with running(settings) as engine:
+        await sweep_once(engine.store, settings)
+
+    row = await db.fetchrow(
+        "select status, error ->> 'name' from stepbase.runs where run_id = 'R5'"
+    )
+    assert row is not None and tuple(row) == ("Cancelled", "NotHeardOf")
+    assert await db.fetchval("select status from stepbase.runs where run_id = 'R6'") == "Running"
 
 
 async def test_without_pg_cron_the_error_says_what_else_there_is(db: asyncpg.Connection) -> None:

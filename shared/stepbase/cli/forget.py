@@ -33,7 +33,7 @@ def command(
     """Take what is of USER out of events, and out of the runs they started that have ended.
 
     USER is the id in an event's `user`. What happened stays; it cannot be undone. Exit code 1 if something
-    is left: runs that go on, events in the outbox.
+    is left: runs that go on, events in the outbox, events that hold the id elsewhere.
     """
     import json
     from dataclasses import asdict
@@ -67,5 +67,10 @@ def _lines(found: "Forgotten", is_dry: bool) -> list[str]:
     if found.in_outbox:
         lines.append(
             f"left in the outbox: {found.in_outbox} events; forget again when they have gone"
+        )
+    if found.elsewhere:
+        lines.append(
+            f"left, because the id stands elsewhere in them: {found.elsewhere} events "
+            f"({', '.join(found.places[:10])}); if they are of this user, name the place with --path"
         )
     return lines

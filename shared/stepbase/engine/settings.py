@@ -25,6 +25,7 @@ class Settings:
         sweep_seconds: How often an idle engine looks around (twice a lease, if that is more often).
         keep_runs, keep_failed, keep_events: Ages at which history is deleted.
         keep_results, keep_keys: Ages at which the ledger forgets a call's result, and its key.
+        keep_silent: How long a run of another server counts as live without a report (`Monitor`).
         is_traced: Whether spans are sent (where to: OpenTelemetry's own variables).
         sdk_urls: Serve URLs of apps to sync at start, and again every `poll_seconds` (0: at start only).
     """
@@ -48,6 +49,7 @@ class Settings:
     keep_events: timedelta = timedelta(days=7)
     keep_results: timedelta = timedelta(days=30)
     keep_keys: timedelta = timedelta(days=400)
+    keep_silent: timedelta = timedelta(days=30)
     is_traced: bool = False
     sdk_urls: tuple[str, ...] = ()
     poll_seconds: float = 5.0

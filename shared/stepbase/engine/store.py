@@ -395,6 +395,12 @@ class Store(Reads):
         count: int = rows[0]["count"]
         return count
 
+    async def end_silent_runs(self, silent: timedelta, limit: int) -> int:
+        """End runs of another server that nobody has heard of for so long; return how many."""
+        rows = await self._fetch("select stepbase.end_silent_runs($1, $2) as count", silent, limit)
+        count: int = rows[0]["count"]
+        return count
+
     async def outbox_take(self, count: int, token: str, lease: timedelta) -> "list[asyncpg.Record]":
         """Lease due outbox rows: (id, name, payload, tries)."""
         return await self._fetch(

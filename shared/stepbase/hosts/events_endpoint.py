@@ -264,6 +264,8 @@ def _refused(error: Refusal) -> Response:
 
 
 def _unknown(error: AuthError) -> Response:
+    if error.status == 503:
+        _log.warning("tokens cannot be checked", extra={"reason": str(error.__cause__)[:300]})
     headers = {"www-authenticate": error.challenge} if error.challenge else {"retry-after": "5"}
     return _json(error.status, str(error), error.code, headers)
 

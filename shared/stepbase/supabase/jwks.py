@@ -100,7 +100,7 @@ class KeySet:
                 return
             try:
                 self._keys = _read(self._fetch(self._url))
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, RecursionError) as error:
                 self._problem = f"{type(error).__name__}: {error}"
                 self._not_before = self._now() + RETRY_SECONDS
                 return
@@ -135,7 +135,10 @@ def _may_check_tokens(given: Any) -> bool:
 def _key(given: dict[str, Any]) -> "PyJWK | None":
     from jwt import PyJWK, PyJWTError
 
-    algorithm = _ALGORITHMS.get((given.get("kty", ""), given.get("crv")))
+    kind, curve = given.get("kty"), given.get("crv")
+    if not isinstance(kind, str) or not isinstance(curve, str | None):
+        return None
+    algorithm = _ALGORITHMS.get((kind, curve))
     if algorithm is None or given.get("alg", algorithm) != algorithm:
         return None
     try:
@@ -159,6 +162,6 @@ def _get(url: str) -> bytes:
                 body += chunk
                 if len(body) > _MOST_BYTES or clock.monotonic() > give_up:
                     raise OSError(f"no end after {len(body)} bytes and {TIMEOUT_SECONDS:g} s")
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise OSError(f"{type(error).__name__}: {error}") from error
     return bytes(body)

@@ -477,6 +477,59 @@ def test_a_set_without_end_is_not_read_to_its_end(server: AuthServer) -> None:
         keys_of(server, Clock()).find("first")
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [b"[" * 200_000, b"\xff\xfe", b"7", b"null", b'{"keys": {}}', b'{"keys": 7}', b""],
+)
+def test_an_answer_that_is_no_set_is_keys_away(server: AuthServer, answer: bytes) -> None:
+    server.answer = (200, answer)
+
+    with pytest.raises(KeysAwayError):
+        keys_of(server, Clock()).find("first")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"kty": ["EC"]}, {"kty": {"a": 1}}, {"crv": []}, {"x": 7}, {"x": None}, {"x": ["a"]}, {"y": {}},
+        {"alg": []}, {"use": []}, {"kid": []}, {"key_ops": 7}, {"kty": "RSA", "crv": None, "n": 7, "e": 7},
+        {"kty": "RSA", "crv": None, "n": "AQAB", "e": "AQAB"}, {"kty": "RSA", "crv": None, "n": "", "e": ""},
+        {"x": "ÄÖ"}, {"x": "A" * 5000},
+    ],
+)  # fmt: skip
+def test_an_odd_key_spoils_no_other(server: AuthServer, odd: dict[str, Any]) -> None:
+    strange = {**public_jwk("strange", ec_key()), "kid": "strange", **odd}
+    server.answer = (200, {"keys": [strange, public_jwk("good", ec_key())]})
+
+    keys = keys_of(server, Clock())
+
+    assert keys.find("good").algorithm_name == "ES256"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://a b/jwks.json", "ref.supabase.co/x", "http://"]
+)
+def test_an_address_that_is_none_is_keys_away(url: str) -> None:
+    with pytest.raises(KeysAwayError):
+        KeySet(url).find("first")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ref.supabase.co", "https://", "ftp://ref.supabase.co", "https://[::1", "https://ref supabase.co",
+        "https://ref.supabase.co?x=1", "<your project's URL>", "https://user:pass@ref.supabase.co",
+    ],
+)  # fmt: skip
+def test_a_project_url_that_is_none_is_said_to_be_none(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("SUPABASE_URL", url)
+
+    with pytest.raises(LookupError, match=r"SUPABASE_URL is .* https://<ref>\.supabase\.co"):
+        config.supabase_auth()
+
+
 async def test_fetching_does_not_hold_up_the_event_loop(
     server: AuthServer, verifier: Verifier
 ) -> None:
