@@ -17,7 +17,8 @@ comment on function public.merchants_with_expiry() is 'The merchants whose point
 
 -- The awards of a merchant that are too old at p_as_of and were neither taken back nor have expired:
 -- the first p_limit of those after the transaction p_after, oldest first. Empty where the merchant has
--- no rule. Reads the merchant's purchases by purchases_of_merchant and their awards by the unique key.
+-- no rule. A day is 24 hours here: a day of the calendar would be that of the session's time zone, and
+-- shorter or longer where clocks change. Reads the merchant's purchases by purchases_of_merchant and their awards by the unique key.
 create function public.awards_to_expire(
   p_merchant_id text,
   p_as_of timestamptz,
@@ -34,7 +35,7 @@ create function public.awards_to_expire(
     join public.purchases as p on p.merchant_id = m.id
     join public.wallet_transactions as t on t.kind = 'award' and t.source_id = p.id
     where m.id = p_merchant_id
-      and t.created_at < p_as_of - m.points_expire_after_days * interval '1 day'
+      and t.created_at < p_as_of - m.points_expire_after_days * interval '24 hours'
       and t.id > p_after
       and not exists (
         select from public.wallet_transactions as o

@@ -72,6 +72,27 @@ async def test_only_merchants_with_a_rule_let_points_expire(shop: asyncpg.Connec
     assert await due(shop, "n") == await due(shop, "nobody") == []
 
 
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Pacific/Kiritimati"])
+async def test_what_is_due_does_not_depend_on_the_session_s_time_zone(
+    shop: asyncpg.Connection, zone: str
+) -> None:
+    """In New York the 30 days before 20 March 2027 have an hour less: the clocks went forward on the 14th."""
+    as_of = datetime(2027, 3, 20, 12, 0, tzinfo=UTC)
+    await awarded(shop, "young", days_ago=0)
+    old = await awarded(shop, "old", days_ago=0)
+    for purchase, minutes in (("young", -30), ("old", 1)):
+        await shop.execute(
+            "update public.wallet_transactions set created_at = $2 where source_id = $1",
+            purchase,
+            as_of - timedelta(days=30, minutes=minutes),
+        )
+    await shop.execute("select set_config('timezone', $1, true)", zone)
+
+    rows = await shop.fetch("select * from public.awards_to_expire('m', $1)", as_of)
+
+    assert [row["transaction_id"] for row in rows] == [old]
+
+
 async def test_awards_are_due_when_they_are_older_than_the_rule(shop: asyncpg.Connection) -> None:
     old = await awarded(shop, "old", days_ago=30.001)
     await awarded(shop, "young", days_ago=29.999)
