@@ -254,3 +254,27 @@ async def test_a_repeated_request_with_a_seed_starts_each_run_once(
     for event_id in ids:
         assert (await client.result(event_id))["output"] == event_id
     assert len(host.calls) == 2
+
+
+async def test_each_failed_attempt_is_said_with_its_step_and_reason(
+    start_engine: StartEngine, host: StubHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The engine's log is where people look first: a run that is tried again must not be silent there."""
+    error = {"name": "ValueError", "message": "no such card", "stack": "…"}
+    failing = {"id": "pay", "displayName": "charge", "error": error}
+
+    def answer(call: dict[str, Any]) -> Answer:
+        if call["steps"]:
+            return Answer(200, 1)
+        return ops({"op": ("StepError", "StepFailed")[call["ctx"]["attempt"]], **failing})
+
+    host.handlers["app-f"] = answer
+    async with start_engine(retry_interval=0.01) as (client, _):
+        await client.register(host.registration(host.function("app-f", retries=1)))
+        [event_id] = await client.send({"name": "app/f"})
+        await client.result(event_id)
+
+    fields = [vars(each) for each in caplog.records if each.msg == "attempt failed"]
+    assert [(each["step"], each["attempt"]) for each in fields] == [("charge", 0), ("charge", 1)]
+    assert {each["reason"] for each in fields} == {"ValueError: no such card"}
+    assert fields[0]["again_in_s"] == 0.0 and "again_in_s" not in fields[1]

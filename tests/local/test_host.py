@@ -17,6 +17,7 @@ from stepbase.hosts import collector
 from stepbase.local import folders, host
 from stepbase.local.errors import HostError, PortTakenError
 from stepbase.local.serving import listen
+from stepbase.log import TextFormatter
 from stepbase.supabase import client
 
 MAIN = """
@@ -205,7 +206,7 @@ async def test_what_calls_have_kept_open_is_closed_at_the_end(
         ("def (\n", "SyntaxError"),
         ("app = 1\n", "has no `main`"),
         ("def main(): pass\nmain.app = 1\n", "not a stepbase App"),
-        ("main = 7\n", "main is 7, not a function"),
+        ("main = 7\n", "`main` is 7, not a function"),
     ],
 )
 def test_a_folder_that_cannot_be_served_is_refused(tmp_path: Path, main: str, message: str) -> None:
@@ -289,3 +290,82 @@ def test_without_reload_a_broken_folder_ends_the_host(tmp_path: Path) -> None:
     with running_host(tmp_path) as (process, lines):
         assert lines.read() == ""
         assert process.wait(10) == 1
+
+
+APP = """
+from stepbase import App, serve
+
+app = App("{id}")
+
+@app.function("hello", on="x/hello")
+async def hello() -> str:
+    return "hello"
+
+"""
+FOREIGN = (
+    "from stepbase import App, serve\nfrom lent import lent\napp = App('own')\nmain = serve(app)\n"
+)
+
+BROKEN = {
+    "the app itself": ("main = app\n", "`main` is the app itself: write `main = serve(app)`"),
+    "no function": ("main = 'hello'\n", "`main` is 'hello', not a function of a request"),
+    "nothing": ("", "has no `main`: end it with `main = serve(app)`"),
+    "another app's functions": (
+        "other = App('other')\nmain = serve(other)\n",
+        '`main` serves the app "other", so the functions of "shop" (hello) would never run',
+    ),
+    "no app's": ("def main(request): ...\n", 'nothing serves the app "shop"'),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+async def test_a_folder_that_would_serve_nothing_says_what_to_write(
+    tmp_path: Path, name: str
+) -> None:
+    end, says = BROKEN[name]
+    write_folder(tmp_path, "shop", APP.format(id="shop") + end)
+    write_folder(tmp_path, "good")
+
+    application = host.load(tmp_path, tolerant=True)
+
+    answer = await get(application, "/shop/api/inngest")
+    assert (answer.status_code, application.names) == (503, ["good"])
+    assert says in answer.json()["error"]
+
+
+async def test_an_app_that_another_module_lends_is_no_mistake(tmp_path: Path) -> None:
+    lent = APP.format(id="lent") + "lent = app\n"
+    write_folder(tmp_path, "own", FOREIGN, lent=lent)
+
+    assert host.load(tmp_path, tolerant=False).names == ["own"]
+
+
+async def test_two_folders_with_one_app_id_are_told_apart(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        write_folder(tmp_path, name, APP.format(id="shop") + "main = serve(app)\n")
+
+    application = host.load(tmp_path, tolerant=True)
+
+    assert application.names == ["first"]
+    said = (await get(application, "/second/api/inngest")).json()["error"]
+    assert 'the folder first has an app "shop" too' in said
+    with pytest.raises(HostError, match="give one of them another id"):
+        host.load(tmp_path, tolerant=False)
+
+
+async def test_the_log_shows_the_folder_s_own_lines_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_folder(tmp_path, "raises", "from helper import nothing_of_that_name\n")
+    write_folder(tmp_path, "typo", "def (\n")
+    write_folder(tmp_path, "empty", "")
+
+    host.load(tmp_path, tolerant=True)
+
+    empty, raises, typo = caplog.records
+    formatter = TextFormatter()
+    assert formatter.format(raises).count("File ") == 1
+    assert 'raises/main.py", line 1' in formatter.format(raises)
+    assert 'typo/main.py", line 1' in formatter.format(typo)
+    assert "folders.py" not in formatter.format(typo) + formatter.format(empty)
+    assert "reason=" in formatter.format(empty)

@@ -474,3 +474,24 @@ async def test_a_database_that_is_not_there_is_said_in_words(functions: Path) ->
     with pytest.raises(DatabaseAwayError, match="Is DATABASE_URL"):
         async with Stack(plan, lambda *_: None):
             pytest.fail("the stack started without a database")
+
+
+async def test_an_app_that_cannot_be_synced_keeps_none_of_the_others_away(functions: Path) -> None:
+    """Somebody begins a new app while `stepbase dev` runs: that is no reason for it to end."""
+    begun = "from stepbase import App, serve\napp = App('begun')\nmain = serve(app)\n"
+    for name in ("begun", "zest"):
+        (functions / name).mkdir()
+    (functions / "begun" / "main.py").write_text(begun)
+    (functions / "zest" / "main.py").write_text(MAIN.replace("greeting", "zest"))
+    lines: list[str] = []
+    plan = Plan(functions=functions, durable=False, project=functions, reload=True)
+
+    async with Stack(plan, lambda name, line: lines.append(f"{name}: {line}")) as stack:
+        assert await greet(stack.engine_url, "you") == "hello you"
+
+    assert [each for each in lines if each.startswith("sync: ")] == [
+        "sync: greeting",
+        "sync: zest",
+        "sync: begun cannot be synced: app 'begun' has no functions to sync: define one with "
+        "@app.function(…)",
+    ]

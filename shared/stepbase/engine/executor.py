@@ -21,13 +21,13 @@ from stepbase.engine.item import Item
 from stepbase.engine.looking import Page, look
 from stepbase.engine.metrics import Metrics
 from stepbase.engine.mover import Mover
-from stepbase.engine.opening import State
+from stepbase.engine.opening import State, title
 from stepbase.engine.rules import WHY_NOT_STARTED
 from stepbase.engine.store import TAKEN, Settled, Settling
-from stepbase.errors import StoreError
+from stepbase.errors import ProtocolError, StoreError
 from stepbase.protocol import names
 from stepbase.protocol.jsontext import dumps
-from stepbase.protocol.reply import NoAnswer, Ops
+from stepbase.protocol.reply import NoAnswer, Ops, Reply
 
 if TYPE_CHECKING:
     from stepbase.engine.tracing import Tracing
@@ -36,6 +36,7 @@ _log = logging.getLogger("stepbase.engine.executor")
 
 MAX_LOSSES = 20
 MAX_HOPS = 10
+_MOST_REASON = 300
 
 Settle = Callable[[Settling], Awaitable[Settled]]
 
@@ -221,6 +222,8 @@ class Executor:
         effects = decide(state, reply)
         if isinstance(reply, NoAnswer):
             _log.warning("function did not answer", extra=_fields(item, reason=reply.message))
+        else:
+            _tell_failed(item, reply, effects)
         return effects, took if effects.was_called else None
 
     async def _write(
@@ -250,7 +253,7 @@ class Executor:
         if self._tracing is not None:
             self._tracing.ended(item, effects)
         if effects.status == "Failed":
-            _log.warning("run failed", extra=_fields(item, reason=(effects.error or "")[:300]))
+            _log.warning("run failed", extra=_fields(item, reason=_in_words(effects.error)))
         else:
             _log.debug("run ended", extra=_fields(item, status=effects.status))
 
@@ -273,6 +276,24 @@ def _fields(item: Item, **more: object) -> dict[str, object]:
         "attempt": item.attempt,
         **more,
     }
+
+
+def _tell_failed(item: Item, reply: Reply | ProtocolError, effects: Settlement) -> None:
+    """Log each attempt that failed: whoever watches the engine sees why a run does not go on."""
+    ops = {op.id: title(op) for op in reply.ops} if isinstance(reply, Ops) else {}
+    for failed in filter(None, (effects.failed, *effects.tried)):
+        fields = _fields(item, step=ops.get(failed.hash or ""), reason=_in_words(failed.error))
+        if effects.verdict is Verdict.TIMER and effects.delay is not None:
+            fields["again_in_s"] = round(effects.delay, 1)
+        _log.warning("attempt failed", extra=fields)
+
+
+def _in_words(error: str | None) -> str:
+    """Return the name and message of an error's JSON text, cut to a line."""
+    found = json.loads(error or "null")
+    if isinstance(found, dict):
+        found = f"{found.get('name')}: {found.get('message')}"
+    return str(found)[:_MOST_REASON]
 
 
 def _advance(item: Item, effects: Settlement, gen: int) -> None:

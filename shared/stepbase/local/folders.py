@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from stepbase.local.errors import HostError
+from stepbase.sdk.app import App
 
 _TARGET = "main"
 
@@ -39,7 +40,7 @@ def load(path: Path) -> Folder:
     """Run a folder's `main.py` and return what it defines.
 
     Raises:
-        HostError: it cannot be imported, or has no `main`.
+        HostError: it cannot be imported, its `main` can serve nothing, or leaves out functions of the file.
     """
     _put_aside_namesakes(path)
     if str(path) in sys.path:
@@ -51,7 +52,38 @@ def load(path: Path) -> Folder:
         raise HostError(
             f"{path / 'main.py'} has no `{_TARGET}`: end it with `{_TARGET} = serve(app)`"
         )
-    return Folder(path.name, target)
+    folder = Folder(path.name, target)
+    _check(folder, module, path / "main.py")
+    return folder
+
+
+def _check(folder: Folder, module: ModuleType, file: Path) -> None:
+    """Refuse what would start, and then serve nothing or not everything."""
+    if isinstance(folder.target, App):
+        raise HostError(f"{file}: `{_TARGET}` is the app itself: write `{_TARGET} = serve(app)`")
+    if not callable(folder.target) and not hasattr(folder.target, "asgi"):
+        raise HostError(
+            f"{file}: `{_TARGET}` is {folder.target!r:.60}, not a function of a request: "
+            f"end the file with `{_TARGET} = serve(app)`"
+        )
+    for app in vars(module).values():
+        if isinstance(app, App) and app is not folder.app and (own := _own(app, module)):
+            raise HostError(f"{file}: {_left_out(app, own, folder.app)}")
+
+
+def _own(app: App, module: ModuleType) -> str:
+    """Return the functions of an app that are written in this module; it may import others'."""
+    functions = app.functions.values()
+    return ", ".join(each.id for each in functions if each.handler.__module__ == module.__name__)
+
+
+def _left_out(app: App, functions: str, served: object) -> str:
+    if not isinstance(served, App):
+        return f'nothing serves the app "{app.id}": end the file with `{_TARGET} = serve(app)`'
+    return (
+        f'`{_TARGET}` serves the app "{served.id}", so the functions of "{app.id}" ({functions}) would '
+        "never run. A folder has one app: give them to that one, or a folder of their own"
+    )
 
 
 def _import(path: Path) -> ModuleType:

@@ -91,14 +91,48 @@ def load(root: Path, *, tolerant: bool) -> Host:
     for path in paths:
         try:
             folder = folders.load(path.absolute())
+            _check_beside(folder, loaded)
         except HostError as error:
             if not tolerant:
                 raise
-            _log.error("function folder cannot be loaded", exc_info=error)
+            _tell(path, error)
             broken[path.name] = str(error)
             continue
         loaded.append(folder)
     return Host(loaded, broken)
+
+
+def _check_beside(folder: Folder, others: Sequence[Folder]) -> None:
+    """Refuse an app that another folder has too."""
+    app = folder.app
+    if not isinstance(app, App):
+        return
+    for other in others:
+        if isinstance(other.app, App) and other.app.id == app.id:
+            raise HostError(
+                f'{folder.name}/main.py: the folder {other.name} has an app "{app.id}" too, and each '
+                "sync would take the other's functions away: give one of them another id"
+            )
+
+
+def _tell(path: Path, error: HostError) -> None:
+    """Log why a folder cannot be loaded: what its own code did, without the frames that led there."""
+    cause = error.__cause__
+    if cause is None:
+        _log.error("function folder cannot be loaded", extra={"reason": str(error)})
+        return
+    trace = cause.__traceback__
+    while trace is not None and not _is_in(path, trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    _log.error(
+        "function folder cannot be loaded",
+        exc_info=(type(cause), cause, trace),
+        extra={"folder": path.name},
+    )
+
+
+def _is_in(path: Path, file: str) -> bool:
+    return Path(file).is_relative_to(path.absolute())
 
 
 def run(root: Path, sock: socket.socket) -> None:

@@ -205,7 +205,12 @@ class Stack:
             raise group.exceptions[0] from None
         # Functions are told the engine's address; the engine learns theirs when they are synced.
         await self._start_host()
-        await self.sync()
+        try:
+            await self.sync()
+        except ChildError as error:
+            if not self.plan.reload:
+                raise
+            self._tell_refused(error)  # it is being written
         await self._seed()
 
     async def stop(self) -> None:
@@ -256,19 +261,22 @@ class Stack:
         """Have every app declare its functions to the engine, as a deploy does.
 
         Raises:
-            ChildError: an app or the engine refused, with the answer.
+            ChildError: apps or the engine refused, with their answers; the others are synced.
         """
+        refused = []
         async with httpx.AsyncClient(timeout=_SYNC_SECONDS) as client:
             for app in self._apps:
                 try:
                     response = await client.put(self.serve_url(app))
                 except httpx.HTTPError as error:
-                    raise ChildError(f"{app} cannot be synced: {error!r}") from error
-                if response.status_code != 200:
-                    raise ChildError(
-                        f"{app} cannot be synced: {response.status_code} {response.text[:500]}"
-                    )
-                self._sink("sync", app)
+                    refused.append(f"{app} cannot be synced: {error!r}")
+                    continue
+                if response.status_code == 200:
+                    self._sink("sync", app)
+                else:
+                    refused.append(f"{app} cannot be synced: {_reason(response)}")
+        if refused:
+            raise ChildError("\n".join(refused))
 
     async def start_database(self) -> None:
         """Start Postgres if it is ours, and bring the database up to date.
@@ -434,7 +442,11 @@ class Stack:
             await self.wait_ready()
             await self.sync()
         except ChildError as error:
-            self._sink("sync", str(error))
+            self._tell_refused(error)
+
+    def _tell_refused(self, error: ChildError) -> None:
+        for line in str(error).splitlines():
+            self._sink("sync", line)
 
     def _background(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(work)
@@ -452,6 +464,14 @@ class Stack:
         if piece is None or not piece.port:
             raise LocalError(f"the {name} was not started yet")
         return f"http://127.0.0.1:{piece.port}"
+
+
+def _reason(response: httpx.Response) -> str:
+    """Return what an app said of why it was not synced."""
+    try:
+        return str(response.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"{response.status_code} {response.text[:500]}"
 
 
 async def _to_the_end(work: Callable[[], None]) -> None:

@@ -99,7 +99,7 @@ def sync(
     functions = [each for function in site.app.functions.values() for each in function.wire(url)]
     if not functions:
         raise ProtocolError(
-            f"app {site.app.id!r} has no functions to sync",
+            f"app {site.app.id!r} has no functions to sync: define one with @app.function(…)",
             status=500,
             code="function_config_invalid",
         )
