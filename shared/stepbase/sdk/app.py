@@ -121,6 +121,11 @@ class App:
         Raises:
             DefinitionError: If an option is wrong; the message says what is allowed.
         """
+        if callable(function_id):
+            raise DefinitionError(
+                f"@app.function stands above {getattr(function_id, '__name__', 'a function')} without an id: "
+                'write @app.function("id", on=…)'
+            )
         options = Options(
             retries=retries,
             concurrency=_limits(concurrency),
@@ -143,7 +148,10 @@ class App:
         def decorate(handler: Callable[..., Any], /) -> Function[Any]:
             function = define(self.id, function_id, handler, on, options, name, on_failure, around)
             if function.slug in self._functions:
-                raise DefinitionError(f'app "{self.id}" already has a function "{function_id}"')
+                raise DefinitionError(
+                    f'app "{self.id}" already has a function "{function_id}", at '
+                    f"{_where(self._functions[function.slug])}: give this one another id"
+                )
             self._functions[function.slug] = function
             return function
 
@@ -200,6 +208,12 @@ class App:
         from stepbase.sdk import sender
 
         return sender.send(events, config.inngest())
+
+
+def _where(function: Function) -> str:
+    """Return the line at which a function's handler begins."""
+    code = getattr(function.handler, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(function.handler)
 
 
 def _one(value: Any, kind: str, name: str) -> Any:

@@ -12,7 +12,12 @@ from stepbase.protocol import names
 from stepbase.sdk import typed
 from stepbase.sdk.check import check_expression
 from stepbase.sdk.failed import FailureReader, model_of
-from stepbase.sdk.signature import check_events, check_failed_event, wants_of
+from stepbase.sdk.signature import (
+    check_events,
+    check_failed_event,
+    invoked_models,
+    wants_of,
+)
 from stepbase.sdk.trigger import Cron, EventTrigger, Trigger, to_triggers
 
 if TYPE_CHECKING:
@@ -169,17 +174,19 @@ def define(
     if name is not None and not (isinstance(name, str) and name.strip()):
         raise DefinitionError(f"{what}: name=… is a title for people, got {name!r}")
     triggers = to_triggers(on)
-    models = {
+    _check_is_plain(handler, what)
+    wants = wants_of(handler, what)
+    models: Mapping[str, Any] = {
         trigger.name: trigger.model
         for trigger in triggers
         if isinstance(trigger, EventTrigger) and trigger.model is not None
     }
+    if not triggers:
+        models = invoked_models(handler, what)
     _check_options(options, triggers, what)
     for cancel in options.cancel_on:
         for model in models.values():
             cancel.check_against(model, f"{what}: CancelOn(match=…)")
-    _check_is_plain(handler, what)
-    wants = wants_of(handler, what)
     if triggers:
         check_events(handler, models, what)
     slug = f"{app_id}-{function_id}"

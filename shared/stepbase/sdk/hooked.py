@@ -124,10 +124,11 @@ class HookedStep(Step):
         self._hooks = hooks
         self._begun: asyncio.Future[None] | None = None
 
-    async def _do(self, verb: Verb[T]) -> T:
+    async def _step(self, verb: Verb[T]) -> T:
+        self._turns.called.pop(verb, None)
         try:
             try:
-                value = await super()._do(_watched(verb, self._around))
+                value = await super()._step(_watched(verb, self._around))
             except StepError:
                 await self._memo_taken()
                 raise

@@ -85,8 +85,17 @@ def check_events(handler: Callable[..., Any], models: Mapping[str, Any], what: s
     """
     given = list(models.values())
     for argument in ("event", "events"):
-        payloads = list(_payloads(_annotation(handler, argument)))
+        annotation = _annotation(handler, argument)
+        _check_brackets(annotation, argument, what)
+        payloads = list(_payloads(annotation))
         classes = [each for each in payloads if event_name_of(each) is not None]
+        for each in payloads:
+            if _is_model(each) and not any(issubclass(model, each) for model in (*given, *classes)):
+                raise DefinitionError(
+                    f"{what}: its {argument} is annotated with {each.__name__}, which is no event class, so "
+                    f"its data would come as a dict: make it one, `class {each.__name__}(EventData, "
+                    'name="…")`, and write on=' + each.__name__
+                )
         for each in classes:
             if not any(issubclass(model, each) for model in given):
                 raise DefinitionError(
@@ -101,6 +110,41 @@ def check_events(handler: Callable[..., Any], models: Mapping[str, Any], what: s
                 f"{what}: on=… also gives {_names(left_out)}; annotate {argument} with "
                 f"Event[{' | '.join(model.__name__ for model in given)}]"
             )
+
+
+def invoked_models(handler: Callable[..., Any], what: str) -> Mapping[str, Any]:
+    """Return what checks the data of a function that is only invoked: the class its event is annotated with.
+
+    Raises:
+        DefinitionError: If there are several: data alone do not say of which class they are.
+    """
+    found: dict[str, Any] = {}
+    for argument in ("event", "events"):
+        annotation = _annotation(handler, argument)
+        _check_brackets(annotation, argument, what)
+        for each in filter(_is_model, _payloads(annotation)):
+            found[event_name_of(each) or each.__name__] = each
+    if len(found) > 1:
+        raise DefinitionError(
+            f"{what}: without on=… it is only invoked, with data of one class; its event is annotated with "
+            f"{_names(list(found.values()))}"
+        )
+    return found
+
+
+def _is_model(payload: Any) -> bool:
+    return isinstance(payload, type) and hasattr(payload, "model_validate")
+
+
+def _check_brackets(annotation: Any, argument: str, what: str) -> None:
+    """Refuse an event class where an `Event` of it is given: `event: OrderPlaced`."""
+    bare = get_args(annotation)[0] if get_origin(annotation) is list else annotation
+    if event_name_of(bare) is not None:
+        rest = f"Event[{bare.__name__}]"
+        raise DefinitionError(
+            f"{what}: its {argument} is annotated with {bare.__name__}, which is only its data: write "
+            f"`{argument}: {rest if argument == 'event' else f'list[{rest}]'}`"
+        )
 
 
 def check_failed_event(handler: Callable[..., Any], what: str) -> None:

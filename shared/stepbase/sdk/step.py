@@ -283,7 +283,13 @@ class Step(ServerSteps):
 
         return Table(write, self._replay.run_id, name, key, returns, as_user, timeout)
 
-    async def _do(self, verb: Verb[T]) -> T:
+    def _do(self, verb: Verb[T]) -> Coroutine[None, None, T]:
+        step = self._step(verb)
+        self._turns.called[verb] = step
+        return step
+
+    async def _step(self, verb: Verb[T]) -> T:
+        self._turns.called.pop(verb, None)
         try:
             new = next(verb)
         except StopIteration as done:

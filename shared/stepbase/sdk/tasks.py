@@ -8,6 +8,7 @@ from types import CodeType
 from typing import Any
 
 _WAIT_FOR = asyncio.wait_for.__code__
+_SLEEP = asyncio.sleep.__code__
 _WAITING_FILES = (taskgroups.__file__, asyncio_tasks.__file__)
 
 
@@ -28,6 +29,16 @@ def waits_on_tasks(coroutine: Any, waits_for: object = None) -> bool:
         if code is not None and code.co_filename in _WAITING_FILES:
             return bool(code.co_name != "sleep")
         inner = following
+
+
+def is_asleep(coroutine: Any) -> bool:
+    """Say whether a coroutine stands in `asyncio.sleep`."""
+    inner = coroutine
+    while inner is not None:
+        if getattr(inner, "cr_code", None) is _SLEEP:
+            return True
+        inner = getattr(inner, "cr_await", None) or getattr(inner, "gi_yieldfrom", None)
+    return False
 
 
 def is_waiting_on_tasks(task: "asyncio.Task[Any]") -> bool:

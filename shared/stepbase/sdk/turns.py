@@ -15,6 +15,7 @@ results take their turns too, in the order in which they are saved, which is the
 
 import asyncio
 import heapq
+import inspect
 import json
 import logging
 import types
@@ -22,10 +23,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Never
 
+from stepbase import clock
 from stepbase.sdk.fault import CodedError
 from stepbase.sdk.replay import Decision, NewStep, Replay, StepOp, planned
-from stepbase.sdk.tasks import is_in_wait_for, is_waiting_on_tasks, waits_on_tasks
+from stepbase.sdk.tasks import is_asleep, is_in_wait_for, is_waiting_on_tasks, waits_on_tasks
 from stepbase.sdk.together import Parked, Together, Turn
+from stepbase.sdk.verbs import Verb
 from stepbase.sdk.work import NotSaved, is_inside_step, perform_async
 
 if TYPE_CHECKING:
@@ -41,6 +44,9 @@ PATIENCE_SECONDS: Final = 10.0
 """How long a call for a planned step waits for it while the handler waits for other things; as the
 TypeScript SDK."""
 
+BLOCKED_SECONDS: Final = 1.0
+"""How long a handler may keep the event loop to itself without a warning."""
+
 LEAVING_SECONDS: Final = 5.0
 """How long the tasks of a handler that has ended may take to end too."""
 
@@ -55,12 +61,14 @@ class Turns:
 
     Attributes:
         on_output: Called with the op of a step that ran before it is saved, and may change it; or None.
+        called: The coroutines of steps that were called and have not begun, by their verbs.
     """
 
     def __init__(self, replay: Replay, checkpoints: "Checkpoints | None" = None) -> None:
         self._replay = replay
         self._checkpoints = checkpoints
         self.on_output: Callable[[StepOp], Awaitable[None]] | None = None
+        self.called: dict[Verb[Any], Coroutine[Any, Any, Any]] = {}
         self._main: asyncio.Task[Any] | None = None
         self._coroutine: Coroutine[Any, Any, Any] | None = None
         self._cancels = 0
@@ -78,6 +86,7 @@ class Turns:
         self._quiet = 0
         self._is_ticking = False
         self._running: NewStep | None = None
+        self._is_warned = False
         self._timer: asyncio.TimerHandle | None = None
         self._together: Together | None = None
         if checkpoints is not None and checkpoints.is_together:
@@ -89,12 +98,17 @@ class Turns:
         resume: Any = coroutine.send
         argument: Any = None
         while True:
+            began = clock.monotonic()
             try:
                 self._waits_for = resume(argument)
             except StopIteration as done:
                 return done.value
             finally:
                 argument = None  # no cycle with an error that passes here
+                if clock.monotonic() - began > BLOCKED_SECONDS:
+                    self._warn_of_block(clock.monotonic() - began)
+            if self._waits_for is not None and self._running is None and not self._is_warned:
+                self._warn_of_sleep(coroutine)
             try:
                 argument = yield self._waits_for
                 resume = coroutine.send
@@ -105,11 +119,30 @@ class Turns:
                 self._must_leave = False
                 resume, argument = coroutine.throw, _left()
 
+    def _warn_of_block(self, seconds: float) -> None:
+        logger.warning(
+            "run %s: the handler held up the event loop, and every other call, for %.1f s. What blocks "
+            "(time.sleep, requests) belongs into a plain function for step.run, which runs in a thread; "
+            "step.sleep pauses a run",
+            self._replay.run_id,
+            seconds,
+        )
+
+    def _warn_of_sleep(self, coroutine: object) -> None:
+        if is_asleep(coroutine):
+            self._is_warned = True
+            logger.warning(
+                "run %s: the handler waits in asyncio.sleep outside of a step, at every call anew, and is "
+                'kept in memory meanwhile: pause the run by step.sleep("id", "1h")',
+                self._replay.run_id,
+            )
+
     async def drive(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run the handler's coroutine and return what it returns.
 
         Raises:
             CancelledError: If the call has ended at a step, or the host itself is stopping.
+            CodedError: If the handler has returned and left steps that it had called.
         """
         self._loop = asyncio.get_running_loop()
         _watch(self._loop)
@@ -118,8 +151,13 @@ class Turns:
         self._cancels = self._main.cancelling() if self._main is not None else 0
         token = _turns.set(self)
         try:
-            return await self._forward(coroutine)
+            value = await self._forward(coroutine)
+            if self.called and not self._replay.is_over:
+                await self._check_awaited()
+            return value
         finally:
+            if self.called:
+                self._drop_called()
             _turns.reset(token)
             self._is_closed = True
             if self._timer is not None:
@@ -130,6 +168,31 @@ class Turns:
                 await self._end_tasks()
             self._forget()
             self._main = self._coroutine = self._together = None  # they hold this: no cycles
+
+    async def _check_awaited(self) -> None:
+        """Refuse to end a run whose handler called steps and never awaited them: they did not happen."""
+        await asyncio.sleep(0)  # a task that was just made of a step begins here
+        left = self._drop_called()
+        if left:
+            ids = ", ".join(f'"{step_id}"' for step_id in left)
+            raise CodedError(
+                f"step {ids} was called and never awaited, so it did not happen: write `await step.…`",
+                "step_not_awaited",
+            )
+
+    def _drop_called(self) -> list[str]:
+        """Close the steps that were called and have not begun; return their ids.
+
+        Not closed, Python would warn of them: also where the call is over and the next one comes to them.
+        """
+        left = []
+        for verb, step in self.called.items():
+            if inspect.getcoroutinestate(step) == inspect.CORO_CREATED:
+                step.close()
+                known = inspect.getgeneratorlocals(verb)
+                left.append(str(known.get("step_id") or known.get("name")))
+        self.called.clear()
+        return left
 
     async def settle(self, step: NewStep) -> Any:
         """Wait for the turn of a step without a result at hand; return its result.

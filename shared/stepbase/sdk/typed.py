@@ -54,6 +54,9 @@ def _plain(value: Any) -> Any:
         return list(value)
     if isinstance(value, Mapping):
         return dict(value)
+    if isinstance(value, Coroutine):
+        name = getattr(value, "__name__", "a coroutine function")
+        raise _Refused(f"{name}(…) was called and not awaited: write await before it")
     raise _Refused(
         f"{type(value).__name__} is not JSON: return plain data, a pydantic model or a dataclass"
     )

@@ -6,7 +6,7 @@ it; if the handler goes on in the same call, the driver sends the result back in
 """
 
 import uuid
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from stepbase.protocol.op import Opcode
 from stepbase.sdk import typed
 from stepbase.sdk.event import Event, Sendable, to_events
 from stepbase.sdk.fault import CodedError, iso_ms
+from stepbase.sdk.function import Function
 from stepbase.sdk.replay import MISSING, NewStep, Replay
 from stepbase.supabase.call import PreparedCall
 
@@ -37,6 +38,8 @@ def run(
 ) -> Verb[Any]:
     """Run a callable once and keep its result."""
     place = replay.reach(step_id)
+    if not callable(function) or isinstance(function, Function):
+        raise _no_work(step_id, function)
     if returns is typed.UNTYPED:
         returns = typed.returns_of(function)
     value = replay.recall(place)
@@ -49,6 +52,20 @@ def run(
     if returns is typed.UNTYPED:
         return value
     return typed.decode(value, returns, f'step "{step_id}"')
+
+
+def _no_work(step_id: str, given: object) -> CodedError:
+    """Say what to write instead of what `step.run` was given."""
+    if isinstance(given, Coroutine):
+        name = getattr(given, "__name__", "function")
+        given.close()  # it never ran, and nobody is to be told so a second time
+        what = f"not the coroutine that calling one gives: write step.run({step_id!r}, {name}, …), with its"
+        what += " arguments after it"
+    elif isinstance(given, Function):
+        what = f'not the durable function "{given.slug}": to run that, write step.invoke'
+    else:
+        what = f"got {given!r:.80}"
+    return CodedError(f'step "{step_id}": step.run takes a function, {what}', "step_no_function")
 
 
 def sleep(
