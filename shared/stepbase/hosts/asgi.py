@@ -4,6 +4,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import aclosing, suppress
 from typing import Any
 
+from stepbase.hosts.body import arrived
+from stepbase.protocol import names
 from stepbase.sdk import http
 from stepbase.sdk.app import App
 from stepbase.sdk.endpoint import Endpoint
@@ -31,7 +33,8 @@ class AsgiEndpoint:
             return
         if scope["type"] != "http":
             raise RuntimeError(f"a serve endpoint answers HTTP, not {scope['type']}")
-        response = await self._endpoint.ahandle(to_request(scope, await _body(receive)))
+        body = await arrived(receive, names.MAX_REQUEST_BYTES + 1)
+        response = await self._endpoint.ahandle(to_request(scope, body))
         headers = [(name.encode(), value.encode()) for name, value in response.headers.items()]
         start = {"type": "http.response.start", "status": response.status, "headers": headers}
         if isinstance(response, Stream):
@@ -97,15 +100,6 @@ def to_request(scope: Scope, body: bytes) -> Request:
         body=body,
         raw=scope,
     )
-
-
-async def _body(receive: Receive) -> bytes:
-    body = bytearray()
-    while True:
-        message = await receive()
-        body += message.get("body", b"")  # a disconnect has none
-        if not message.get("more_body", False):
-            return bytes(body)
 
 
 async def lifespan(receive: Receive, send: Send) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from stepbase import config
 from stepbase.errors import DefinitionError
 from stepbase.hosts.asgi import ASGIApp, Receive, Scope, Send, lifespan, to_request
+from stepbase.hosts.body import arrived, beginning
 from stepbase.hosts.events_endpoint import EventsEndpoint, Rules
 from stepbase.sdk.accepting import EventList
 from stepbase.sdk.message import Request
@@ -105,7 +106,7 @@ def _asgi(endpoint: EventsEndpoint) -> ASGIApp:
             return
         if scope["type"] != "http":
             raise RuntimeError(f"this endpoint answers HTTP, not {scope['type']}")
-        body = await _some(receive, endpoint.max_bytes + 1)
+        body = await arrived(receive, endpoint.max_bytes + 1)
         response = await endpoint.ahandle(to_request(scope, body))
         headers = [(name.encode(), value.encode()) for name, value in response.headers.items()]
         if response.status != 204:
@@ -118,28 +119,6 @@ def _asgi(endpoint: EventsEndpoint) -> ASGIApp:
     return application
 
 
-async def _some(receive: Receive, most: int) -> bytes:
-    """Return a body, or its beginning: no more than it takes to see that it is too large."""
-    body = bytearray()
-    while len(body) < most:
-        message = await receive()
-        body += message.get("body", b"")
-        if not message.get("more_body", False):
-            break
-    return bytes(body[:most])
-
-
-def _beginning(stream: Any, most: int) -> bytes:
-    """Return what a stream holds, up to `most` bytes; one read may give less than there is."""
-    body = bytearray()
-    while len(body) < most:
-        chunk = stream.read(most - len(body))
-        if not chunk:
-            break
-        body += chunk
-    return bytes(body)
-
-
 def _flask(endpoint: EventsEndpoint, request: Any) -> "FlaskResponse":
     from flask import Response as FlaskResponse
 
@@ -149,7 +128,7 @@ def _flask(endpoint: EventsEndpoint, request: Any) -> "FlaskResponse":
             url=request.base_url,
             query=request.query_string.decode("latin-1"),
             headers={name.lower(): value for name, value in request.headers.items()},
-            body=_beginning(request.stream, endpoint.max_bytes + 1),
+            body=beginning(request.stream, endpoint.max_bytes + 1),
             raw=request,
         )
     )

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from stepbase.hosts import health
 from stepbase.hosts.asgi import AsgiEndpoint
+from stepbase.hosts.body import beginning
+from stepbase.protocol import names
 from stepbase.sdk.app import App
 from stepbase.sdk.endpoint import Endpoint
 from stepbase.sdk.message import Request, Stream
@@ -63,6 +65,15 @@ def serve(
     return main  # type: ignore[return-value]  # it has `app` now
 
 
+def _body(request: Any) -> bytes:
+    """Return the body; of one that is too large only so much as shows it."""
+    most = names.MAX_REQUEST_BYTES
+    if request.content_length is None or request.content_length > most:
+        return beginning(request.stream, most + 1)
+    body: bytes = request.get_data()
+    return body
+
+
 def _flask(endpoint: Endpoint, request: Any) -> "FlaskResponse":
     from flask import Response
 
@@ -72,7 +83,7 @@ def _flask(endpoint: Endpoint, request: Any) -> "FlaskResponse":
             url=request.base_url,
             query=request.query_string.decode("latin-1"),
             headers={name.lower(): value for name, value in request.headers.items()},
-            body=request.get_data(),
+            body=_body(request),
             raw=request,
         )
     )

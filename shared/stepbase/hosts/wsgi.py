@@ -5,6 +5,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from wsgiref.util import request_uri
 
+from stepbase.hosts.body import beginning
+from stepbase.protocol import names
 from stepbase.sdk.app import App
 from stepbase.sdk.endpoint import Endpoint
 from stepbase.sdk.message import Request, Stream
@@ -81,7 +83,7 @@ def _body(environ: dict[str, Any]) -> bytes:
     """Read the body; of unknown length only where the server says that it has an end."""
     length = environ.get("CONTENT_LENGTH")
     stream = environ["wsgi.input"]
+    most = names.MAX_REQUEST_BYTES + 1
     if length:
-        body: bytes = stream.read(int(length))
-        return body
-    return stream.read() if environ.get("wsgi.input_terminated") else b""
+        return beginning(stream, min(int(length), most))
+    return beginning(stream, most) if environ.get("wsgi.input_terminated") else b""

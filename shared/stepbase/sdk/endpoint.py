@@ -136,12 +136,9 @@ class Endpoint:
     def _answer(self, request: Request) -> Script:
         site = self.site
         key: str | None = None
-        problem: ProtocolError | None = None
         try:
-            key = _verify(request, site.settings)
-        except ProtocolError as error:
-            problem = error
-        try:
+            _check_size(request.body)
+            key, problem = _checked(request, site.settings)
             response = yield from self._dispatch(site, request, key, problem)
         except ProtocolError as error:
             response = replies.refusal(error)
@@ -213,6 +210,24 @@ def _verify(request: Request, settings: InngestConfig) -> str | None:
             code="signing_key_missing",
         )
     return signing.verify(request.headers.get(names.SIGNATURE), request.body, keys, clock.now_s())
+
+
+def _checked(request: Request, settings: InngestConfig) -> tuple[str | None, ProtocolError | None]:
+    """Return the key that signed a request, or what is wrong with its signature."""
+    try:
+        return _verify(request, settings), None
+    except ProtocolError as error:
+        return None, error
+
+
+def _check_size(body: bytes) -> None:
+    if len(body) > names.MAX_REQUEST_BYTES:
+        raise ProtocolError(
+            f"the request has more than {names.MAX_REQUEST_BYTES} bytes; a server sends its state apart "
+            "from a call that would be so large",
+            status=413,
+            code="body_too_large",
+        )
 
 
 def _json(body: bytes) -> object:

@@ -1,17 +1,22 @@
 """Hosts turn requests into ours and back, and nothing else."""
 
 import asyncio
+import io
 import types
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import pytest
 from tests.support.sdk_calls import call_body
 from tests.support.sdk_hosts import HOSTS, open_host
 
-from stepbase import App, Event, asgi, serve
+from stepbase import App, Event, asgi, serve, wsgi
+from stepbase.protocol import names
 from stepbase.sdk import background
+
+MOST = names.MAX_REQUEST_BYTES
 
 app = App("hosted")
 
@@ -147,3 +152,61 @@ def test_async_handlers_share_one_background_loop() -> None:
 
     assert first is second is not third
     assert first.is_closed() and third.is_closed()
+
+
+@pytest.mark.parametrize("host", HOSTS)
+async def test_a_request_that_is_too_large_is_refused(
+    host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INNGEST_DEV", "1")
+    reach = open_host(host, app, tmp_path)
+
+    refused = await reach("POST", query="fnId=hosted-f&stepId=step", body=b" " * (MOST + 1))
+    taken = await reach("POST", query="fnId=hosted-f&stepId=step", body=call_body().ljust(MOST))
+
+    assert (refused.status, refused.body["code"]) == (413, "body_too_large")
+    assert (taken.status, taken.body) == (200, "case/start")
+
+
+async def test_a_body_without_end_is_read_no_further_than_it_may_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("INNGEST_SIGNING_KEY", "ab" * 16)  # nobody has to have a key to send one
+    read = []
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        read.append(1024 * 1024)
+        return {"type": "http.request", "body": b" " * read[-1], "more_body": True}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    await asgi(app)(scope(), receive, send)
+
+    assert sent[0]["status"] == 413 and sum(read) <= MOST + 1024 * 1024
+
+
+def test_a_stream_without_end_is_read_no_further_than_it_may_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("INNGEST_SIGNING_KEY", "ab" * 16)
+    read = []
+    started: list[str] = []
+
+    class Endless(io.RawIOBase):
+        def read(self, size: int = -1) -> bytes:
+            assert 0 <= size <= MOST + 1
+            read.append(min(size, 1024 * 1024))
+            return b" " * read[-1]
+
+    environ: dict[str, Any] = {}
+    setup_testing_defaults(environ)
+    environ |= {"REQUEST_METHOD": "POST", "wsgi.input": Endless(), "wsgi.input_terminated": True}
+
+    def start_response(status: str, headers: object, _: object = None) -> Any:
+        started.append(status)
+
+    list(wsgi(app)(environ, start_response))
+
+    assert started[0].startswith("413") and sum(read) == MOST + 1
