@@ -99,8 +99,12 @@ begin
     v_body := null;
   end;
   if jsonb_typeof(v_body) = 'object' then
-    v_ids := case when jsonb_typeof(v_body -> 'ids') = 'array' then v_body -> 'ids' end;
     v_error := case when jsonb_typeof(v_body -> 'error') = 'string' then v_body ->> 'error' end;
+    v_ids := case jsonb_typeof(v_body -> 'ids')
+      when 'array' then v_body -> 'ids'
+      -- How some servers write an empty list.
+      when 'null' then case when v_error <> '' then '[]'::jsonb end
+    end;
   end if;
   -- Where the first event is bad, the list holds one empty string.
   select least(coalesce(min(i.n) - 1, jsonb_array_length(v_ids), 0), p_count)::int
@@ -112,7 +116,7 @@ begin
   if p_status between 200 and 299 then
     outcome := case when accepted = p_count then 'accepted' else 'away' end;
     reason := reason || format(' (%s of %s events are named as accepted)', accepted, p_count);
-  elsif p_status in (400, 422) and (v_ids is not null or v_error <> '') then
+  elsif p_status in (400, 422) and v_ids is not null then
     outcome := case when accepted = p_count then 'accepted' else 'refused' end;
   else
     outcome := case when p_status = 413 then 'too_large' else 'away' end;

@@ -1,8 +1,8 @@
 """What an event API's answer says of the events of a request. Pure.
 
 `POST /e/<key>` takes events in order and stops at the first bad one (docs/protocol.md, events): 400 with
-the ids of those before it, which are accepted. An answer that is not of this form comes from something in
-between, and says nothing about any event.
+the ids of those before it, which are accepted. An answer that is not of this form (a 400 without a list of
+ids, say) comes from something in between, and says nothing about any event.
 """
 
 import json
@@ -18,6 +18,10 @@ _HINTS: Final = {
     403: "the event key is not accepted: check INNGEST_EVENT_KEY",
     404: "there is no event API: check INNGEST_EVENT_API_BASE_URL",
     405: "there is no event API: check INNGEST_EVENT_API_BASE_URL",
+    **dict.fromkeys(
+        (301, 302, 303, 307, 308),
+        "the event API is elsewhere, and redirects are not followed: check INNGEST_EVENT_API_BASE_URL",
+    ),
 }
 MOST_RETRY_AFTER: Final = 600.0
 """Seconds; a receiver that asks for more is asked again nevertheless."""
@@ -55,7 +59,7 @@ def read(status: int, body: bytes, count: int, retry_after: str | None = None) -
     shown = problem or body[:_SHOWN].decode(errors="replace").strip()
     if 200 <= status < 300 and accepted == count:
         return Verdict(Outcome.ACCEPTED, count)
-    if status in _REFUSALS and (found is not None or problem):
+    if status in _REFUSALS and found is not None:
         if accepted == count:
             return Verdict(Outcome.ACCEPTED, count)
         return Verdict(Outcome.REFUSED, accepted, f"HTTP {status}: {shown}")
@@ -81,10 +85,12 @@ def _parse(body: bytes) -> tuple[list[object] | None, str]:
         return None, ""
     if not isinstance(value, dict):
         return None, ""
-    found, problem = value.get("ids"), value.get("error")
-    return found if isinstance(found, list) else None, problem[:4000] if isinstance(
-        problem, str
-    ) else ""
+    problem = value.get("error")
+    problem = problem[:4000] if isinstance(problem, str) else ""
+    found = value.get("ids", "none")
+    if found is None and problem:
+        found = []  # how some servers write an empty list
+    return found if isinstance(found, list) else None, problem
 
 
 def _leading(found: list[object]) -> int:

@@ -24,7 +24,12 @@ ANSWERS: Final[list[tuple[int, bytes, Outcome, int]]] = [
     (204, b"", Outcome.AWAY, 0),
     (400, ids(2, error="bad"), Outcome.REFUSED, 2),
     (400, b'{"ids": [""], "error": "bad"}', Outcome.REFUSED, 0),
-    (400, b'{"error": "bad"}', Outcome.REFUSED, 0),
+    (400, b'{"ids": null, "status": 400, "error": "bad"}', Outcome.REFUSED, 0),
+    # Gateways and web frameworks answer so to whatever they do not like: no event is at fault.
+    (400, b'{"error": "bad"}', Outcome.AWAY, 0),
+    (400, b'{"status": 400, "error": "Bad Request", "path": "/e/x"}', Outcome.AWAY, 0),
+    (400, b'{"ids": 7, "error": "bad"}', Outcome.AWAY, 0),
+    (400, b'{"ids": null}', Outcome.AWAY, 0),
     (400, ids(3, error="odd"), Outcome.ACCEPTED, 3),
     (422, ids(1, error="bad"), Outcome.REFUSED, 1),
     (400, b"<html>400 Bad Request</html>", Outcome.AWAY, 0),

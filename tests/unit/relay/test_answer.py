@@ -18,6 +18,7 @@ def test_the_reason_names_status_and_error() -> None:
     assert read(400, b'{"ids": [""], "error": "no name"}', 1).reason == "HTTP 400: no name"
     assert "INNGEST_EVENT_KEY" in read(401, b'{"error": "Event key not found"}', 1).reason
     assert "INNGEST_EVENT_API_BASE_URL" in read(404, b"", 1).reason
+    assert "redirects are not followed" in read(308, b"", 1).reason
     assert len(read(500, b"x" * 100_000, 1).reason) < 400
 
 
