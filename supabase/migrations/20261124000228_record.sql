@@ -10,6 +10,8 @@
 alter table stepbase.runs add column recorded_at timestamptz;
 -- serves: pruning of runs that are never heard of again
 create index recorded_runs_by_news on stepbase.runs (recorded_at) where recorded_at is not null and ended_at is null;
+-- serves: the search for live runs, which looks in the queue for an engine's own
+create index recorded_live_runs on stepbase.runs (run_id) where recorded_at is not null and ended_at is null;
 
 -- Which report an attempt is known from, so that it counts once; null for the engine's own.
 alter table stepbase.attempts add column report text;

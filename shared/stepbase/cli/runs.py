@@ -39,5 +39,11 @@ def command(
     wanted = reads.Filter(
         limit, before, asking.moment(since), name=event, status=status, function=function
     )
-    rows = asking.ask(database_url, lambda url: reads.list_runs(url, wanted))
-    asking.show(rows, limit, "run_id", shown.runs, as_json)
+    found = asking.ask(database_url, lambda url: reads.list_runs(url, wanted))
+    if found.older is not None:
+        back = f"back to {found.until:%Y-%m-%d %H:%M} UTC" if found.until else "only so far"
+        click.echo(
+            f"looked {back}: narrow it with --since or --function, or go on with --before {found.older}",
+            err=True,
+        )
+    asking.show(found.rows, limit, "run_id", shown.runs, as_json)

@@ -5,22 +5,31 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 
+from stepbase import clock
 from stepbase.database.dberrors import translated
 from stepbase.errors import StoreError
-from stepbase.protocol.ids import ulid
+from stepbase.history import search
 
 Row = dict[str, Any]
 
 TIMEOUT = "30s"
 """How long a statement may take: whoever asks too much is told to narrow it."""
 
+SEARCH_SECONDS = 10.0
+"""How long a search for runs goes on."""
+
 _NO_SCHEMA = ("3F000", "42P01", "42703", "42883")
 _RUN = (
     "run_id, function, status, event, event_id, cause, created_at, started_at, ended_at, age_ms::float8, "
     "steps, failed_attempts, waits, error::text, parent_run, original_run_id"
+)
+_RUNS = (
+    f"select {_RUN} from unnest($1::text[]) as u (id) cross join lateral"
+    " (select * from stepbase.run_overview x where x.run_id = u.id offset 0) o order by run_id desc"
 )
 
 
@@ -111,23 +120,42 @@ def explained(error: StoreError) -> StoreError:
     return StoreError(f"{error}{hint}", sqlstate=error.sqlstate, is_transient=error.is_transient)
 
 
-async def list_runs(url: str, wanted: Filter) -> list[Row]:
-    """Return runs, newest first.
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Runs, newest first; `older` and `until` are set if the search gave up before it found all it may."""
+
+    rows: list[Row]
+    older: str | None = None
+    until: datetime | None = None
+
+
+async def list_runs(url: str, wanted: Filter, seconds: float = SEARCH_SECONDS) -> Runs:
+    """Return runs, newest first: what was found after so many seconds, and how far back that was.
 
     Raises:
         StoreError: As `reading`.
         NotFoundError: If there is no such function.
     """
     async with reading(url) as db:
-        where = _Where()
-        where.add("run_id < $", wanted.before)
-        where.add("run_id >= $", _floor(wanted.since))
-        where.add("status = $", wanted.status)
-        where.add("event = $", wanted.name)
-        if wanted.function is not None:
-            where.add("function_id = $", await _function_id(db, wanted.function))
-        sql = f"select {_RUN} from stepbase.run_overview{where} order by run_id desc limit {wanted.limit:d}"
-        return _rows(await db.fetch(sql, *where.arguments))
+        # Look-ups by key, whatever the statistics of a queue say at the moment.
+        await db.execute(
+            "set local enable_seqscan = off; set local enable_hashjoin = off;"
+            " set local enable_mergejoin = off; set local jit = off"
+        )
+        looked_for = search.Wanted(
+            status=wanted.status or "",
+            function=None if wanted.function is None else await _function_id(db, wanted.function),
+            event=wanted.name or "",
+            since=wanted.since,
+            before=wanted.before or "",
+        )
+        give_up = clock.monotonic() + seconds
+        hits = await search.find_on(
+            db.fetch, looked_for, wanted.limit, lambda: clock.monotonic() < give_up
+        )
+        rows = _rows(await db.fetch(_RUNS, hits.ids))
+    is_cut = len(rows) < wanted.limit and hits.older is not None
+    return Runs(rows, hits.older, hits.until) if is_cut else Runs(rows)
 
 
 async def trace(url: str, run_id: str) -> dict[str, Any]:
@@ -177,7 +205,7 @@ async def list_events(url: str, wanted: Filter, event_id: str | None = None) -> 
     async with reading(url) as db:
         where = _Where()
         where.add("id < $", wanted.before)
-        where.add("id >= $", _floor(wanted.since))
+        where.add("id >= $", wanted.since and search.floor_of(wanted.since))
         where.add("name = $", wanted.name)
         if event_id is not None:
             where.add("(id = $ or event_id = $)", event_id)
@@ -190,18 +218,14 @@ async def list_events(url: str, wanted: Filter, event_id: str | None = None) -> 
         return _rows(await db.fetch(sql, *where.arguments))
 
 
-async def _function_id(db: "asyncpg.Connection[asyncpg.Record]", slug: str) -> object:
+async def _function_id(db: "asyncpg.Connection[asyncpg.Record]", slug: str) -> UUID:
     rows = await db.fetch("select slug, function_id from stepbase.functions order by slug")
     by_slug = {row["slug"]: row["function_id"] for row in rows}
     if slug not in by_slug:
         there = ", ".join(list(by_slug)[:20]) or "none: has an app been synced with this database?"
         raise NotFoundError(f"there is no function {slug!r}; there are {there}")
-    return by_slug[slug]
-
-
-def _floor(since: datetime | None) -> str | None:
-    """Return what ids of a moment begin with."""
-    return None if since is None else ulid(max(0, int(since.timestamp() * 1000)), bytes(10))
+    found: UUID = by_slug[slug]
+    return found
 
 
 def _rows(records: "Sequence[asyncpg.Record]") -> list[Row]:

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from stepbase.console import search, words
 from stepbase.console.page import Desk, Page, not_found
 from stepbase.engine.starts import Function
+from stepbase.history.search import escaped
 
 _NEWEST = "~"
 _PAGE = 50
@@ -22,7 +23,7 @@ async def events(desk: Desk, request: Request) -> Page:
     before = query.get("before", "") or _NEWEST
     sql = _BY_NAME if name else _ALL
     rows = await desk.reads.all(
-        sql, before, name, f"%{search.escaped(text)}%" if text else "", _PAGE, _LOOKED_AT
+        sql, before, name, f"%{escaped(text)}%" if text else "", _PAGE, _LOOKED_AT
     )
     older = rows[-1]["id"] if len(rows) == _PAGE else None
     shown = {

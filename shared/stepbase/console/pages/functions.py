@@ -5,6 +5,7 @@ from starlette.requests import Request
 from stepbase.console import search, words
 from stepbase.console.page import Desk, Page, not_found
 from stepbase.history.catalog import APPS, FUNCTIONS, LAST_RUNS
+from stepbase.history.search import Wanted
 
 _LOOKED_AT = 2_000
 
@@ -35,10 +36,10 @@ async def function(desk: Desk, request: Request) -> Page:
     known = desk.engine.registry.functions.by_id.get(row["function_id"])
     raw = known.config.raw if known else {}
     crons = await desk.reads.all(_CRONS, row["function_id"])
-    wanted = search.Wanted(function=row["function_id"])
+    wanted = Wanted(function=row["function_id"])
     found = await search.find_runs(desk.reads, wanted)
     failed = await search.find_runs(
-        desk.reads, search.Wanted(status="Failed", function=row["function_id"])
+        desk.reads, Wanted(status="Failed", function=row["function_id"])
     )
     shown = {
         "function": row,

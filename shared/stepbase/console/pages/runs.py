@@ -9,6 +9,7 @@ from stepbase import clock
 from stepbase.console import search, timeline, words
 from stepbase.console.page import Desk, Page, not_found
 from stepbase.console.reads import Row
+from stepbase.history.search import Wanted
 from stepbase.protocol.ids import is_ulid
 
 _SINCE = {"10m": timedelta(minutes=10), "1h": timedelta(hours=1), "1d": timedelta(days=1),
@@ -22,7 +23,7 @@ async def runs(desk: Desk, request: Request) -> Page:
     text = query.get("text", "").strip()
     functions = {f.config.slug: f for f in desk.engine.registry.functions.by_id.values()}
     chosen = functions.get(query.get("function", ""))
-    wanted = search.Wanted(
+    wanted = Wanted(
         status=query.get("status", ""),
         function=chosen.function_id if chosen else None,
         event=query.get("event", "").strip(),
@@ -50,7 +51,7 @@ async def runs(desk: Desk, request: Request) -> Page:
     return Page("runs.html", "Runs", shown, data)
 
 
-async def _found(desk: Desk, wanted: search.Wanted) -> search.Found:
+async def _found(desk: Desk, wanted: Wanted) -> search.Found:
     """Find runs; a text that is a run's id finds that run."""
     if is_ulid(wanted.text.upper()):
         rows = await desk.reads.all(search.OVERVIEW, [wanted.text.upper()])
