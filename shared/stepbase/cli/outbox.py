@@ -32,7 +32,9 @@ def list_(database_url: str | None, older: str, most: int, as_json: bool) -> Non
     import json
 
     stuck_after = asking.span("--older", older)
-    report = _ask(database_url, lambda outbox: outbox.report(most, stuck_after))
+    report = asking.shown_safely(
+        _ask(database_url, lambda outbox: outbox.report(most, stuck_after))
+    )
     click.echo(json.dumps(report) if as_json else _page(report))
 
 

@@ -35,6 +35,7 @@ def command(
     async def follow(url: str) -> None:
         await tail.check_can_tail(url)
         async for row in tail.follow(url, wanted, lambda text: click.echo(text, err=True)):
+            row = asking.shown_safely(row)
             if as_json:
                 click.echo(asking.dumped(row))
             else:

@@ -37,7 +37,7 @@ JSON_OBJECT = click.option("--json", "as_json", is_flag=True, help="One JSON obj
 
 
 def ask(database_url: str | None, question: Callable[[str], Awaitable[T]]) -> T:
-    """Ask a database; errors become what the command line says."""
+    """Ask a database; errors become what the command line says, keys and tokens are taken out."""
     from stepbase.errors import StoreError
     from stepbase.history.reads import NotFoundError
 
@@ -47,9 +47,19 @@ def ask(database_url: str | None, question: Callable[[str], Awaitable[T]]) -> T:
         return await question(url)
 
     try:
-        return asyncio.run(run())
+        return shown_safely(asyncio.run(run()))
     except (StoreError, NotFoundError) as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(shown_safely(str(error))) from error
+
+
+def shown_safely(found: T) -> T:
+    """Return rows, or a text, without keys and tokens; also without those of this environment."""
+    from stepbase import config
+    from stepbase.protocol.redact import redact
+
+    signing, event = config.keys()
+    shown: T = redact(found, (*signing, *event))
+    return shown
 
 
 def database(given: str | None) -> str:

@@ -12,12 +12,12 @@ from datetime import datetime
 from typing import Any, Final
 
 from stepbase.errors import ProtocolError
-from stepbase.middleware.redact import redact, redact_text
 from stepbase.protocol import names
 from stepbase.protocol.duration import parse_duration
 from stepbase.protocol.ids import is_ulid, ulid, ulid_ms
 from stepbase.protocol.jsontext import dumps
 from stepbase.protocol.op import Op, Opcode, decode_op
+from stepbase.protocol.redact import redact, redact_text
 
 MAX_MESSAGE: Final = 1000
 MAX_STACK: Final = 4000

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepbase.middleware.redact import SHOWN, names_a_secret, redact, redact_text
+from stepbase.protocol.redact import SHOWN, names_a_secret, redact, redact_json, redact_text
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl"
 
@@ -58,6 +58,37 @@ def test_passwords_in_urls_and_given_secrets_are_taken_out() -> None:
     shown = redact_text(text, ["my-own-secret", "short"])
 
     assert shown == f"cannot reach postgresql://{SHOWN}@db.example.com/x with {SHOWN}"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("POST https://inn.gs/e/aB3-5678901234567890xyz: 401", f"POST https://inn.gs/e/{SHOWN}: 401"),
+        ("https://a.example/api/inngest?eventKey=ab1&x=2", f"https://a.example/api/inngest?eventKey={SHOWN}&x=2"),
+        ("https://a.example/?key=ab1#end", f"https://a.example/?key={SHOWN}#end"),
+        ("sent 'Authorization: abc123def'", f"sent 'Authorization: {SHOWN}'"),
+        ("sent X-Api-Key=abc123def, twice", f"sent X-Api-Key={SHOWN}, twice"),
+        ("password: required", "password: required"),
+        ("https://a.example/e/short?tokens_used=5", "https://a.example/e/short?tokens_used=5"),
+    ],
+)  # fmt: skip
+def test_keys_in_urls_and_headers_in_messages_are_taken_out(text: str, shown: str) -> None:
+    assert redact_text(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ('{"n":12345678901234567890, "t":1.10}', '{"n":12345678901234567890, "t":1.10}'),
+        ('{"authorization":["a","b"]}', f'{{"authorization": ["{SHOWN}", "{SHOWN}"]}}'),
+        ('[["Cookie","sid=1"],["accept","*"]]', f'[["Cookie", "{SHOWN}"], ["accept", "*"]]'),
+        ('{"name":"x-api-key","value":"v"}', f'{{"name": "x-api-key", "value": "{SHOWN}"}}'),
+        ("sb_secret_abcd is no JSON", f"{SHOWN} is no JSON"),
+        ("{sb_secret_abcd", f"{{{SHOWN}"),
+    ],
+)
+def test_json_text_is_only_changed_where_a_secret_stands(text: str, shown: str) -> None:
+    assert redact_json(text) == shown
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda each: st.lists(each)
