@@ -7,8 +7,15 @@ create table stepbase.apps (
   sdk text not null default '',
   framework text not null default '',
   checksum text not null,
+  -- Why the last sync failed: in words, as a code (history.remedies says what to do), and since when.
   error text,
+  error_code text,
+  error_at timestamptz,
   synced_at timestamptz not null,
+  -- The last sync that changed something, and what was registered before it: {"url", "framework",
+  -- "functions": {"<slug>": config}}; null: it was the first.
+  changed_at timestamptz,
+  previous json,
   archived_at timestamptz
 );
 comment on table stepbase.apps is 'One row per app (the functions behind one serve URL), as last synced.';
@@ -19,6 +26,9 @@ create table stepbase.functions (
   slug text not null unique,
   name text not null,
   config json not null,
+  -- {"<event>": {"model", "schema"}}: JSON schemas of the event classes it declares; null: not told. At most
+  -- 16 KiB each, else {"model", "note"} (protocol/schemas.py).
+  schemas json,
   version integer not null default 1,
   paused_at timestamptz,
   archived_at timestamptz,
@@ -70,18 +80,21 @@ $$;
 
 -- Stores an app and exactly these functions: new ones are added, changed ones get the next version,
 -- missing ones are archived. A function keeps its id when its app moves to another URL, so runs that
--- sleep survive the move. p_flows: {"limits", "runs", "every", "slack"}, for the columns.
+-- sleep survive the move. p_flows: {"limits", "runs", "every", "slack"}, for the columns. p_schemas: the
+-- schemas of each function's events; null leaves what is known of them, because not every sync tells them.
+-- They start nothing and are no change. What was registered before a change is kept, for people to compare.
 -- Returns the app's id and whether anything changed. Locks: the epoch row first, so that two syncs of one
 -- app cannot interleave.
 create or replace function stepbase.register_app(
   p_app_id uuid, p_name text, p_url text, p_sdk text, p_framework text, p_checksum text,
-  p_ids uuid[], p_slugs text[], p_names text[], p_configs text[], p_flows text[]
+  p_ids uuid[], p_slugs text[], p_names text[], p_configs text[], p_flows text[], p_schemas text[]
 ) returns table (app_id uuid, modified boolean)
 language plpgsql security invoker set search_path = ''
 as $$
 declare
   v_now timestamptz := stepbase.now();
   v_same boolean;
+  v_previous json;
 begin
   perform 1 from stepbase.epoch for update;
   -- Also when they are stored as they are sent, another app may have taken one of them.
@@ -92,14 +105,29 @@ begin
          )
     into v_same
     from stepbase.apps a where a.name = p_name;
-  insert into stepbase.apps as a (app_id, name, url, sdk, framework, checksum, synced_at)
-    values (p_app_id, p_name, p_url, p_sdk, p_framework, p_checksum, v_now)
+  v_same := coalesce(v_same, false);
+  if not v_same then
+    select json_build_object(
+             'url', a.url, 'framework', a.framework,
+             'functions', (
+               select coalesce(json_object_agg(f.slug, f.config order by f.slug), '{}')
+                 from stepbase.functions f where f.app_id = a.app_id and f.archived_at is null
+             )
+           )
+      into v_previous
+      from stepbase.apps a where a.name = p_name;
+  end if;
+  insert into stepbase.apps as a (app_id, name, url, sdk, framework, checksum, synced_at, changed_at)
+    values (p_app_id, p_name, p_url, p_sdk, p_framework, p_checksum, v_now, v_now)
     on conflict (name) do update
       set url = excluded.url, sdk = excluded.sdk, framework = excluded.framework,
-          checksum = excluded.checksum, error = null, synced_at = excluded.synced_at,
-          archived_at = null
+          checksum = excluded.checksum, error = null, error_code = null, error_at = null,
+          synced_at = excluded.synced_at, archived_at = null,
+          changed_at = case when v_same then a.changed_at else excluded.changed_at end,
+          previous = case when v_same then a.previous else v_previous end
     returning a.app_id into p_app_id;
   if v_same then
+    perform stepbase._set_schemas(p_app_id, p_slugs, p_schemas);
     return query select p_app_id, false;
     return;
   end if;
@@ -119,9 +147,40 @@ begin
   update stepbase.functions f
     set archived_at = v_now
     where f.app_id = p_app_id and f.archived_at is null and f.slug <> all (p_slugs);
+  perform stepbase._set_schemas(p_app_id, p_slugs, p_schemas);
   perform stepbase._set_crons(p_app_id);
   perform stepbase._functions_changed();
   return query select p_app_id, true;
+end
+$$;
+
+-- Keeps the schemas of the events that functions declare, each as JSON text; null arrays change nothing. For
+-- register_app, which holds the epoch row. Locks: the rows of functions whose schemas are others now.
+create or replace function stepbase._set_schemas(p_app_id uuid, p_slugs text[], p_schemas text[]) returns void
+language sql security invoker set search_path = ''
+as $$
+  update stepbase.functions f
+    set schemas = u.schemas::json
+    from unnest(p_slugs, p_schemas) as u (slug, schemas)
+    where p_schemas is not null and f.app_id = p_app_id and f.slug = u.slug
+      and f.schemas::text is distinct from u.schemas
+$$;
+
+-- Notes why a sync failed, of the apps of a name or at a URL that are known; until the next one that works.
+-- The same error twice keeps its time. Returns how many were noted. Locks: the rows of those apps.
+create or replace function stepbase.note_sync_error(p_name text, p_url text, p_code text, p_error text)
+returns integer
+language plpgsql security invoker set search_path = ''
+as $$
+declare
+  v_count integer;
+begin
+  update stepbase.apps a
+    set error = left(p_error, 2000), error_code = p_code, error_at = stepbase.now()
+    where (a.name = p_name or a.url = p_url) and a.archived_at is null
+      and (a.error is null or a.error <> left(p_error, 2000));
+  get diagnostics v_count = row_count;
+  return v_count;
 end
 $$;
 

@@ -9,8 +9,9 @@ from tests.support.npm import ROOT, installed
 
 _AXE = installed(ROOT / "tests" / "browser" / "packages") / "node_modules/axe-core/axe.min.js"
 
-_PLAIN = ("/", "/runs", "/events", "/event-types", "/functions", "/functions/shop-checkout", "/apps",
-          "/waiting", "/outbox", "/send?name=shop/order.placed")  # fmt: skip
+_PLAIN = ("/", "/runs", "/events", "/event-types", "/event-types/shop/parcel.sent", "/functions",
+          "/functions/shop-checkout", "/apps", "/waiting", "/outbox", "/send", "/send?name=shop/order.placed",
+          "/send?name=shop/parcel.sent", "/send?name=shop/parcel.sent&as=json")  # fmt: skip
 
 
 def _paths(site: Site) -> list[str]:
@@ -130,11 +131,49 @@ def test_actions_by_mouse(site: Site, open_page: Open) -> None:
     page.get_by_role("button", name="Sync again").click()
     expect(page.get_by_role("status")).to_contain_text("synced shop")
 
-    page.goto("/send?name=shop/order.placed")
+    page.goto("/send?name=shop/order.placed&as=json")
     page.get_by_label("Data").fill('{"id": 104, "shop": "s1"}')
     page.get_by_role("button", name="Send").click()
     expect(page.get_by_role("link", name="shop-checkout").first).to_be_visible(timeout=5_000)
     expect(page.get_by_text("its condition was not met: event.data.cents > 10000")).to_be_visible()
+
+
+@pytest.mark.parametrize("has_scripts", [True, False])
+def test_an_event_is_sent_by_its_form(site: Site, open_page: Open, has_scripts: bool) -> None:
+    page = open_page("/event-types", java_script_enabled=has_scripts)
+    page.get_by_role("link", name="Send shop/parcel.sent").click()
+    page.get_by_label("order").fill("7")
+    page.get_by_label("weight").fill("31")
+    page.get_by_label("insured").select_option("true")
+    page.get_by_label("service").select_option("express")
+    page.get_by_label("pick_up").fill("2026-12-24T09:30")
+    to = page.get_by_role("group", name="to")
+    to.get_by_label("street").fill("1 Nimman")
+    to.get_by_label("city").fill("Chiang Mai")
+    page.get_by_label("items").fill('["book"]')
+    page.get_by_role("button", name="Send").click()
+
+    expect(page.get_by_role("alert")).to_contain_text("data.weight must be at most 30")
+    weight = page.get_by_label("weight")
+    expect(weight).to_have_value("31")
+    expect(weight).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("service")).to_have_value('"express"')
+    if has_scripts:
+        assert _hindrances(page) == []
+    weight.fill("2.5")
+    page.get_by_role("button", name="As JSON").click()
+    text = page.get_by_label("Data").input_value()
+    assert json.loads(text) == {
+        "order": 7, "weight": 2.5, "insured": True, "service": "express",
+        "pick_up": "2026-12-24T09:30:00Z",
+        "to": {"street": "1 Nimman", "city": "Chiang Mai", "country": "TH"}, "items": ["book"],
+    }  # fmt: skip
+    page.get_by_role("button", name="As a form").click()
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("shop/parcel.sent")
+    event_id = page.url.rpartition("/")[2].partition("?")[0]
+    run_id = site.run_of(event_id, "Completed")
+    assert site.data(f"/runs/{run_id}")["run"]["output"] == "2.5"
 
 
 def test_pages_are_readable_without_scripts(site: Site, open_page: Open) -> None:

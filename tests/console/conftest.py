@@ -49,7 +49,11 @@ class Shown:
 
     async def act(self, path: str, **form: str) -> httpx.Response:
         """Do what a form of a page does, with the token that its page holds."""
-        token = (await self.page("/send")).partition('name="csrf" value="')[2].partition('"')[0]
+        token = (
+            (await self.page("/send?name=a/b"))
+            .partition('name="csrf" value="')[2]
+            .partition('"')[0]
+        )
         return await self.web.post(path, data={"csrf": token, **form})
 
 

@@ -46,7 +46,12 @@ async def test_every_statement_has_an_index(
     await connection.execute("set enable_seqscan = off; set enable_hashjoin = off")
     reads = Noting(database, connection)
     desk = Desk(shown.engine, reads)
-    values = {"run_id": run["run_id"], "event_id": run["event_id"], "slug": "app-f"}
+    values = {
+        "run_id": run["run_id"],
+        "event_id": run["event_id"],
+        "slug": "app-f",
+        "name": "app/f",
+    }
 
     for path, handler in PAGES.items():
         for query in _QUERIES:

@@ -126,6 +126,11 @@ DIFFERENCES = (
         "$.headers.x-inngest-sync-kind",
         "with keys apps are asked for their functions in band, as Inngest Cloud does",
     ),
+    Difference(
+        "27-start-mode-sync-PUT-from-server.json",
+        "$.headers.x-stepbase",
+        "says which server asks, so that our SDK tells what only ours reads (docs/protocol.md, registration)",
+    ),
     # Replies that no SDK should give.
     Difference(_STUB + "200-no-sdk-header", "$.runs[0].output", _WORDS),
     Difference(_STUB + "206-no-sdk-header", "$.runs[0].output", _WORDS),

@@ -8,12 +8,15 @@ from urllib.parse import quote
 
 from starlette.requests import Request
 
-from stepbase.console.page import Desk
+from stepbase.console import typed
+from stepbase.console.page import Desk, Page
+from stepbase.console.pages import send as pages
 from stepbase.engine import operate, syncing
 from stepbase.engine.intake import Sent
 from stepbase.errors import ProtocolError, StoreError
 from stepbase.protocol.event import decode_event
 from stepbase.protocol.jsontext import dumps, find_unstorable, loads
+from stepbase.protocol.redact import SHOWN, redact_text
 
 _log = logging.getLogger("stepbase.console.audit")
 
@@ -28,11 +31,12 @@ _RERUN_REFUSED = {
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What came of an action: where to go on, or why it was refused."""
+    """What came of an action: where to go on, or why it was refused; or the page that is shown instead."""
 
     to: str
     problem: str = ""
     said: str = ""
+    page: Page | None = None
 
 
 Action = Callable[[Desk, Request, Mapping[str, str]], Awaitable[Done]]
@@ -108,21 +112,64 @@ async def requeue(desk: Desk, request: Request, form: Mapping[str, str]) -> Done
 
 
 async def send(desk: Desk, request: Request, form: Mapping[str, str]) -> Done:
-    """Send an event as an app would."""
-    name = form.get("name", "").strip()
-    back = f"/send?name={quote(name, safe='')}"
+    """Send an event as an app would; a form with something wrong in it comes back as it was typed."""
+    name, is_json = form.get("name", "").strip(), form.get("by") != pages.BY_FORM
+    told = await pages.schemas_of(desk, name) if name else []
+    one = pages.chosen(told, form.get("of", ""))
+    made = (one.controls if one else None) or ()
+    is_json = is_json or not made
+    text = form.get("data") or "{}"
+    read = _read_json(text) if is_json else typed.read(made, form)
+    target = form.get("switch", "")
+    if target == pages.BY_JSON:
+        shown = text if is_json else json.dumps(read.data, indent=2, ensure_ascii=False)
+        filled = pages.Shown(name, one, True, shown, {})
+        return Done("/send", "", "not sent yet", await pages.page(desk, filled, told=told))
+    if target == pages.BY_FORM and not read.errors:
+        values = {**typed.presets(made), **typed.typed_of(made, read.data)}
+        filled = pages.Shown(name, one, not made, text, values)
+        last = read.data or None
+        return Done(
+            "/send", "", "not sent yet", await pages.page(desk, filled, told=told, last=last)
+        )
+    event_id, problem = "", ""
+    errors = dict(read.errors)
+    if not errors:
+        event_id, problem = await _sent(desk, name, read.data)
+    if event_id:
+        return Done(f"/events/{event_id}", "", f"sent {name}")
+    problem = problem or errors.pop(typed.WHOLE, "") or "Not sent: correct what is marked below."
+    refused = pages.Shown(name, one, is_json, text, dict(form), errors, problem)
+    said = f"{name}: {problem} {' '.join(f'{path} {why}' for path, why in read.errors.items())}"
+    shown_again = await pages.page(desk, refused, told=told)
+    return Done("/send", said.strip(), "", shown_again)
+
+
+def _read_json(text: str) -> typed.Typed:
     try:
-        raw = {"name": name, "data": json.loads(form.get("data") or "{}")}
-        unstorable = find_unstorable(raw, "event")
-        if unstorable is not None:
-            return Done(back, unstorable)
-        event = decode_event(raw)
-        [event_id] = await desk.engine.intake.accept([Sent(replace(event))])
+        data = loads(text)
     except (ValueError, RecursionError) as error:
-        return Done(back, f"the data is not JSON: {error}")
+        return typed.Typed({}, {typed.WHOLE: f"the data is not JSON: {error}"})
+    if not isinstance(data, dict):
+        return typed.Typed({}, {typed.WHOLE: "the data must be a JSON object"})
+    return typed.Typed(data, {})
+
+
+async def _sent(desk: Desk, name: str, data: Mapping[str, object]) -> tuple[str, str]:
+    """Send an event; return its id, or else what is wrong with it."""
+    if not name:
+        return "", "an event needs a name"
+    if SHOWN in dumps(data):
+        return "", f'replace "{SHOWN}": a secret was taken out there, and would not be sent'
+    raw = {"name": name, "data": data}
+    unstorable = find_unstorable(raw, "event")
+    if unstorable is not None:
+        return "", unstorable
+    try:
+        [event_id] = await desk.engine.intake.accept([Sent(decode_event(raw))])
     except (ProtocolError, StoreError) as error:
-        return Done(back, str(error))
-    return Done(f"/events/{event_id}", "", f"sent {name}")
+        return "", str(error)
+    return event_id, ""
 
 
 ACTIONS: dict[str, Action] = {
@@ -134,6 +181,15 @@ ACTIONS: dict[str, Action] = {
     "/outbox/requeue": requeue,
     "/send": send,
 }
+
+
+def redacted(done: Done, secrets: tuple[str, ...]) -> Done:
+    """Return what came of an action without keys and tokens, for the page and the log."""
+    return replace(
+        done,
+        problem=redact_text(done.problem, secrets),
+        said=redact_text(done.said, secrets),
+    )
 
 
 def audit(request: Request, done: Done) -> None:

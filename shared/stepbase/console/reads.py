@@ -2,37 +2,45 @@
 
 Opened when a page is asked for, closed when nobody has looked for a minute: an engine that nobody
 watches has no connection more. Every statement is bounded: by a key that it walks, by a number of rows,
-and by `_TIMEOUT_MS`.
+and by `_TIMEOUT_MS`. Keys and tokens are taken out of whatever is read, here and nowhere else, so that no
+page can forget it.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import asyncpg
 
 from stepbase.errors import StoreError
+from stepbase.protocol.redact import redact, redact_text
 
 _log = logging.getLogger("stepbase.console")
 
 _TIMEOUT_MS = 5_000
 _IDLE_SECONDS = 60.0
 
-Row = asyncpg.Record
+Row = dict[str, Any]
 
 
 class Reads:
-    """The connection, and how it is asked."""
+    """The connection, and how it is asked.
 
-    def __init__(self, dsn: str) -> None:
+    Args:
+        secrets: What never leaves, besides what looks like a key: the engine's own.
+    """
+
+    def __init__(self, dsn: str, secrets: Iterable[str] = ()) -> None:
         self._dsn = dsn
+        self._secrets = tuple(secrets)
         self._connection: asyncpg.Connection | None = None
         self._turn = asyncio.Lock()
         self._closing: asyncio.TimerHandle | None = None
 
     async def all(self, sql: str, *args: object) -> Sequence[Row]:
-        """Return the rows of a statement.
+        """Return the rows of a statement, without keys and tokens.
 
         Raises:
             StoreError: If the database is away, or takes longer than five seconds.
@@ -40,12 +48,12 @@ class Reads:
         async with self._turn:
             try:
                 connection = await self._open()
-                rows: Sequence[Row] = await connection.fetch(sql, *args)
+                rows = await connection.fetch(sql, *args)
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
                 await self._close()
                 raise _explained(error) from error
             self._closing = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._let_go)
-            return rows
+        return [redact(dict(row), self._secrets) for row in rows]
 
     async def one(self, sql: str, *args: object) -> Row | None:
         """Return the first row of a statement, or None. Raises as `all` does."""
@@ -94,7 +102,7 @@ def _explained(error: Exception) -> StoreError:
         )
     _log.warning("the console cannot read", extra={"reason": str(error)[:200]})
     return StoreError(
-        f"the database does not answer ({type(error).__name__}): {error}",
+        f"the database does not answer ({type(error).__name__}): {redact_text(str(error))}",
         sqlstate=getattr(error, "sqlstate", None),
         is_transient=True,
     )

@@ -29,6 +29,7 @@ class Renderer:
             error=words.error,
             pretty=words.pretty,
             size=words.size,
+            unquoted=_unquoted,
             json=lambda value: json.dumps(value, default=str, ensure_ascii=False),
         )
         # A global, because a block that is rendered alone sees nothing of what stands outside it.
@@ -45,6 +46,12 @@ class Renderer:
         shown = {**surroundings, **page.shown, "title": page.title}
         context = template.new_context(shown)
         return "".join(template.blocks["live"](context))
+
+
+def _unquoted(text: str) -> str:
+    """Return a JSON text as people read it: a string without its quotes."""
+    value = json.loads(text)
+    return value if isinstance(value, str) and value else text
 
 
 def _machine(instant: datetime) -> str:

@@ -6,9 +6,8 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
-from asyncpg import Record
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
@@ -17,12 +16,14 @@ from starlette.routing import Route
 from stepbase import clock
 from stepbase.console import render
 from stepbase.console.access import TOKEN_FIELD, TOKEN_HEADER, Access
-from stepbase.console.actions import ACTIONS, Action, Done, audit
+from stepbase.console.actions import ACTIONS, Action, Done, audit, redacted
 from stepbase.console.page import Desk, Handler, Page, form_of
-from stepbase.console.pages import backlog, events, functions, home, runs
+from stepbase.console.pages import backlog, events, functions, home, runs, send, types
 from stepbase.console.reads import Reads
 from stepbase.engine.app import Engine
+from stepbase.engine.settings import Settings
 from stepbase.errors import StoreError
+from stepbase.protocol import signing
 
 # No script, style or picture but our own files; nobody may frame us; forms come back to us.
 _HEADERS = {
@@ -56,8 +57,9 @@ PAGES: dict[str, Handler] = {
     "/events": events.events,
     "/events/{event_id}": events.event,
     "/events/{event_id}/payload": events.payload,
-    "/event-types": events.types,
-    "/send": events.send,
+    "/event-types": types.types,
+    "/event-types/{name:path}": types.event_type,
+    "/send": send.send,
     "/functions": functions.functions,
     "/functions/{slug:path}": functions.function,
     "/apps": functions.apps,
@@ -71,7 +73,8 @@ class Console:
 
     def __init__(self, engine: Engine) -> None:
         self._access = Access.of(engine.settings)
-        self._desk = Desk(engine, Reads(engine.settings.database_url))
+        self._secrets = _secrets(engine.settings)
+        self._desk = Desk(engine, Reads(engine.settings.database_url, self._secrets))
         self._render = render.Renderer()
         self._watchers = 0
 
@@ -117,7 +120,10 @@ class Console:
                 done = await action(self._desk, request, form)
             except StoreError as error:
                 done = Done("/", f"the database refused or did not answer: {error}")
+            done = redacted(done, self._secrets)
             audit(request, done)
+            if done.page is not None:
+                return self._html(done.page, request)
             answer = RedirectResponse(done.to, 303, _HEADERS)
             told = f"problem:{done.problem}" if done.problem else f"done:{done.said}"
             answer.set_cookie(
@@ -230,6 +236,17 @@ async def console(app: Starlette, engine: Engine) -> AsyncIterator[None]:
         await made.close()
 
 
+def _secrets(settings: Settings) -> tuple[str, ...]:
+    """Return what the engine itself keeps secret, in every form that it has."""
+    password = urlsplit(settings.database_url).password
+    return (
+        *settings.signing_keys,
+        *(signing.hash_key(key) for key in settings.signing_keys),
+        *settings.event_keys,
+        *([password] if password else []),
+    )
+
+
 def _told(request: Request) -> dict[str, str] | None:
     """Return what came of the action before this page."""
     kind, _, text = unquote(request.cookies.get(_TOLD, "")).partition(":")
@@ -249,7 +266,7 @@ def _json(data: object, status: int = 200) -> Response:
 def _plain(value: object) -> object:
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
-    return dict(value.items()) if isinstance(value, Record) else str(value)
+    return str(value)
 
 
 def _own_path(target: str) -> str:

@@ -68,7 +68,7 @@ class Caller:
             ProtocolError: If its functions are in the answer, and that is not signed with our key.
         """
         body = b'{"url":"' + url.encode() + b'"}'
-        headers = {names.SERVER_KIND: self._kind}
+        headers = {names.SERVER_KIND: self._kind, names.OURS: names.ENGINE}
         if self._key is not None:
             headers[names.SYNC_KIND] = names.IN_BAND
         try:

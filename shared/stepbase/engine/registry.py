@@ -9,9 +9,10 @@ from uuid import UUID
 from stepbase.engine import expr, schedule
 from stepbase.engine.starts import Function, Functions
 from stepbase.engine.store import Store
-from stepbase.errors import ProtocolError
+from stepbase.errors import ProtocolError, StoreError
 from stepbase.protocol.ids import app_uuid, function_uuid, normalize_url
 from stepbase.protocol.jsontext import dumps
+from stepbase.protocol.redact import redact_text
 from stepbase.protocol.sync import FunctionConfig, RegisterRequest, decode_function
 
 _log = logging.getLogger("stepbase.engine.registry")
@@ -97,6 +98,7 @@ class Registry:
             request.framework,
             checksum,
             [(*row, flow) for row, flow in zip(rows, flows, strict=True)],
+            _schema_texts(request),
         )
         if modified:
             await self.reload()
@@ -105,6 +107,16 @@ class Registry:
                 extra={"app": request.app_name, "functions": len(rows), "url": request.url},
             )
         return app_id, modified
+
+    async def note_error(
+        self, code: str, reason: str, *, name: str | None = None, url: str | None = None
+    ) -> None:
+        """Note that the app of a name, or at a URL, could not be synced; an unknown one is not noted."""
+        text = redact_text(reason)
+        try:
+            await self._store.note_sync_error(name, url, code, text)
+        except StoreError:
+            _log.warning("a failed sync could not be noted", extra={"reason": text})
 
     async def remove(self, url: str | None, app: str | None) -> list[str]:
         """Archive the apps at a URL, of a name, or both; return their names."""
@@ -120,6 +132,12 @@ class Registry:
             await self.reload()
             _log.info("apps removed", extra={"apps": removed})
         return removed
+
+
+def _schema_texts(request: RegisterRequest) -> list[str] | None:
+    if request.schemas is None:
+        return None
+    return [dumps(request.schemas.get(config.slug, {})) for config in request.functions]
 
 
 def check_function(config: FunctionConfig) -> None:

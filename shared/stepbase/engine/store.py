@@ -166,17 +166,25 @@ class Store(Reads):
         framework: str,
         checksum: str,
         functions: Sequence[tuple[UUID, str, str, str, str]],
+        schemas: Sequence[str] | None = None,
     ) -> tuple[UUID, bool]:
         """Store an app with exactly these functions; return (id, modified).
 
-        A function is (id, slug, name, config, limits), the last two as JSON text.
+        A function is (id, slug, name, config, limits), the last two as JSON text; `schemas` are those of
+        its events, one JSON text each, or None to keep what is known.
         """
         ids, slugs, titles, configs, flows = _columns(functions, 5)
         rows = await self._fetch(
-            "select * from stepbase.register_app($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-            app_id, name, url, sdk, framework, checksum, ids, slugs, titles, configs, flows,
+            "select * from stepbase.register_app($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+            app_id, name, url, sdk, framework, checksum, ids, slugs, titles, configs, flows, schemas,
         )  # fmt: skip
         return rows[0]["app_id"], rows[0]["modified"]
+
+    async def note_sync_error(
+        self, name: str | None, url: str | None, code: str, error: str
+    ) -> None:
+        """Note why a sync of the apps of a name, or at a URL, failed."""
+        await self._fetch("select stepbase.note_sync_error($1, $2, $3, $4)", name, url, code, error)
 
     async def remove_apps(self, names: Sequence[str]) -> list[str]:
         """Archive apps; return the names of those that were not archived yet."""

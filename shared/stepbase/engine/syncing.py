@@ -13,20 +13,48 @@ from stepbase.protocol.sync import RegisterRequest, decode_in_band
 async def sync(caller: Caller, registry: Registry, url: str) -> tuple[int, bytes]:
     """Sync the app at `url`; return the status and body of the answer to that.
 
+    A failure is noted beside the app, for people to see, until a sync works.
+
     Raises:
         OSError: If nothing (that speaks HTTP) answers there.
         ValueError: If the URL is none.
         ProtocolError: If its answer has functions and they are refused.
         StoreError: If the database is away.
     """
-    answer = await caller.sync(url)
-    if not answer.is_in_band:
-        return answer.status, answer.body
     try:
-        raw = json.loads(answer.body)
+        answer = await caller.sync(url)
+        if answer.is_in_band:
+            return answer.status, dumps_bytes(await _taken(registry, answer.body))
+    except OSError as error:
+        await registry.note_error("away", str(error), url=url)
+        raise
+    except ProtocolError as error:
+        await registry.note_error(error.code, str(error), url=url)
+        raise
+    if answer.status >= 400:
+        code, text = _refusal(answer.status, answer.body)
+        await registry.note_error(code, text, url=url)
+    return answer.status, answer.body
+
+
+async def _taken(registry: Registry, body: bytes) -> dict[str, object]:
+    try:
+        raw = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"Invalid answer: {error}") from error
-    return answer.status, dumps_bytes(await register(registry, decode_in_band(raw)))
+    return await register(registry, decode_in_band(raw))
+
+
+def _refusal(status: int, body: bytes) -> tuple[str, str]:
+    """Return the code and the words of an app's answer to a sync that it did not make."""
+    try:
+        raw = json.loads(body)
+    except (ValueError, RecursionError):
+        raw = None
+    told = raw if isinstance(raw, dict) else {}
+    words = told.get("message") or told.get("error") or body[:300].decode("utf-8", "replace")
+    code = told.get("code")
+    return str(code) if code else f"http_{status}", f"HTTP {status}: {words!s:.1000}"
 
 
 async def register(registry: Registry, wanted: RegisterRequest) -> dict[str, object]:

@@ -8,6 +8,10 @@ REQ_VERSION: Final = "x-inngest-req-version"
 NO_RETRY: Final = "x-inngest-no-retry"
 RETRY_AFTER: Final = "retry-after"
 OUTAGE: Final = "x-stepbase-outage"
+OURS: Final = "x-stepbase"
+"""Ours: "engine" with what our engine asks and answers at a sync. An app then tells what only it reads
+(docs/protocol.md, registration)."""
+ENGINE: Final = "engine"
 AWAY: Final = frozenset({502, 503, 504})
 """Statuses that say that who was asked is away, or what it needs is."""
 """Ours: "true" beside a StepError says that what the step called is away, not that it failed. Our engine

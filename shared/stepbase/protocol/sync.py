@@ -13,6 +13,7 @@ from stepbase.protocol import names
 from stepbase.protocol.duration import parse_duration
 from stepbase.protocol.jsontext import find_unstorable
 from stepbase.protocol.lane_options import NO_LIMITS, LaneOptions, decode_lane_options
+from stepbase.protocol.schemas import Schemas, decode_schemas
 from stepbase.protocol.start_rules import NO_RULES, StartRules, decode_start_rules
 
 
@@ -79,13 +80,14 @@ class FunctionConfig:
 
 @dataclass(frozen=True, slots=True)
 class RegisterRequest:
-    """An app and all its functions."""
+    """An app and all its functions; `schemas`: those of its events, or None if it does not tell them."""
 
     app_name: str
     url: str
     sdk: str
     framework: str
     functions: tuple[FunctionConfig, ...]
+    schemas: Schemas | None = None
 
 
 def decode_register(raw: object) -> RegisterRequest:
@@ -120,6 +122,7 @@ def decode_register(raw: object) -> RegisterRequest:
         sdk=str(lowered.get("sdk") or ""),
         framework=str(lowered.get("framework") or ""),
         functions=decoded,
+        schemas=decode_schemas(lowered.get("stepbase")),
     )
 
 

@@ -103,12 +103,38 @@ def sync(
             status=500,
             code="function_config_invalid",
         )
+    # Anybody may send the header; what is told for it goes to our own server, and only on a server's word.
+    is_trusted = key is not None or settings.is_dev
+    is_ours = is_trusted and request.headers.get(names.OURS) == names.ENGINE
     if is_in_band:
-        return _in_band(site, url, functions)
-    answer = yield from _register(site, request, url, functions)
-    if any("stepbase" in each for each in functions) and "x-stepbase" not in answer.headers:
-        logger.warning("engine=EngineOptions(…) is ignored by this server")
-    return _relay(answer, settings)
+        return _in_band(site, url, functions, _ours(site) if is_ours else {})
+    answer = yield from _register(site, request, url, functions, _ours(site) if is_ours else {})
+    response = _relay(answer, settings)
+    if answer.headers.get(names.OURS) != names.ENGINE:
+        if any("stepbase" in each for each in functions):
+            logger.warning("engine=EngineOptions(…) is ignored by this server")
+    elif not is_ours and answer.status == 200:
+        yield from _tell_ours(site, request, url, functions)
+    return response
+
+
+def _ours(site: Site) -> dict[str, Any]:
+    """What is told to our engine only: other servers get what the official SDKs send, and no more."""
+    from stepbase.sdk.schemas import schemas_of  # a sync is rare
+
+    return {"stepbase": {"schemas": schemas_of(site.app.functions.values())}}
+
+
+def _tell_ours(
+    site: Site, request: Request, url: str, functions: list[dict[str, Any]]
+) -> Generator[Exchange, Answer, None]:
+    """Register once more, with what our engine reads: it turned out to be ours by its answer.
+
+    A deploy asks the app to sync without knowing which server it belongs to.
+    """
+    again = yield from _register(site, request, url, functions, _ours(site))
+    if again.status != 200:
+        logger.warning("event schemas were not taken", extra={"status": again.status})
 
 
 def serve_url(site: Site, request: Request, *, is_trusted: bool) -> str:
@@ -151,7 +177,9 @@ def _told_url(request: Request) -> str | None:
     return told if is_url else None
 
 
-def _in_band(site: Site, url: str, functions: list[dict[str, Any]]) -> Response:
+def _in_band(
+    site: Site, url: str, functions: list[dict[str, Any]], ours: dict[str, Any]
+) -> Response:
     inspection = _inspection(site, is_authenticated=True)
     body = {
         "app_id": site.app.id,
@@ -164,13 +192,18 @@ def _in_band(site: Site, url: str, functions: list[dict[str, Any]]) -> Response:
         "sdk_language": LANGUAGE,
         "sdk_version": VERSION,
         "url": url,
+        **ours,
     }
     known = {name: value for name, value in body.items() if value is not None}
     return Response(200, dumps_bytes(known), {names.SYNC_KIND: names.IN_BAND})
 
 
 def _register(
-    site: Site, request: Request, url: str, functions: list[dict[str, Any]]
+    site: Site,
+    request: Request,
+    url: str,
+    functions: list[dict[str, Any]],
+    ours: dict[str, Any],
 ) -> Generator[Exchange, Answer, Answer]:
     settings = site.settings
     body = {
@@ -182,6 +215,7 @@ def _register(
         "sdk": f"{LANGUAGE}:v{VERSION}",
         "url": url,
         "v": "0.1",
+        **ours,
     }
     headers = {"content-type": "application/json", names.FRAMEWORK: site.framework}
     if names.SERVER_KIND in request.headers:

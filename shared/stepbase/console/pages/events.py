@@ -1,6 +1,5 @@
-"""Events: what came, what each started or woke or why not, and the names seen with a form to send one."""
+"""Events: what came, what each started or woke or why not."""
 
-import json
 from collections.abc import Sequence
 
 from starlette.requests import Request
@@ -13,7 +12,6 @@ from stepbase.history.search import escaped
 _NEWEST = "~"
 _PAGE = 50
 _LOOKED_AT = 20_000
-_NAMES = 500
 
 
 async def events(desk: Desk, request: Request) -> Page:
@@ -51,7 +49,7 @@ async def event(desk: Desk, request: Request) -> Page:
     started = {run["function"] for run in runs} | {each["slug"] for each in kept}
     silent = [
         {"slug": function.config.slug, "why": _why_silent(function, row["name"])}
-        for function in _listeners(desk, row["name"])
+        for function in listeners(desk, row["name"])
         if function.config.slug not in started
     ]
     shown = {
@@ -79,48 +77,19 @@ async def payload(desk: Desk, request: Request) -> Page:
     return Page("part.html", row["name"], shown, row["payload"])
 
 
-async def types(desk: Desk, request: Request) -> Page:
-    """List the names of events: seen lately or listened to, with who listens."""
-    rows = await desk.reads.all(_NAMES_SEEN, _NAMES)
-    seen = {row["name"]: row["last"] for row in rows}
-    functions = desk.engine.registry.functions.by_id.values()
-    listened: dict[str, list[str]] = {}
-    for each in functions:
-        for trigger in each.config.triggers if not each.is_archived else ():
-            if trigger.event:
-                listened.setdefault(trigger.event, []).append(each.config.slug)
-    names = [
-        {"name": name, "last": seen.get(name), "functions": sorted(listened.get(name, []))}
-        for name in sorted({*seen, *listened})
-    ]
-    return Page("event-types.html", "Event types", {"names": names}, {"event_types": names})
-
-
-async def send(desk: Desk, request: Request) -> Page:
-    """Show the form that sends an event of a name, filled with the last one's data."""
-    name = request.query_params.get("name", "")
-    row = await desk.reads.one(_LAST, name) if name else None
-    data = "{}"
-    if row is not None:
-        raw = json.loads(row["payload"])
-        data = json.dumps(raw.get("data", {}), indent=2, ensure_ascii=False)
-    listeners = [each.config.slug for each in _listeners(desk, name)]
-    shown = {"name": name, "data": data, "is_copy": row is not None, "listeners": listeners,
-             "problem": None}  # fmt: skip
-    return Page("send.html", "Send an event", shown, {"name": name, "listeners": listeners})
-
-
-def _listeners(desk: Desk, name: str) -> Sequence[Function]:
+def listeners(desk: Desk, name: str) -> Sequence[Function]:
+    """Return the functions that events of a name start, by their slugs."""
     found = [
         each
         for each in desk.engine.registry.functions.by_id.values()
         if not each.is_archived
-        and any(_matches(trigger.event, name) for trigger in each.config.triggers)
+        and any(fits(trigger.event, name) for trigger in each.config.triggers)
     ]
     return sorted(found, key=lambda each: each.config.slug)
 
 
-def _matches(pattern: str | None, name: str) -> bool:
+def fits(pattern: str | None, name: str) -> bool:
+    """Say whether a trigger's event, perhaps with a star at its end, is meant by a name."""
     if not pattern:
         return False
     return name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1]))
@@ -130,7 +99,7 @@ def _why_silent(function: Function, name: str) -> str:
     conditions = [
         trigger.expression
         for trigger in function.config.triggers
-        if _matches(trigger.event, name) and trigger.expression
+        if fits(trigger.event, name) and trigger.expression
     ]
     if conditions:
         return f"its condition was not met: {' or '.join(conditions)}"
@@ -160,20 +129,4 @@ select o.* from (select x.run_id from stepbase.runs x where x.event_id = $1 limi
   cross join lateral (
     select * from stepbase.run_overview y where y.run_id = r.run_id offset 0) o
   order by o.run_id
-"""
-_NAMES_SEEN = """
-with recursive names as (
-  (select e.name, 1 as n from stepbase.events e order by e.name limit 1)
-  union all
-  select (select e.name from stepbase.events e where e.name > s.name order by e.name limit 1), s.n + 1
-    from names s where s.name is not null and s.n < $1
-)
-select s.name, l.received_at as last
-  from names s
-  cross join lateral (
-    select e.received_at from stepbase.events e where e.name = s.name order by e.id desc limit 1) l
-  where s.name is not null
-"""
-_LAST = """
-select e.payload::text as payload from stepbase.events e where e.name = $1 order by e.id desc limit 1
 """

@@ -6,6 +6,7 @@ from stepbase.console import search, words
 from stepbase.console.page import Desk, Page, not_found
 from stepbase.history.catalog import APPS, FUNCTIONS, LAST_RUNS
 from stepbase.history.search import Wanted
+from stepbase.protocol.redact import redact
 
 _LOOKED_AT = 2_000
 
@@ -16,7 +17,10 @@ async def functions(desk: Desk, request: Request) -> Page:
     by_slug = {f.config.slug: f for f in desk.engine.registry.functions.by_id.values()}
     shown = {
         "functions": [
-            {**dict(row), "triggers": words.triggers_in_words(by_slug[row["slug"]].config.raw)}
+            {
+                **dict(row),
+                "triggers": words.triggers_in_words(redact(by_slug[row["slug"]].config.raw)),
+            }
             for row in rows
             if row["slug"] in by_slug
         ]
@@ -34,7 +38,7 @@ async def function(desk: Desk, request: Request) -> Page:
             "Its app may have been synced without it, or not at all.",
         )
     known = desk.engine.registry.functions.by_id.get(row["function_id"])
-    raw = known.config.raw if known else {}
+    raw = redact(known.config.raw) if known else {}
     crons = await desk.reads.all(_CRONS, row["function_id"])
     wanted = Wanted(function=row["function_id"])
     found = await search.find_runs(desk.reads, wanted)

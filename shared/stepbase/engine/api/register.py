@@ -31,17 +31,24 @@ async def post_register(request: Request) -> Response:
     body = await body_of(request, MAX_BODY)
     if body is None:
         return too_large(MAX_BODY)
+    raw: object = None
     try:
-        wanted = decode_register(json.loads(body))
-        answer = await syncing.register(registry, wanted)
+        raw = json.loads(body)
+        answer = await syncing.register(registry, decode_register(raw))
     except (ValueError, RecursionError) as problem:
         return error(400, f"Invalid request: {problem}")
     except ProtocolError as problem:
+        await registry.note_error(problem.code, str(problem), url=_url_in(raw))
         return error(problem.status, str(problem))
     except StoreError as problem:
         return error(503 if problem.is_transient else 500, str(problem))
-    # Tells our SDK that the options only this engine has are not wasted.
-    return Json(answer, headers={"x-stepbase": "engine"})
+    # Tells our SDK that what only this engine reads is not wasted.
+    return Json(answer, headers={names.OURS: names.ENGINE})
+
+
+def _url_in(raw: object) -> str | None:
+    url = raw.get("url") if isinstance(raw, dict) else None
+    return url if isinstance(url, str) and "\x00" not in url else None
 
 
 async def delete_app(request: Request) -> Response:

@@ -1,7 +1,11 @@
 """A shop whose orders go every way an order can: the pages under test show them."""
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
 
 from stepbase import (
     App,
@@ -16,6 +20,28 @@ from stepbase import (
 )
 
 app = App("shop")
+
+
+class Address(BaseModel):
+    """Where a parcel goes."""
+
+    street: str
+    city: str = Field(description="As on the label")
+    country: Literal["TH", "DE", "US"] = "TH"
+
+
+class ParcelSent(EventData, name="shop/parcel.sent"):
+    """Has a field of every kind: its form is looked at."""
+
+    order: int = Field(ge=1, description="The order's number")
+    weight: float = Field(gt=0, le=30, description="Kilograms")
+    insured: bool = False
+    service: Literal["standard", "express"] = "standard"
+    value: Decimal | None = None
+    pick_up: datetime | None = None
+    to: Address
+    items: list[str] = []
+    label: dict[str, Any] = Field(default={}, description="Whatever the carrier wants")
 
 
 class OrderPlaced(EventData, name="shop/order.placed"):
@@ -66,6 +92,13 @@ async def checkout(event: Event[OrderPlaced], step: Step) -> dict[str, object]:
 async def big_orders(event: Event[OrderPlaced], step: Step) -> str:
     """Only for orders above a hundred."""
     return "big"
+
+
+@app.function("parcel", on=ParcelSent)
+async def parcel(event: Event[ParcelSent], step: Step) -> float:
+    """Says what it weighs, and asks for the next one's order."""
+    await step.send_event("announce", Event("shop/parcel.announced", {"order": event.data.order}))
+    return event.data.weight
 
 
 @app.function("nightly", on=Cron("0 3 * * *", tz="Europe/Berlin"))
