@@ -1,6 +1,7 @@
 """A whole deploy to Supabase Compute: the real CLI, an API that records, a real Postgres, real hosts."""
 
 import asyncio
+import os
 import shlex
 import shutil
 import signal
@@ -194,6 +195,23 @@ def test_the_v2_api_syncs_when_there_is_a_key(shop: Shop) -> None:
     assert API_KEY not in done.stdout
 
 
+def test_an_app_that_inngest_does_not_know_yet_is_synced_by_itself(shop: Shop) -> None:
+    shop.set(INNGEST_API_KEY=API_KEY)
+    usual = shop.inngest.answer
+
+    def answer(request: Received) -> tuple[int, object]:
+        return (404, {"error": "no app"}) if request.path.startswith("/v2/") else usual(request)
+
+    shop.inngest.answer = answer
+
+    done = shop.deploy("--yes", "--skip-db", "currency")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    paths = [each.path for each in shop.inngest.received if each.method == "POST"]
+    assert paths[0] == "/v2/apps/currency/syncs" and paths[1].startswith("/fn/register")
+    assert f"not known yet: PUT {shop.platform.url}/compute/v1/currency" in done.stdout
+
+
 def test_a_build_that_fails_stops_the_deploy_and_says_how_to_go_on(
     shop: Shop, supabase: ManagementApi
 ) -> None:
@@ -233,6 +251,51 @@ def test_a_deploy_killed_while_the_real_cli_uploads_is_resumed(
     assert again.returncode == 0, again.stdout + again.stderr
     assert "going on with an interrupted deploy" in again.stdout
     assert list(supabase.built) == ["currency"] and len(shop.syncs) == 1
+
+
+KILLS = (
+    "/v1/projects/{ref}/secrets",
+    "/context/currency",
+    "/v2/projects/{ref}/compute/door/deploy",
+    "/v1/projects/{ref}/functions/deploy",
+    "/v2/projects/{ref}/notebooks",
+)
+
+
+def test_killed_at_each_request_of_the_real_cli_it_ends_the_same(
+    shop: Shop, supabase: ManagementApi, bare: str
+) -> None:
+    """Killed once at each, one try after another; the last one gets to the end."""
+    asyncio.run(_make_roles(bare))
+    shop.set(DATABASE_URL=bare)
+    words = ("--yes", "--front-door")
+    killed = []
+    for path in (each.format(ref=REF) for each in KILLS):
+        process = shop.start(*words)
+
+        def kill(request: Received, path: str = path, pid: int = process.pid) -> None:
+            if request.path.startswith(path) and request.method != "GET":
+                os.kill(pid, signal.SIGKILL)
+
+        supabase.on_request = kill
+        process.communicate(timeout=60)
+        killed.append(process.returncode)
+        assert shop.syncs == []
+    supabase.on_request = lambda _: None
+
+    last = shop.deploy(*words)
+
+    assert killed == [-signal.SIGKILL] * len(KILLS)
+    assert last.returncode == 0, last.stdout + last.stderr
+    assert asyncio.run(goods(bare)) == (1, 2)
+    assert supabase.secrets["INNGEST_SIGNING_KEY"] == SIGNING_KEY and len(supabase.secrets) == 5
+    for name in ("currency", "door"):
+        assert supabase.built[name] == files_of(shop.root / "build" / name)
+    assert list(supabase.functions) == ["currency"] and list(supabase.notebooks) == ["runs"]
+    assert len(shop.syncs) == 1
+    done = [argv[1:3] for argv in shop.calls]
+    assert done.count(["db", "push"]) == 1  # noted as done, and not done again
+    assert not list((shop.root / "build" / ".deploy").glob("*.json"))
 
 
 def test_a_password_in_the_url_is_what_the_cli_connects_with(shop: Shop) -> None:

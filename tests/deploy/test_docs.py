@@ -19,6 +19,9 @@ NEEDS_AN_ACCOUNT = (
     "./deploy.sh --target",
     "gcloud services enable",
     "gcloud projects",
+    "gcloud run services delete",
+    "supabase compute delete",
+    "docker compose --project-name",
 )
 
 FRESH = [f"./deploy.sh --dry-run --target {name}" for name in ("compute", "cloudrun", "docker")]

@@ -46,6 +46,57 @@ def test_a_bad_line_is_named_without_its_value() -> None:
     assert "topsecret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("A=1\nB=top#secret\n", "x:2: B has a # in it: put the value in single quotes"),
+        ("B='top'secret", "x:1: B: the quote is not closed"),
+        ('\n\nB="topsecret\n', "x:3: B: the quote is not closed"),
+        ("B=`topsecret", "x:1: B: the quote is not closed"),
+    ],
+)
+def test_a_value_that_readers_disagree_on_is_refused(text: str, message: str) -> None:
+    with pytest.raises(DeployError) as caught:
+        dotenv.parse(text, "x")
+
+    assert message in str(caught.value) and "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["A=#b", "A= # b\n", "A=\t#b"])
+def test_a_value_may_be_a_comment(text: str) -> None:
+    assert dotenv.parse(text, "x") == {"A": ""}
+
+
+def test_a_file_of_windows_is_read(tmp_path: Path) -> None:
+    text = "\ufeffKEY=a$b\r\nPEM='-----BEGIN\r\nabc\r\n-----END'\r\nLAST=c"
+    (tmp_path / ".env").write_bytes(text.encode())
+
+    found = settings.read(tmp_path, "", {})
+
+    assert found.variables == {"KEY": "a$b", "PEM": "-----BEGIN\nabc\n-----END", "LAST": "c"}
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"A=\xff\xfe")
+    (tmp_path / ".env.folder").mkdir()
+
+    with pytest.raises(DeployError, match="save it as UTF-8"):
+        settings.read(tmp_path, "", {})
+    with pytest.raises(DeployError, match=r"\.env\.folder cannot be read"):
+        settings.read(tmp_path, "folder", {})
+
+
+def test_the_shell_goes_first_and_that_is_known(tmp_path: Path) -> None:
+    (tmp_path / ".env.staging").write_text("DATABASE_URL=staging\nSHOP=1\nEMPTY=\n")
+
+    found = settings.read(
+        tmp_path, "staging", {"DATABASE_URL": "production", "SHOP": "1", "EMPTY": "x"}
+    )
+
+    assert found.variables["DATABASE_URL"] == "production"
+    assert found.overridden == {"DATABASE_URL"}
+
+
 def test_the_real_cli_reads_what_we_write(tmp_path: Path) -> None:
     values = {
         "PLAIN": "abc",
@@ -112,6 +163,35 @@ def test_the_password_is_taken_out_of_the_url(tmp_path: Path) -> None:
         tmp_path, "", {"DATABASE_URL": "postgresql://u@h/d", "SUPABASE_DB_PASSWORD": "pw"}
     )
     assert apart.database == ("postgresql://u@h/d", "pw")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:top#secret@h:5432/d",
+        "postgresql://u:top/secret@h:5432/d",
+        "postgresql://u:1/secret@h:5432/d",
+        "postgresql://u:1?secret@h:5432/d",
+        "postgresql://u:[secret@h:5432/d",
+        "postgresql://u:secret@h:port/d",
+        "postgresql://u:\u2100secret@h/d",
+        "host=h user=u password=secret",
+        "mysql://u:secret@h/d",
+    ],
+)
+def test_a_url_whose_password_cannot_be_found_is_not_given_on(tmp_path: Path, url: str) -> None:
+    assert settings.read(tmp_path, "", {"DATABASE_URL": url}).database is None
+
+
+def test_a_password_among_the_options_is_taken_out(tmp_path: Path) -> None:
+    url = "postgresql://u@h/d?sslmode=require&password=p%40s&application_name=a%20b"
+
+    found = settings.read(tmp_path, "", {"DATABASE_URL": url})
+
+    assert found.database == (
+        "postgresql://u@h/d?sslmode=require&application_name=a%20b",
+        "p@s",
+    )
 
 
 @pytest.mark.parametrize("name", ["../x", "Prod", "a b"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.deploy.conftest import EVENT_KEY, SECRET_KEY, SIGNING_KEY
+from tests.deploy.conftest import EVENT_KEY, SECRET_KEY, SIGNING_KEY, write_program
 from tests.repo.tree import ROOT
 from tests.support.management_api import REF, TOKEN
 
@@ -44,6 +44,9 @@ _BASE = {
 }
 
 
+_PROGRAMS = {"supabase": "echo 3.1.0", "gcloud": "exit 0", "docker": "echo v2.40.0"}
+
+
 def function(**wire: Any) -> FunctionSeen:
     return FunctionSeen("currency-award", {"id": "currency-award", **wire}, 4, False)
 
@@ -58,7 +61,7 @@ class World:
     config: str = _CONFIG
     folders: list[Folder] = field(default_factory=list)
     plan: str | None = None
-    has_tools: bool = True
+    programs: dict[str, str] = field(default_factory=lambda: dict(_PROGRAMS))
 
     def problems(self, monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
         """Return what preflight finds."""
@@ -66,9 +69,11 @@ class World:
         file.write_text(self.config)
         known = {name: value for name, value in self.variables.items() if value is not None}
         settings = Settings("", ".env", known, frozenset(known), known.get("SUPABASE_PROJECT_REF"))
-        monkeypatch.setattr(
-            shutil, "which", lambda name: f"/bin/{name}" if self.has_tools else None
-        )
+        folder = self.root / "bin"
+        folder.mkdir(exist_ok=True)
+        for name, line in self.programs.items():
+            write_program(folder / name, line)
+        monkeypatch.setenv("PATH", str(folder))
         doors = edge.front_doors(self.root)
         project = Project(self.root, tuple(self.folders), doors, (), has_migrations=True)
         read = projectfile.read(self.root)
@@ -84,6 +89,7 @@ class World:
 def world(tmp_path: Path) -> World:
     (tmp_path / "functions" / "currency").mkdir(parents=True)
     path = tmp_path / "functions" / "currency"
+    (path / "main.py").touch()
     (path / "requirements.txt").write_text("httpx>=0.27\n")
     (tmp_path / "functions" / "requirements.lock").write_text("httpx==0.28.1\n")
     door = tmp_path / "supabase" / "functions" / "currency"
@@ -131,6 +137,18 @@ def file(path: str, text: str | None) -> Change:
     return change
 
 
+def folder_called(name: str) -> Change:
+    return file(f"{FUNCTIONS}/{name}/main.py", "")
+
+
+def both(*changes: Change) -> Change:
+    def change(world: World) -> None:
+        for each in changes:
+            each(world)
+
+    return change
+
+
 def on_plan(**wire: Any) -> Change:
     def change(world: World) -> None:
         world.plan = "free"
@@ -151,7 +169,11 @@ def many(world: World) -> None:
 
 
 def no_tools(world: World) -> None:
-    world.has_tools = False
+    world.programs.clear()
+
+
+def programs(**lines: str) -> Change:
+    return lambda world: world.programs.update(lines)
 
 
 REFUSED: Mapping[str, tuple[Change, str]] = {
@@ -175,6 +197,45 @@ REFUSED: Mapping[str, tuple[Change, str]] = {
     "no URL for Docker": (target("docker", SUPABASE_URL=None), "SUPABASE_URL: not set"),
     "no key for Cloud Run": (target("cloudrun", SUPABASE_SECRET_KEY=None), "SUPABASE_SECRET_KEY: not set"),
     "no number": (target("cloudrun", GOOGLE_CLOUD_PROJECT_NUMBER=None), "gcloud projects describe"),
+    "the dashboard's own words": (
+        variables(DATABASE_URL="postgresql://postgres:[YOUR-PASSWORD]@db.example.com:5432/postgres"),
+        "has [YOUR-PASSWORD] in it",
+    ),
+    "a password as it is": (
+        variables(DATABASE_URL="postgresql://postgres:a#b@db.example.com:5432/postgres"),
+        "not percent-encoded",
+    ),
+    "the pooler of another project": (
+        variables(DATABASE_URL=f"postgresql://postgres.{'z' * 20}:x@aws-0.pooler.supabase.com/postgres"),
+        f"DATABASE_URL: is of project {'z' * 20}",
+    ),
+    "the database of another project": (
+        variables(DATABASE_URL=f"postgresql://postgres:x@db.{'z' * 20}.supabase.co/postgres"),
+        f"DATABASE_URL: is of project {'z' * 20}",
+    ),
+    "the URL of another project": (
+        variables(SUPABASE_URL=f"https://{'z' * 20}.supabase.co"), f"SUPABASE_URL: is of project {'z' * 20}"
+    ),
+    "a broken URL": (variables(SUPABASE_URL="https://[x"), "SUPABASE_URL: 'https://[x' is no URL"),
+    "a host for a URL": (variables(INNGEST_BASE_URL="engine.example.com"), "INNGEST_BASE_URL: 'engine."),
+    "a space in an origin": (variables(STEPBASE_PUBLIC_ORIGIN="https://a b.com"), "no origin that can be"),
+    "a broken origin": (variables(STEPBASE_PUBLIC_ORIGIN="https://[x"), "no origin that can be called"),
+    "the docs' dots": (variables(INNGEST_EVENT_KEY="…"), "INNGEST_EVENT_KEY: still has the example's value"),
+    "the plan's brackets": (variables(SHOP_KEY="<SHOP_KEY>"), "SHOP_KEY: still has the example's value"),
+    "the host's port": (variables(PORT="3000"), "PORT: set, though it belongs to where functions run"),
+    "an old CLI": (programs(supabase="echo 2.109.0"), "is version 2.109.0; a deploy needs 3.1 or later"),
+    "no Compose": (
+        both(target("docker"), programs(docker='[ "$1" != compose ]')), "docker: has no `docker compose`"
+    ),
+    "a name for us": (folder_called("compose"), "keeps 'compose' for itself"),
+    "a name that is none": (folder_called("2nd"), "functions/2nd: no name for compute"),
+    "a long name": (
+        both(target("cloudrun"), folder_called("a" * 50)), "no name for cloudrun"
+    ),
+    "two names that are one": (
+        both(target("cloudrun"), folder_called("a-b"), folder_called("a_b")),
+        "functions/a_b: is called a-b there, as functions/a-b is",
+    ),
     "a secret of Supabase's": (variables(SUPABASE_MAIL_KEY="x"), "begins with SUPABASE_"),
     "a large secret": (variables(SHOP_DATA="x" * 50_000), "a secret may have 49,152"),
     "many secrets": (many, "variables for functions; a project has 100 secrets"),
@@ -272,6 +333,43 @@ def test_a_login_is_as_good_as_a_token(world: World, monkeypatch: pytest.MonkeyP
     [note] = world.problems(monkeypatch)
 
     assert not note.is_fatal and "supabase login" in note.remedy
+
+
+@pytest.mark.parametrize(
+    ("only", "asked_for"),
+    [
+        ("stage", {"SUPABASE_PROJECT_REF"}),
+        ("database", {"SUPABASE_PROJECT_REF", "DATABASE_URL", "supabase"}),
+        ("notebooks", {"SUPABASE_PROJECT_REF"}),
+        (
+            "functions",
+            {"SUPABASE_PROJECT_REF", "INNGEST_SIGNING_KEY", "INNGEST_EVENT_KEY", "supabase"},
+        ),
+        ("verify", {"SUPABASE_PROJECT_REF", "INNGEST_SIGNING_KEY", "INNGEST_EVENT_KEY"}),
+    ],
+)
+def test_a_part_is_asked_for_what_it_needs_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch, only: str, asked_for: set[str]
+) -> None:
+    world.wish = Wish("compute", only=(only,))
+    world.variables.clear()
+    world.programs.clear()
+
+    assert {each.where for each in world.problems(monkeypatch) if each.is_fatal} == asked_for
+
+
+def test_what_has_lost_its_folder_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.config += _CONFIG.replace("currency", "old")
+    file("build/compose/old/compose.yaml", "name: stepbase-old\n")(world)
+
+    [compute] = world.problems(monkeypatch)
+    world.wish = Wish("docker")
+    [docker] = world.problems(monkeypatch)
+
+    assert not compute.is_fatal and "supabase compute delete old" in compute.remedy
+    assert (
+        not docker.is_fatal and "docker compose --project-name stepbase-old down" in docker.remedy
+    )
 
 
 async def _straight(step: Any) -> None:

@@ -11,6 +11,7 @@ from tests.support.platform import command_of, files_of, variables
 
 from stepbase.deploy import lock, staging
 from stepbase.deploy.errors import DeployError
+from stepbase.deploy.plan import Files
 from stepbase.deploy.staging import Staged
 
 PLACE = {
@@ -59,6 +60,57 @@ def test_two_stagings_are_the_same_bytes(
         for each in (one, other)
     ]
     assert stats[0] == stats[1]
+
+
+def test_an_image_s_user_may_read_it_whoever_staged_it(root: Path) -> None:
+    """A strict umask would make folders that user 10001 cannot enter."""
+    (root / "functions" / "currency" / "data").mkdir()
+    (root / "functions" / "currency" / "data" / "rates.json").touch(0o600)
+    found = []
+    for umask in (0o077, 0o000):
+        old = os.umask(umask)
+        try:
+            staging.write(root, stage(root))
+        finally:
+            os.umask(old)
+        built = root / "build" / "currency"
+        entries = sorted([built, *built.rglob("*")])
+        found.append([(p, p.stat().st_mode & 0o777, p.stat().st_mtime) for p in entries])
+
+    assert found[0] == found[1]
+    assert all(mode == (0o755 if path.is_dir() else 0o644) for path, mode, _ in found[0])
+    assert {time for _, _, time in found[0]} == {0}
+
+
+def test_what_stays_at_home_is_told(root: Path) -> None:
+    (root / "functions" / "currency" / "server.pem").write_text("x")
+    (root / "functions" / "currency" / "Dockerfile").write_text("FROM mine")
+    (root / "shared" / "rewards" / "prod.env").write_text("x")
+
+    staged = stage(root)
+
+    assert staged.left_out == ("Dockerfile", "rewards/prod.env", "server.pem")
+    assert staged.digest in staged.files["Dockerfile"].decode()
+    assert "left out, for no image may have them" in Files(staged).lines()[-1]
+
+
+def test_a_build_folder_that_cannot_be_written_is_named(root: Path) -> None:
+    (root / "build").write_text("no folder")
+
+    with pytest.raises(DeployError, match="build/currency cannot be written"):
+        staging.write(root, stage(root))
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_is_not(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "kept").touch()
+    (root / "build").mkdir()
+    (root / "build" / "currency").symlink_to(tmp_path / "elsewhere")
+
+    staging.write(root, stage(root))
+
+    assert (tmp_path / "elsewhere" / "kept").exists()
+    assert (root / "build" / "currency" / "main.py").is_file()
 
 
 def test_what_was_there_before_is_gone(root: Path) -> None:

@@ -1,6 +1,7 @@
 """Whole deploys to Cloud Run and Docker, by stubs that record: every command, and what runs afterwards."""
 
 import json
+import shlex
 import shutil
 
 import pytest
@@ -82,6 +83,149 @@ def test_cloud_run(shop: Shop) -> None:
     assert_kept_secret(shop, done.stdout, done.stderr)
 
 
+@pytest.mark.parametrize("target", ["compute", "cloudrun", "docker"])
+def test_what_is_executed_is_what_was_printed(shop: Shop, target: str) -> None:
+    """Every line of the plan, in order and to the byte, and every command of it."""
+    words = ("--target", target, *(["--front-door"] if target == "compute" else []))
+    planned = shop.deploy("--dry-run", *words)
+    assert shop.calls == [] and not (shop.root / "build").exists()
+
+    done = shop.deploy("--yes", *words)
+
+    assert (planned.returncode, done.returncode) == (0, 0), done.stdout + done.stderr
+    plan = planned.stdout.partition("\n\n")[2].partition("\n\n")[0].splitlines()
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line in plan] == plan
+    printed = [
+        line.strip()[2:].partition("  (")[0] for line in plan if line.strip()[:2] in ("$ ", "? ")
+    ]
+    executed = [shlex.join(argv) for argv in shop.calls]
+    assert [line.removeprefix("SUPABASE_EXPERIMENTAL_COMPUTE=1 ") for line in printed] == executed
+    assert len(executed) >= 5
+
+
+def test_a_table_says_what_happened(shop: Shop) -> None:
+    words = ("--yes", "--target", "cloudrun", "--skip-db")
+    shop.deploy(*words)
+
+    done = shop.deploy(*words)
+
+    rows = [line.split() for line in done.stdout.splitlines()]
+    heading = rows.index(["stage", "done", "not", "needed", "seconds"])
+    table = {row[0]: row[1:3] for row in rows[heading + 1 :] if len(row) == 4}
+    secrets = 2 * len(_NAMES)
+    assert table == {
+        "stage": ["2", "0"],
+        "secrets": ["0", str(secrets)],
+        "functions": ["2", "0"],
+        "notebooks": ["1", "0"],
+        "answer": ["2", "0"],
+        "sync": ["1", "0"],
+        "verify": ["1", "0"],
+    }
+    url = f"{shop.platform.url}/currency/api/inngest"
+    assert ["currency", "currency", "5", digest(shop, "currency"), url] in rows
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--only", "database", "--skip-db"), "nothing is to be done"),
+        (("--only", "front-doors"), "nothing is to be done"),
+    ],
+)
+def test_a_deploy_of_nothing_is_refused(shop: Shop, words: tuple[str, ...], message: str) -> None:
+    planned = shop.deploy("--dry-run", *words)
+    done = shop.deploy("--yes", *words)
+
+    assert (planned.returncode, done.returncode) == (1, 1)
+    assert message in planned.stdout and message in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--json",), "--json prints a plan: add --dry-run"),
+        (("--only", "nothing"), "stages are stage, database, secrets"),
+        (("--plan", "gold"), "'gold' is not one of"),
+        (("--wait", "0"), "--wait"),
+        (("--target", "aws"), "'compute', 'cloudrun', 'docker'"),
+    ],
+)
+def test_misuse_is_told(shop: Shop, words: tuple[str, ...], message: str) -> None:
+    done = shop.deploy(*words)
+
+    assert done.returncode == 2 and message in done.stderr and done.stdout == ""
+
+
+def test_a_plan_that_does_not_fit_stops_a_deploy(shop: Shop) -> None:
+    done = shop.deploy("--yes", "--plan", "free", "currency")
+
+    assert done.returncode == 1
+    assert "currency-award: concurrency 10; plan free runs 5 steps at once" in done.stdout
+    assert shop.calls == [] and "nothing was changed" in done.stderr
+
+
+def test_a_folder_that_prints_and_reads_its_own_variables_is_loaded(shop: Shop) -> None:
+    main = shop.root / "functions" / "door" / "main.py"
+    noise = (
+        "import os, subprocess\n"
+        'os.write(1, b"not json\\n")\n'
+        'subprocess.run(["echo", "nor this"])\n'
+        'print("mail key:", os.environ["SHOP_MAIL_KEY"])\n'
+        'assert not set(os.environ) & {"INNGEST_SIGNING_KEY", "SUPABASE_ACCESS_TOKEN", "DATABASE_URL"}\n'
+    )
+    main.write_text(main.read_text().replace("from typing", noise + "from typing"))
+
+    planned = shop.deploy("--dry-run", "--target", "docker")
+
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    assert "nor this" in planned.stderr and "mail key: •••" in planned.stderr
+
+
+def test_a_folder_that_wants_what_is_not_set_is_explained(shop: Shop) -> None:
+    main = shop.root / "functions" / "door" / "main.py"
+    main.write_text('import os\nkey = os.environ["SHOP_SMS_KEY"]\n' + main.read_text())
+
+    planned = shop.deploy("--dry-run", "--target", "docker")
+
+    assert "KeyError: 'SHOP_SMS_KEY'" in planned.stdout
+    assert "no variables but those of your own in .env" in planned.stdout
+
+
+def test_every_folder_s_problem_is_said_and_once(shop: Shop) -> None:
+    (shop.root / "functions" / "door" / "requirements.txt").unlink()
+    (shop.root / "functions" / "currency" / "rates.json").symlink_to("/etc/hostname")
+
+    planned = shop.deploy("--dry-run", "--target", "docker")
+
+    assert planned.stdout.count("functions/door") == 1
+    assert planned.stdout.count("problem  functions/currency: ") == 1
+    assert "rates.json is a link to /etc/hostname, outside of the project" in planned.stdout
+
+
+def test_an_edge_function_of_somebody_else_is_not_written_over(shop: Shop) -> None:
+    index = shop.root / "supabase" / "functions" / "currency" / "index.ts"
+    ours = index.read_text()
+    index.write_text("Deno.serve(() => new Response('mine'));\n")
+
+    refused = shop.deploy("--write-config", "--front-door")
+
+    assert refused.returncode == 1 and "is an Edge Function of yours" in refused.stderr
+    assert "mine" in index.read_text()
+    index.write_text(ours.replace("140", "100"))  # a front door of an older version
+    assert shop.deploy("--write-config", "--front-door").returncode == 0
+    assert index.read_text() == ours
+
+
+def test_blocks_need_a_file_to_be_in(shop: Shop) -> None:
+    shutil.rmtree(shop.root / "supabase")
+
+    done = shop.deploy("--write-config")
+
+    assert done.returncode == 1 and "supabase init makes one" in done.stderr
+
+
 def test_a_secret_gets_a_version_only_when_it_changes(shop: Shop) -> None:
     words = ("--yes", "--target", "cloudrun", "--skip-db", "--only", "secrets")
     assert shop.deploy(*words).returncode == 0
@@ -94,7 +238,7 @@ def test_a_secret_gets_a_version_only_when_it_changes(shop: Shop) -> None:
         each.name: len(list(each.glob("v*"))) for each in (shop.state / "secrets").iterdir()
     }
     assert versions == {f"stepbase-{name}": 2 if name == "SHOP_MAIL_KEY" else 1 for name in _NAMES}
-    assert done.stdout.count("not needed") == 2 * len(_NAMES) - 1
+    assert done.stdout.count("    not needed") == 2 * len(_NAMES) - 1
 
 
 def test_docker(shop: Shop) -> None:

@@ -103,7 +103,7 @@ def test_what_the_signed_answer_says(change: dict[str, Any], problems: list[str]
         (answer({"ok": True}), None),
         (answer({"data": {}}, 202), None),
         (answer({"message": "invalid signing key"}, 401), "not one of this Inngest environment"),
-        (answer({"error": "app not found"}, 404), "leave INNGEST_API_KEY out for the first sync"),
+        (answer({"error": "app not found"}, 404), "nothing is registered there"),
         (answer(b"oops", 500), "HTTP 500 oops"),
         (Answer(0, {}, b"no answer from x"), "no answer from x"),
     ],

@@ -1,7 +1,8 @@
 """Reads and writes `.env` files, in the form that the Supabase CLI reads too.
 
 `NAME=value`, one a line, `#` begins a comment. In single quotes and backticks everything stands for
-itself, in double quotes `\\n` is a line break. Nothing is substituted: a `$` is a `$`.
+itself, in double quotes `\\n` is a line break. Nothing is substituted: a `$` is a `$`. Where readers of
+such files disagree (a `#` inside of a value, a quote that is not closed) the line is refused.
 """
 
 import re
@@ -17,6 +18,7 @@ _LINE = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_LF = "\n"
 _SKIPPED = re.compile(r"[ \t]*(?:#[^\n]*)?(?:\r?\n|\Z)")
 
 
@@ -37,19 +39,28 @@ def parse(text: str, where: str) -> dict[str, str]:
         if match is None:
             line = text.count("\n", 0, at) + 1
             raise DeployError(f"{where}:{line}: expected NAME=value, a comment or an empty line")
-        found[match["name"]] = _value(match)
+        found[match["name"]] = _value(
+            match, f"{where}:{text.count(_LF, 0, match.start('name')) + 1}"
+        )
         at = match.end()
     return found
 
 
-def _value(match: re.Match[str]) -> str:
+def _value(match: re.Match[str], where: str) -> str:
     double = match["double"]
     if double is not None:
         return str(double.replace("\\n", "\n").replace("\\r", "\r"))
     for quoted in (match["single"], match["back"]):
         if quoted is not None:
             return str(quoted)
-    return str(match["bare"]).strip()
+    bare = str(match["bare"])
+    if bare[:1] in ("'", '"', "`"):
+        raise DeployError(
+            f"{where}: {match['name']}: the quote is not closed, or something follows it"
+        )
+    if bare.strip() and not bare[-1:].isspace() and match.string[match.end("bare") :][:1] == "#":
+        raise DeployError(f"{where}: {match['name']} has a # in it: put the value in single quotes")
+    return bare.strip()
 
 
 def is_writable(value: str) -> bool:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,9 @@ class Journal:
     def note(self, key: str) -> None:
         """Note an action as done; on disk before this returns."""
         self.done.append(key)
+        self._write()
+
+    def _write(self) -> None:
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,6 +54,11 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(self.path)
+
+    def forget(self, stages: Collection[str]) -> None:
+        """Take actions of these stages for not done: something has shown that they had no lasting effect."""
+        self.done = [key for key in self.done if key.partition("/")[0] not in stages]
+        self._write()
 
     def close(self) -> None:
         """Forget it: everything is done."""
@@ -76,11 +84,11 @@ def open_for(root: Path, plan: Plan, values: Mapping[str, str], *, is_whole: boo
     try:
         found: dict[str, Any] = json.loads(path.read_text("utf-8"))
         old = Journal(path, **{name: found[name] for name in _FIELDS})
-    except (OSError, ValueError, KeyError, TypeError):
-        old = None
-    if old is not None and old.plan == plan.digest and now - old.started_s < MOST_AGE_S:
-        if secrets.compare_digest(old.given, _fingerprint(values, old.salt)):
+        is_same = old.plan == plan.digest and 0 <= now - old.started_s < MOST_AGE_S
+        if is_same and secrets.compare_digest(old.given, _fingerprint(values, old.salt)):
             return old
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # none, or one that was not written by this version: begin anew
     salt = secrets.token_hex(16)
     return Journal(path, plan.digest, salt, _fingerprint(values, salt), now)
 

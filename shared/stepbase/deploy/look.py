@@ -5,6 +5,7 @@ prints one line of JSON for each; what a folder itself prints goes to stderr.
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 
 from stepbase import config
 from stepbase.deploy.errors import DeployError
+from stepbase.deploy.redact import Redactor
 
 _SECONDS = 60
 _PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV")
@@ -49,52 +51,74 @@ class Folder:
     broken: str | None = None
 
 
+def paths(root: Path) -> list[Path]:
+    """Return the function folders under `root/functions`, by name; hidden ones are nobody's."""
+    found = (path.parent for path in root.glob("functions/*/main.py"))
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
+def bare_environment() -> dict[str, str]:
+    """Return what a program needs of our environment, without anything that was set for us."""
+    ours = config.environment()
+    return {name: ours[name] for name in _PASSED_ON if name in ours}
+
+
 def find(root: Path, chosen: Sequence[str] = ()) -> list[Path]:
     """Return the function folders under `root/functions`, or the chosen ones.
 
     Raises:
         DeployError: If there is none, or no such one.
     """
-    paths = {path.parent.name: path.parent for path in root.glob("functions/*/main.py")}
-    missing = [name for name in chosen if name not in paths]
-    if missing or not paths:
-        there = ", ".join(sorted(paths)) or "no folder with a main.py"
+    known = {path.name: path for path in paths(root)}
+    missing = [name for name in chosen if name not in known]
+    if missing or not known:
+        there = ", ".join(sorted(known)) or "no folder with a main.py"
         raise DeployError(
             f"no function folder {', '.join(missing) or 'at all'}: functions/ has {there}"
         )
-    return [paths[name] for name in sorted(set(chosen) or paths)]
+    return [known[name] for name in sorted(set(chosen) or known)]
 
 
-def look(root: Path, paths: Sequence[Path]) -> list[Folder]:
-    """Load the folders in one process; if that does not get to its end, each in one of its own."""
-    seen = _ask(root, paths)
+def look(root: Path, paths: Sequence[Path], own: Mapping[str, str] | None = None) -> list[Folder]:
+    """Load the folders in one process; if that does not get to its end, each in one of its own.
+
+    Args:
+        own: The project's own variables for functions, which a folder may read while it is loaded.
+    """
+    seen = _ask(root, paths, own or {})
     if len(seen) == len(paths):
         return [_folder(path, each) for path, each in zip(paths, seen, strict=True)]
     found = []
     for path in paths:
-        alone = _ask(root, [path])
+        alone = _ask(root, [path], own or {})
         broken = f"it ends the process that loads it, or takes more than {_SECONDS} s"
         found.append(_folder(path, alone[0] if alone else {"broken": broken}))
     return found
 
 
-def _ask(root: Path, paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """Return what the child says of each folder, as far as it gets; its stderr is ours."""
-    ours = config.environment()
-    kept = {name: ours[name] for name in _PASSED_ON if name in ours}
-    sources = [str(root / _SOURCES), *filter(None, ours.get("PYTHONPATH", "").split(":"))]
+def _ask(root: Path, paths: Sequence[Path], own: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return what the child says of each folder, as far as it gets; what it complains of goes to stderr."""
+    inherited = config.environment().get("PYTHONPATH", "").split(":")
+    sources = [str(root / _SOURCES), *filter(None, inherited)]
+    ours = {"PYTHONPATH": ":".join(sources), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "stepbase.deploy.look", *map(str, paths)],
-            env={**kept, "PYTHONPATH": ":".join(sources), "PYTHONDONTWRITEBYTECODE": "1"},
+            env={**own, **bare_environment(), **ours},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=_SECONDS,
         )
     except subprocess.TimeoutExpired:
         return []
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    redacted = Redactor(own.values())
+    sys.stderr.write(redacted(done.stderr))
+    seen = [json.loads(line) for line in done.stdout.splitlines()]
+    return [
+        {**each, "broken": redacted(each["broken"])} if "broken" in each else each for each in seen
+    ]
 
 
 def _folder(path: Path, seen: Mapping[str, Any]) -> Folder:
@@ -130,8 +154,10 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def _main(paths: Sequence[str]) -> None:
-    """Print a line for each folder; what a folder's code prints goes elsewhere."""
-    out, sys.stdout = sys.stdout, sys.stderr
+    """Print a line for each folder; what a folder's code prints goes elsewhere, by whatever way."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
     for path in paths:
         out.write(json.dumps(describe(Path(path))) + "\n")
         out.flush()

@@ -32,10 +32,15 @@ class Files:
         listed = [*own, *(f"{name}/ ({count} files)" for name, count in packages.items())]
         size = f"{self.staged.size / 1024:.0f} KiB"
         number = f"{len(self.staged.files)} file" + ("s" if len(self.staged.files) != 1 else "")
-        return [
+        printed = [
             f"write {self.staged.folder}: {number}, {size}, digest {self.staged.digest}",
             f"  {', '.join(listed)}",
         ]
+        if self.staged.left_out:
+            printed.append(
+                f"  left out, for no image may have them: {', '.join(self.staged.left_out)}"
+            )
+        return printed
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,7 @@ class Command:
         stdin: Name of the document it reads, or None.
         holds: Names of the secrets in that document.
         unless: What may make it unnecessary.
+        why: What it does, for those who do not know the program.
     """
 
     argv: tuple[str, ...]
@@ -68,6 +74,7 @@ class Command:
     stdin: str | None = None
     holds: tuple[str, ...] = ()
     unless: Unless | None = None
+    why: str = ""
 
     @property
     def line(self) -> str:
@@ -78,9 +85,13 @@ class Command:
     def lines(self) -> list[str]:
         """Return how it is printed."""
         printed = [f"$ {self.line}"]
+        if self.why:
+            printed.append(f"  {self.why}")
         if self.unless is not None:
-            why = "prints the same" if self.unless.prints else "succeeds"
-            printed.insert(0, f"? unless this {why}: {shlex.join(self.unless.argv)}")
+            why = "prints the same value" if self.unless.prints else "succeeds"
+            printed.insert(
+                0, f"? {shlex.join(self.unless.argv)}  (if it {why}, the next command is left out)"
+            )
         if self.secrets:
             printed.append(f"  secrets in its environment: {', '.join(self.secrets)}")
         if self.stdin is not None:
@@ -151,7 +162,11 @@ class Sync:
         method, url, body = self.request
         secret = "INNGEST_API_KEY" if self.api else "INNGEST_SIGNING_KEY"
         said = f" {body.decode()}" if body else ""
-        return [f"> {method} {url}{said}", f"  authorised by {secret}"]
+        printed = [f"> {method} {url}{said}", f"  authorised by {secret}"]
+        if self.api is not None:
+            put = f"if Inngest knows no such app yet: PUT {self.served.url}, by INNGEST_SIGNING_KEY"
+            printed.append(f"  {put}")
+        return printed
 
 
 @dataclass(frozen=True, slots=True)

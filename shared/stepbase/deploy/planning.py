@@ -130,7 +130,10 @@ def make(
         Stage(
             "notebooks",
             "dashboards of the project",
-            tuple(cli.command("notebooks", "push", name) for name in project.notebooks),
+            tuple(
+                cli.command("notebooks", "push", name, why="puts it into the dashboard")
+                for name in project.notebooks
+            ),
         ),
         Stage(
             "answer",
@@ -178,7 +181,12 @@ def _secrets(
     if held:
         actions.append(
             cli.command(
-                "secrets", "set", "--env-file=/dev/stdin", stdin=SECRETS, holds=sorted(held)
+                "secrets",
+                "set",
+                "--env-file=/dev/stdin",
+                why="stores what functions read in the project; those of other names stay",
+                stdin=SECRETS,
+                holds=sorted(held),
             )
         )
     return actions
@@ -191,10 +199,15 @@ def _database(wish: Wish, project: Project, settings: Settings) -> list[Action]:
     secrets = ("PGPASSWORD",) if password else ()
     remote = (f"--remote={url}", "--yes")
     return [
-        Command(("supabase", "db", "push", *remote), secrets=secrets),
+        Command(
+            ("supabase", "db", "push", *remote),
+            secrets=secrets,
+            why="applies the migrations that the database does not have yet",
+        ),
         Command(
             ("supabase", "db", "advisors", "--level=warn", "--fail-on=error", *remote),
             secrets=secrets,
+            why="looks for tables without protection and the like; warnings are shown, errors stop",
         ),
     ]
 
@@ -203,7 +216,7 @@ def _front_doors(wish: Wish, project: Project, cli: Supabase) -> list[Action]:
     if not wish.front_door:
         return []
     return [
-        cli.command("functions", "deploy", each.name, "--use-api")
+        cli.command("functions", "deploy", each.name, "--use-api", why="uploads the front door")
         for each in project.folders
         if each.app_id is not None
     ]

@@ -1,10 +1,12 @@
 """Everything that can be known to fail before anything is done: all at once, each with its remedy."""
 
+import re
 import shutil
+import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from stepbase.deploy import edge, lock, projectfile, variables
+from stepbase.deploy import edge, lock, look, projectfile, variables
 from stepbase.deploy.allowance import misfits
 from stepbase.deploy.errors import DeployError
 from stepbase.deploy.lock import Lock
@@ -12,14 +14,20 @@ from stepbase.deploy.planning import Project, Wish
 from stepbase.deploy.problem import Problem
 from stepbase.deploy.projectfile import ProjectFile
 from stepbase.deploy.settings import Settings
-from stepbase.deploy.staging import ENGINE
-from stepbase.deploy.target import port_of
+from stepbase.deploy.staging import BUILD, ENGINE
+from stepbase.deploy.target import COMPOSE, label, port_of
 
 _INSTALL = {
     "supabase": "npm install --global supabase, or supabase.com/docs/guides/local-development/cli",
     "gcloud": "cloud.google.com/sdk/docs/install, then gcloud auth login",
     "docker": "docs.docker.com/engine/install",
 }
+_LEAST_CLI = (3, 1)
+_VERSION = re.compile(r"(\d+)\.(\d+)\.\d+")
+_SECONDS = 30
+_NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9_-]*[A-Za-z0-9])?")
+_LONGEST = {"compute": 63, "cloudrun": 49, "docker": 63}
+_RESERVED = ("compose",)
 
 
 def check(
@@ -40,12 +48,14 @@ def check(
         *_tools(wish, project),
         *variables.supabase(wish, project, settings),
         *variables.database(wish, project, settings),
-        *variables.keys(settings),
+        *variables.given(settings),
+        *variables.keys(wish, settings),
         *variables.places(wish, settings),
-        *_ports(wish, project),
+        *_names(wish, project),
+        *_orphans(wish, project, file),
         *_engine(wish, project, settings),
         *variables.secrets(wish, settings, given),
-        *_folders(project),
+        *_folders(project, settings),
         *_blocks(wish, project, file),
     ]
     if plan is not None:
@@ -54,12 +64,44 @@ def check(
 
 
 def _tools(wish: Wish, project: Project) -> Iterable[Problem]:
+    """Yield the programs that are not there, or too old: they are asked for their versions and no more."""
     wanted = {"cloudrun": ["gcloud"], "docker": ["docker"]}.get(wish.target, [])
+    if not variables.is_part(wish, "functions", "secrets"):
+        wanted = []
     if variables.needs_supabase(wish, project) or variables.changes_database(wish, project):
         wanted.append("supabase")
     for name in wanted:
         if shutil.which(name) is None:
             yield Problem(name, "this program is not on the PATH", _INSTALL[name])
+    if (
+        "docker" in wanted
+        and shutil.which("docker")
+        and _said("docker", "compose", "version") is None
+    ):
+        yield Problem("docker", "has no `docker compose`", "docs.docker.com/compose/install")
+    if "supabase" in wanted and shutil.which("supabase"):
+        version = _VERSION.search(_said("supabase", "--version") or "")
+        if version is not None and (int(version[1]), int(version[2])) < _LEAST_CLI:
+            least = ".".join(map(str, _LEAST_CLI))
+            what = f"is version {version[0]}; a deploy needs {least} or later"
+            yield Problem("supabase", what, _INSTALL["supabase"])
+
+
+def _said(*argv: str) -> str | None:
+    """Return what a program says of itself, or None if it does not; it gets none of our secrets."""
+    try:
+        done = subprocess.run(
+            argv,
+            env={**look.bare_environment(), "DO_NOT_TRACK": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _engine(wish: Wish, project: Project, settings: Settings) -> Iterable[Problem]:
@@ -83,27 +125,71 @@ def _engine(wish: Wish, project: Project, settings: Settings) -> Iterable[Proble
         yield Problem(f"functions/{ENGINE}", "has the engine's name", "rename it")
 
 
-def _ports(wish: Wish, project: Project) -> Iterable[Problem]:
-    """Ports are made of names; two names may have the same one."""
-    taken: dict[int, str] = {}
-    for path in sorted(project.root.glob("functions/*/main.py")) if wish.target == "docker" else []:
-        name = path.parent.name
-        other = taken.setdefault(port_of(name), name)
+def _names(wish: Wish, project: Project) -> Iterable[Problem]:
+    """Yield names that a platform would refuse, or take for another's.
+
+    All folders of the project count, not only the chosen ones: the others were deployed before.
+    """
+    ports: dict[int, str] = {}
+    labels: dict[str, str] = {}
+    for name in [path.name for path in look.paths(project.root)]:
+        where = f"functions/{name}"
+        if _NAME.fullmatch(name) is None or len(name) > _LONGEST[wish.target]:
+            yield Problem(
+                where,
+                f"no name for {wish.target}: expected up to {_LONGEST[wish.target]} letters, digits, - and "
+                "_, beginning with a letter",
+                "rename it",
+            )
+        if name in _RESERVED:
+            yield Problem(where, f"the build folder keeps {name!r} for itself", "rename it")
+        other = labels.setdefault(label(name), name)
         if other != name:
             yield Problem(
-                f"functions/{name}",
-                f"has the same port as functions/{other}: {port_of(name)}",
-                "rename it",
+                where, f"is called {label(name)} there, as functions/{other} is", "rename it"
+            )
+        elif wish.target == "docker" and ports.setdefault(port_of(name), name) != name:
+            other = ports[port_of(name)]
+            yield Problem(
+                where, f"has the same port as functions/{other}: {port_of(name)}", "rename it"
             )
 
 
-def _folders(project: Project) -> Iterable[Problem]:
+def _orphans(wish: Wish, project: Project, file: ProjectFile) -> Iterable[Problem]:
+    """Yield what was deployed once and has no folder any more: nothing here takes it down."""
+    there = {path.name for path in look.paths(project.root)} | {ENGINE}
+    if wish.target == "compute":
+        for name, block in file.compute.items():
+            folder = str(block.get("source", "")).removeprefix("./").rstrip("/")
+            if folder.startswith(f"{BUILD}/") and folder.removeprefix(f"{BUILD}/") not in there:
+                yield Problem(
+                    f"{projectfile.FILE}, [compute.{name}]",
+                    "there is no such folder any more, and what was deployed of it still runs",
+                    f"supabase compute delete {name}, then take the block out (docs/deploy.md)",
+                    is_fatal=False,
+                )
+    if wish.target == "docker":
+        for path in sorted(project.root.glob(f"{COMPOSE}/*/compose.yaml")):
+            if path.parent.name not in there:
+                yield Problem(
+                    f"functions/{path.parent.name}",
+                    "there is no such folder any more, and its container still runs",
+                    f"docker compose --project-name stepbase-{label(path.parent.name)} down, then remove "
+                    f"{path.parent.relative_to(project.root)} (docs/deploy.md)",
+                    is_fatal=False,
+                )
+
+
+def _folders(project: Project, settings: Settings) -> Iterable[Problem]:
     seen: dict[str, str] = {}
     for folder in project.folders:
         where = f"functions/{folder.name}"
         if folder.broken is not None:
             yield Problem(
-                where, f"cannot be loaded: {folder.broken}", "repair it; stepbase dev shows more"
+                where,
+                f"cannot be loaded: {folder.broken}",
+                "repair it; stepbase dev shows more. While it is loaded it has no variables but those of "
+                f"your own in {settings.file}: read others when they are needed",
             )
             continue
         if folder.app_id is None:

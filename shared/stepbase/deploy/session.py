@@ -18,7 +18,7 @@ from stepbase.deploy.settings import FOR_DEPLOY, FOR_FUNCTIONS, Settings
 from stepbase.deploy.staging import Staged
 from stepbase.deploy.target import CloudRun, Compute, Docker, Supabase, Target
 
-TARGETS = ("compute", "cloudrun", "docker")
+_THEN = "repair that, and --dry-run shows the plan"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def prepare(
         DeployError: If there is nothing to deploy, or the environment's file cannot be read.
     """
     settings = settings_of.read(root, wish.env)
-    project = _project(root, chosen)
+    project = _project(root, chosen, settings)
     file = projectfile.read(root)
     target = target_of(wish, settings, file)
     given = {
@@ -67,8 +67,12 @@ def prepare(
         **planning.project_secrets(wish, project, target, settings),
     }
     problems = preflight.check(wish, project, settings, file, given, allowance)
-    plan, problem = _plan(wish, project, settings, target)
-    problems += [problem] if problem is not None else []
+    plan, unstaged = _plan(wish, project, settings, target)
+    said = {each.where.removesuffix("/requirements.txt") for each in problems}
+    problems += [each for each in unstaged if each.where not in said]
+    if plan is not None and not plan.stages:
+        why = "nothing is to be done: the stages of --only have nothing, or other options leave them out"
+        problems.append(Problem("--only", why, "name others, or leave --only out"))
     return Session(
         wish,
         project,
@@ -88,7 +92,7 @@ def target_of(wish: Wish, settings: Settings, file: ProjectFile) -> Target:
         project, number, region = (settings.get(name) or f"<{name}>" for name in names)
         return CloudRun(project, number, region, wish.env, settings.public_origin)
     if wish.target == "docker":
-        origin = settings.public_origin or "https://<STEPBASE_PUBLIC_ORIGIN>"
+        origin = settings.public_origin or "<STEPBASE_PUBLIC_ORIGIN>"
         return Docker(origin, settings.get("STEPBASE_REGISTRY"))
     sources = {str(block.get("source")) for block in file.compute.values()}
     folders = [source.rsplit("/", 1)[-1] for source in sources]
@@ -109,10 +113,10 @@ def _ref(settings: Settings) -> str:
     return settings.project_ref or "<SUPABASE_PROJECT_REF>"
 
 
-def _project(root: Path, chosen: Sequence[str]) -> Project:
+def _project(root: Path, chosen: Sequence[str], settings: Settings) -> Project:
     return Project(
         root,
-        tuple(look.look(root, look.find(root, chosen))),
+        tuple(look.look(root, look.find(root, chosen), settings.own)),
         edge.front_doors(root),
         tuple(sorted(path.stem for path in (root / "supabase" / "notebooks").glob("*.json"))),
         any(root.glob("supabase/migrations/*.sql")),
@@ -121,21 +125,26 @@ def _project(root: Path, chosen: Sequence[str]) -> Project:
 
 def _plan(
     wish: Wish, project: Project, settings: Settings, target: Target
-) -> tuple[Plan | None, Problem | None]:
+) -> tuple[Plan | None, list[Problem]]:
+    """Stage everything in memory; a plan is made only if all of it can be staged."""
     at = planning.places(wish, project, target, settings)
     pins, _ = preflight.read_lock(project.root)
     staged: dict[str, Staged] = {}
+    problems = []
     base = settings.get("STEPBASE_BASE_IMAGE") or staging.BASE_IMAGE
-    try:
-        if wish.with_engine:
+    if wish.with_engine:
+        try:
             staged[staging.ENGINE] = staging.stage_engine(project.root, pins, base=base)
-        for folder in project.folders:
-            has_app = folder.app_id is not None
-            place = at[folder.name]
-            surroundings = {
-                "INNGEST_SERVE_ORIGIN": place.origin,
-                "INNGEST_SERVE_PATH": place.serve_path,
-            }
+        except DeployError as error:
+            problems.append(Problem("--with-engine", str(error), "repair that first"))
+    for folder in project.folders:
+        has_app = folder.app_id is not None
+        place = at[folder.name]
+        surroundings = {
+            "INNGEST_SERVE_ORIGIN": place.origin,
+            "INNGEST_SERVE_PATH": place.serve_path,
+        }
+        try:
             staged[folder.name] = staging.stage(
                 project.root,
                 folder.path,
@@ -144,9 +153,12 @@ def _plan(
                 has_app=has_app,
                 base=base,
             )
-    except DeployError as error:
-        return None, Problem("stage", str(error), "see above")
-    return planning.make(wish, project, target, settings, staged, supabase_cli(settings)), None
+        except DeployError as error:
+            where = f"functions/{folder.name}"
+            problems.append(Problem(where, str(error).removeprefix(f"{where}: "), _THEN))
+    if problems:
+        return None, problems
+    return planning.make(wish, project, target, settings, staged, supabase_cli(settings)), []
 
 
 def _vault(wish: Wish, project: Project, target: Target, settings: Settings) -> Vault:

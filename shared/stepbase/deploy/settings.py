@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from stepbase import config
 from stepbase.deploy import dotenv
@@ -86,6 +86,7 @@ class Settings:
         file: The file's name, for messages.
         variables: All of them by name.
         in_file: Those that the file names.
+        overridden: Those that the shell has another value for, which is taken.
         project_ref: The Supabase project, or None.
     """
 
@@ -94,6 +95,7 @@ class Settings:
     variables: Mapping[str, str] = field(repr=False)
     in_file: frozenset[str]
     project_ref: str | None
+    overridden: frozenset[str] = frozenset()
 
     def get(self, name: str) -> str | None:
         """Return a variable, or None if it is not set or empty."""
@@ -109,6 +111,12 @@ class Settings:
         }
 
     @property
+    def own(self) -> dict[str, str]:
+        """The project's own variables for functions: neither keys of ours nor of the platform."""
+        ours = {*FOR_FUNCTIONS, *FROM_THE_PLATFORM}
+        return {name: value for name, value in self.functions_get.items() if name not in ours}
+
+    @property
     def public_origin(self) -> str | None:
         """`STEPBASE_PUBLIC_ORIGIN` without a trailing slash, or None."""
         origin = self.get("STEPBASE_PUBLIC_ORIGIN")
@@ -116,15 +124,43 @@ class Settings:
 
     @property
     def database(self) -> tuple[str, str | None] | None:
-        """The database's URL without its password, and the password; None if there is no URL."""
+        """The database's URL without its password, and the password; None if there is no such URL.
+
+        What cannot be read as a URL is not given back: where its password is, nobody knows.
+        """
         url = self.get("DATABASE_URL")
-        if url is None:
-            return None
+        return None if url is None else _without_password(url, self.get("SUPABASE_DB_PASSWORD"))
+
+
+def host_of(url: str) -> str:
+    """Return the host of a URL, or an empty string if it has none or is none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _without_password(url: str, apart: str | None) -> tuple[str, str | None] | None:
+    try:
         parts = urlsplit(url)
-        account, _, place = parts.netloc.rpartition("@")
-        user, _, password = account.partition(":")
-        bare = urlunsplit(parts._replace(netloc=f"{user}@{place}" if user else place))
-        return bare, unquote(password) or self.get("SUPABASE_DB_PASSWORD")
+        is_url = parts.scheme in ("postgres", "postgresql") and bool(parts.hostname)
+        is_url = is_url and (parts.port or 1) > 0 and not parts.fragment
+    except ValueError:
+        return None
+    # A password that is not percent-encoded ends the host early: the rest of it would be in the path.
+    if not is_url or "@" in parts.path + parts.query:
+        return None
+    account, _, place = parts.netloc.rpartition("@")
+    user, _, password = account.partition(":")
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    named = [value for name, value in options if name == "password"]
+    kept = urlencode(
+        [each for each in options if each[0] != "password"], quote_via=quote, safe="/:,"
+    )
+    netloc = f"{user}@{place}" if user else place
+    query = kept if named else parts.query
+    bare = urlunsplit(parts._replace(netloc=netloc, query=query))
+    return bare, unquote(password) or (named[-1] if named else None) or apart
 
 
 def read(root: Path, env: str, shell: Mapping[str, str] | None = None) -> Settings:
@@ -136,14 +172,34 @@ def read(root: Path, env: str, shell: Mapping[str, str] | None = None) -> Settin
     if env and _NAME.fullmatch(env) is None:
         raise DeployError(f"--env {env!r}: expected lower-case letters, digits and -, e.g. staging")
     file = f".env.{env}" if env else ".env"
-    try:
-        in_file = dotenv.parse((root / file).read_text("utf-8"), file)
-    except FileNotFoundError:
-        in_file = {}
+    in_file = _in_file(root, file)
     shell = config.environment() if shell is None else shell
     known = {*FOR_DEPLOY, *FOR_FUNCTIONS, *in_file}
-    variables = {**in_file, **{name: shell[name] for name in known if shell.get(name)}}
-    return Settings(env, file, variables, frozenset(in_file), _project_ref(root, variables))
+    taken = {name: shell[name] for name in known if shell.get(name)}
+    variables = {**in_file, **taken}
+    overridden = {
+        name for name, value in taken.items() if in_file.get(name) not in (None, "", value)
+    }
+    return Settings(
+        env,
+        file,
+        variables,
+        frozenset(in_file),
+        _project_ref(root, variables),
+        frozenset(overridden),
+    )
+
+
+def _in_file(root: Path, file: str) -> dict[str, str]:
+    try:
+        # Editors of Windows put a mark at the beginning, which is no part of the first name.
+        return dotenv.parse((root / file).read_text("utf-8-sig"), file)
+    except FileNotFoundError:
+        return {}
+    except UnicodeDecodeError as error:
+        raise DeployError(f"{file} is no UTF-8 text: save it as UTF-8") from error
+    except OSError as error:
+        raise DeployError(f"{file} cannot be read: {error.strerror}") from error
 
 
 def _project_ref(root: Path, variables: Mapping[str, str]) -> str | None:
@@ -151,8 +207,7 @@ def _project_ref(root: Path, variables: Mapping[str, str]) -> str | None:
     named = variables.get("SUPABASE_PROJECT_REF")
     if named:
         return named
-    host = urlsplit(variables.get("SUPABASE_URL", "")).hostname or ""
-    ref, _, domain = host.partition(".")
+    ref, _, domain = host_of(variables.get("SUPABASE_URL", "")).partition(".")
     if domain == "supabase.co" and REF.fullmatch(ref):
         return ref
     try:

@@ -8,14 +8,15 @@ it reached is what it brought.
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import stepbase
-from stepbase.deploy import lock
+from stepbase.deploy import lock, sources
 from stepbase.deploy.errors import DeployError
 from stepbase.deploy.lock import Lock
+from stepbase.deploy.sources import Found
 
 BUILD = "build"
 
@@ -34,8 +35,8 @@ ENGINE_LINE = [
 _FUNCTION_SIDE = frozenset({"hosts", "middleware", "protocol", "sdk", "supabase"})
 """The packages of stepbase that functions import; the engine and the tools stay at home."""
 
-_LEFT_OUT = frozenset({"__pycache__", "tests", "node_modules", "requirements.txt"})
-_SECRETIVE = (".env", ".git", ".pem", ".key")
+_OURS = "stepbase"
+_MADE_HERE = frozenset({"requirements.txt", "Dockerfile"})
 
 _DOCKERFILE = """\
 # Made by `stepbase deploy` from {source}; change that instead.
@@ -66,11 +67,13 @@ class Staged:
         folder: Where it goes, from the project's root.
         files: Their contents by path, from that folder.
         digest: Of everything that runs in it: 12 hex digits.
+        left_out: Files of the sources that stay at home and might be missed.
     """
 
     folder: str
     files: Mapping[str, bytes]
     digest: str
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, folder: str, files: Mapping[str, bytes]) -> "Staged":
@@ -105,20 +108,26 @@ def stage(
         has_app: Whether the folder serves an app.
 
     Raises:
-        DeployError: If its requirements are not all pinned, or it brings a package of ours of its own.
+        DeployError: If its requirements are not all pinned, it brings a package of ours of its own, or
+            has files that no image can have.
     """
     wanted = lock.requirements(_requirements(path), f"functions/{path.name}/requirements.txt")
     problems = lock.unpinned(wanted, pins)
     if problems:
         raise DeployError(f"functions/{path.name}: {'; '.join(problems)}: stepbase deploy --lock")
-    files = dict(_folder(path))
+    own = sources.read(root, path)
+    files = {name: each for name, each in own.files.items() if name not in _MADE_HERE}
+    left_out = [*own.left_out, *({"Dockerfile"} & own.files.keys())]
     for name, source in packages(root).items():
         if any(there.split("/")[0] in (name, f"{name}.py") for there in files):
             raise DeployError(f"functions/{path.name} has a {name!r} of its own: rename it")
-        files.update(_package(name, source))
+        package = _package(name, root, source)
+        files.update(package.files)
+        left_out += package.left_out
     files["requirements.txt"] = lock.pins_for(wanted, pins).encode()
     start = start_line(has_app=has_app)
-    return _image(path.name, f"functions/{path.name}", files, surroundings, start, base)
+    made = _image(path.name, f"functions/{path.name}", files, surroundings, start, base)
+    return replace(made, left_out=tuple(sorted(left_out)))
 
 
 def stage_engine(root: Path, pins: Lock, *, base: str = BASE_IMAGE) -> Staged:
@@ -132,7 +141,7 @@ def stage_engine(root: Path, pins: Lock, *, base: str = BASE_IMAGE) -> Staged:
     if problems:
         raise DeployError(f"the engine: {'; '.join(problems)}: stepbase deploy --lock")
     source = Path(stepbase.__file__).parent
-    files = dict(_package("stepbase", source, is_whole=True))
+    files = dict(_package(_OURS, root, source, is_whole=True).files)
     files["requirements.txt"] = lock.pins_for(wanted, pins).encode()
     return _image(ENGINE, "stepbase", files, {}, ENGINE_LINE, base)
 
@@ -167,18 +176,39 @@ def packages(root: Path) -> dict[str, Path]:
 
 
 def write(root: Path, staged: Staged) -> None:
-    """Make the folder on disk hold exactly these files; one that was there is replaced."""
+    """Make the folder on disk hold exactly these files; one that was there is replaced.
+
+    Modes and times do not depend on who writes it: an image keeps them, and its user must be able to read.
+
+    Raises:
+        DeployError: If it cannot be written.
+    """
     target = root / staged.folder
     fresh = target.with_name(f".{target.name}.fresh")
-    shutil.rmtree(fresh, ignore_errors=True)
-    for name, content in staged.files.items():
-        file = fresh / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-        file.chmod(0o644)
-        os.utime(file, (0, 0))
-    shutil.rmtree(target, ignore_errors=True)
-    fresh.rename(target)
+    try:
+        _remove(fresh)
+        folders = {fresh}
+        for name, content in staged.files.items():
+            file = fresh / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+            file.chmod(0o644)
+            os.utime(file, (0, 0))
+            folders.update(fresh / each for each in Path(name).parents)
+        for folder in sorted(folders, reverse=True):  # the inner ones first
+            folder.chmod(0o755)
+            os.utime(folder, (0, 0))
+        _remove(target)
+        fresh.rename(target)
+    except OSError as error:
+        raise DeployError(f"{staged.folder} cannot be written: {error}") from error
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
 
 
 def _requirements(path: Path) -> str:
@@ -188,30 +218,16 @@ def _requirements(path: Path) -> str:
     return file.read_text("utf-8")
 
 
-def _folder(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield a function folder's own files; what looks like a secret stays at home."""
-    for file in sorted(path.rglob("*")):
-        name = file.relative_to(path).as_posix()
-        parts = name.split("/")
-        is_secret = any(part.startswith(_SECRETIVE[:2]) for part in parts)
-        if not file.is_file() or is_secret or name.endswith(_SECRETIVE[2:]):
-            continue
-        if not _LEFT_OUT & set(parts) and not name.endswith(".pyc"):
-            yield name, file.read_bytes()
-
-
-def _package(name: str, source: Path, *, is_whole: bool = False) -> Iterator[tuple[str, bytes]]:
-    """Yield a package's files; of stepbase only the function side, if not the whole is asked for."""
-    for file in sorted(source.rglob("*")):
-        inside = file.relative_to(source)
-        if not file.is_file() or "__pycache__" in inside.parts or file.suffix == ".pyc":
-            continue
-        is_at_home = file.suffix == ".ts" or (
-            len(inside.parts) > 1 and inside.parts[0] not in _FUNCTION_SIDE
-        )
-        if name == "stepbase" and is_at_home and not is_whole:
-            continue
-        yield f"{name}/{inside.as_posix()}", file.read_bytes()
+def _package(name: str, root: Path, source: Path, *, is_whole: bool = False) -> Found:
+    """Return a package's files; of stepbase only the function side, if not the whole is asked for."""
+    found = sources.read(root, source)
+    kept = {}
+    for inside, content in found.files.items():
+        first, _, rest = inside.partition("/")
+        is_at_home = inside.endswith(".ts") or (rest and first not in _FUNCTION_SIDE)
+        if name != _OURS or is_whole or not is_at_home:
+            kept[f"{name}/{inside}"] = content
+    return Found(kept, tuple(f"{name}/{each}" for each in found.left_out))
 
 
 def _digest(files: Mapping[str, bytes]) -> str:

@@ -22,6 +22,7 @@ COMPOSE = f"{BUILD}/compose"
 _KEYS = ("INNGEST_EVENT_KEY", "INNGEST_SIGNING_KEY")
 _AWAY_FROM_SUPABASE = (*_KEYS, "SUPABASE_SECRET_KEY", "SUPABASE_URL")
 ENGINE_GETS = ("DATABASE_URL", "INNGEST_EVENT_KEY", "INNGEST_SIGNING_KEY")
+_UP = "replaces the container if anything of it has changed, and waits until it is healthy"
 _NOT_DNS = re.compile(r"[^a-z0-9-]")
 
 
@@ -90,7 +91,12 @@ class Supabase:
     has_token: bool
 
     def command(
-        self, *words: str, stdin: str | None = None, holds: Sequence[str] = (), **settings: str
+        self,
+        *words: str,
+        why: str,
+        stdin: str | None = None,
+        holds: Sequence[str] = (),
+        **settings: str,
     ) -> Command:
         """Return a command on the project; `--yes`, because nobody can be asked."""
         return Command(
@@ -99,6 +105,7 @@ class Supabase:
             secrets=("SUPABASE_ACCESS_TOKEN",) if self.has_token else (),
             stdin=stdin,
             holds=tuple(holds),
+            why=why,
         )
 
 
@@ -142,9 +149,10 @@ class Compute:
                 "compute",
                 "push",
                 self.names.get(name, label(name)),
+                why=f"uploads {each.folder}, builds its image there, and waits for it",
                 SUPABASE_EXPERIMENTAL_COMPUTE="1",
             )
-            for name in staged
+            for name, each in staged.items()
         ]
 
 
@@ -181,12 +189,14 @@ class CloudRun:
                 Command(
                     ("gcloud", "secrets", *create),
                     unless=Unless(("gcloud", "secrets", "describe", secret, project)),
+                    why=f"makes a secret for {name}, still without a value",
                 ),
                 Command(
                     ("gcloud", "secrets", "versions", "add", secret, project, "--data-file=-"),
                     stdin=name,
                     holds=(name,),
                     unless=Unless(("gcloud", "secrets", "versions", *latest), prints=name),
+                    why="gives it its value",
                 ),
             ]
         return actions
@@ -210,7 +220,8 @@ class CloudRun:
                     f"--update-labels=stepbase-deployment={each.digest}",
                     *([f"--set-secrets={secrets}"] if secrets else []),
                     "--quiet",
-                )
+                ),
+                why="builds the image in the cloud, and serves it once it is ready",
             )
             for name, each in staged.items()
         ]  # fmt: skip
@@ -253,15 +264,16 @@ class Docker:
         actions: list[Action] = []
         for name, each in staged.items():
             image = self._image(name, each)
-            actions.append(Command(("docker", "build", "--pull", "--tag", image, each.folder)))
+            build = ("docker", "build", "--pull", "--tag", image, each.folder)
+            actions.append(Command(build, why="builds the image; its tag is the digest"))
             if self.registry is not None:
-                actions.append(Command(("docker", "push", image)))
+                actions.append(Command(("docker", "push", image), why="brings it to the registry"))
             given = ENGINE_GETS if name == ENGINE else tuple(names)
             text = compose(name, image, given)
             file = Staged.of(f"{COMPOSE}/{name}", {"compose.yaml": text.encode()})
             up = ("up", "--detach", "--wait", "--no-build")
             line = ("docker", "compose", "--file", f"{file.folder}/compose.yaml", *up)
-            actions += [Files(file), Command(line, secrets=given)]
+            actions += [Files(file), Command(line, secrets=given, why=_UP)]
         return actions
 
     def _image(self, name: str, staged: Staged) -> str:

@@ -14,9 +14,14 @@ from stepbase.deploy import journal, lock, look, planning, projectfile, session
 from stepbase.deploy.errors import DeployError
 from stepbase.deploy.plan import Files, Plan
 from stepbase.deploy.planning import Wish
-from stepbase.deploy.runner import Runner, tell_resume
+from stepbase.deploy.runner import Outcome, Runner, tell_resume
 from stepbase.deploy.session import Session
 from stepbase.hosts import front_door
+
+_LEGEND = """\
+In front of a line: write, a folder that is made here; $, a command; ?, a question before the next command;
+>, a request. <NAME> stands for what is not set yet.
+"""
 
 
 def deploy(
@@ -43,6 +48,8 @@ def deploy(
     unknown = sorted(set(only) - set(planning.STAGES))
     if unknown:
         raise click.UsageError(f"--only {unknown[0]}: stages are {', '.join(planning.STAGES)}")
+    if as_json and not dry_run:
+        raise click.UsageError("--json prints a plan: add --dry-run")
     wish = Wish(target, env, tuple(only), skip_db, front_door, wait, with_engine)
     found = session.prepare(root, wish, apps, allowance)
     if dry_run:
@@ -62,14 +69,16 @@ def _run(root: Path, found: Session, plan: Plan, *, is_agreed: bool) -> int:
         click.echo(f"going on with an interrupted deploy: {len(noted.done)} actions are done")
     if not is_agreed and not _agree(found, plan):
         return 1
-    _end_on_sigterm()
+    _end_on_signals()
+    runner = Runner(root, plan, found.vault, noted, click.echo)
     try:
-        Runner(root, plan, found.vault, noted, click.echo).run()
+        runner.run()
     except DeployError as error:
         raise DeployError(tell_resume(str(error), noted, plan)) from error
     except KeyboardInterrupt:
         raise DeployError(tell_resume("interrupted", noted, plan)) from None
-    _table(plan)
+    _table(_happened(runner.outcomes))
+    _table(_served(plan))
     return 0
 
 
@@ -84,11 +93,15 @@ def _agree(found: Session, plan: Plan) -> bool:
     return click.confirm(f"Deploy to {plan.target} of {where}: {stages}?")
 
 
-def _end_on_sigterm() -> None:
+def _end_on_signals() -> None:
+    """Take a platform's stop, and a terminal that is closed, for Ctrl-C: the program under way ends, too."""
+
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(each) != signal.SIG_IGN:  # nohup
+            signal.signal(each, interrupt)
 
 
 def _print(found: Session, *, as_json: bool) -> None:
@@ -99,7 +112,7 @@ def _print(found: Session, *, as_json: bool) -> None:
         click.echo(
             f"Plan for {found.plan.target}, settings from {found.settings.file}. Nothing is done."
         )
-        click.echo("write: a folder · $: a command · ?: asked first · >: a request\n")
+        click.echo(_LEGEND)
         click.echo(found.plan.text())
         for served in found.plan.served:
             click.echo(f"{served.name} will be served at {served.url}")
@@ -143,17 +156,30 @@ def _say_problems(found: Session) -> None:
         click.echo(problem.line())
 
 
-def _table(plan: Plan) -> None:
-    click.echo()
-    rows = [("folder", "app", "functions", "deployment", "served at")]
+Rows = list[tuple[str, ...]]
+
+
+def _happened(outcomes: Sequence[Outcome]) -> Rows:
+    rows: Rows = [("stage", "done", "not needed", "seconds")]
+    for each in outcomes:
+        rows.append((each.stage, str(each.done), str(each.left), f"{each.seconds:.1f}"))
+    return rows
+
+
+def _served(plan: Plan) -> Rows:
+    rows: Rows = [("folder", "app", "functions", "deployment", "served at")]
     for served in plan.served:
         count = str(served.function_count) if served.app_id else "–"
         rows.append((served.name, served.app_id or "–", count, served.deployment, served.url))
+    return rows
+
+
+def _table(rows: Rows) -> None:
+    click.echo()
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
-        click.echo(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        click.echo("  ".join(cells).rstrip())
 
 
 def write_lock(root: Path) -> None:
@@ -171,19 +197,23 @@ def write_lock(root: Path) -> None:
 
 
 def write_config(root: Path, apps: Sequence[str], *, is_front_door: bool) -> None:
-    """Add the blocks that folders lack in config.toml, and with `is_front_door` their Edge Functions."""
+    """Add the blocks that folders lack in config.toml, and with `is_front_door` their Edge Functions.
+
+    Raises:
+        DeployError: If there is no such file, or it cannot be read; a folder cannot be loaded; or an Edge
+            Function of somebody else has a folder's name.
+    """
     file = projectfile.read(root)
     if file.broken is not None:
         raise DeployError(f"{projectfile.FILE}: {file.broken}")
+    if not (root / projectfile.FILE).is_file():
+        raise DeployError(f"there is no {projectfile.FILE}: supabase init makes one")
     paths = look.find(root, apps)
     added = projectfile.missing_blocks(file, [path.name for path in paths])
-    if is_front_door:
-        for folder in look.look(root, paths):
-            if folder.app_id is None:
-                continue
-            click.echo(f"wrote {front_door.write(folder.name, root).relative_to(root)}")
-            if folder.name not in file.functions:
-                added += ("\n" if added else "") + front_door.settings(folder.name)
+    for name in _doors(root, paths) if is_front_door else []:
+        click.echo(f"wrote {front_door.write(name, root).relative_to(root)}")
+        if name not in file.functions:
+            added += ("\n" if added else "") + front_door.settings(name)
     if added:
         with open(root / projectfile.FILE, "a", encoding="utf-8") as config:
             config.write(f"\n{added}")
@@ -192,3 +222,21 @@ def write_config(root: Path, apps: Sequence[str], *, is_front_door: bool) -> Non
         if not added
         else f"added to {projectfile.FILE}:\n{added}"
     )
+
+
+def _doors(root: Path, paths: Sequence[Path]) -> list[str]:
+    """Return the folders that get a front door, after a look that none of them is lost by it."""
+    names = []
+    for folder in look.look(root, paths):
+        if folder.broken is not None:
+            raise DeployError(f"functions/{folder.name} cannot be loaded: {folder.broken}")
+        if folder.app_id is None:
+            continue
+        there = front_door.written(folder.name, root)
+        if there is not None and not front_door.is_ours(there):
+            raise DeployError(
+                f"supabase/functions/{folder.name}/index.ts is an Edge Function of yours: rename it, or the "
+                "function folder"
+            )
+        names.append(folder.name)
+    return names

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from stepbase.deploy import dotenv
 from stepbase.deploy.planning import Project, Wish
 from stepbase.deploy.problem import Problem
-from stepbase.deploy.settings import REF, Settings
+from stepbase.deploy.settings import REF, Settings, host_of
 from stepbase.protocol.signing import key_text
 
 MOST_SECRETS = 100
@@ -17,22 +17,47 @@ _HEX = re.compile(r"(?:[0-9a-fA-F]{2})+")
 _TRANSACTION_POOLER = 6543
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _WRITTEN_BY_US = ("INNGEST_SERVE_ORIGIN", "INNGEST_SERVE_PATH", "STEPBASE_DEPLOYMENT")
+_OF_THE_HOST = re.compile(
+    r"PORT|HOST|PATH|HOME|PYTHON(PATH|HOME)|LD_(PRELOAD|LIBRARY_PATH)|K_(SERVICE|REVISION|CONFIGURATION)"
+    r"|GUNICORN_CMD_ARGS|FUNCTION_(TARGET|SOURCE|SIGNATURE_TYPE|USE_ASGI)"
+)
+_OF_A_PROJECT = re.compile(
+    r"^[^ ]*\.(?P<user>[a-z]{20}) [^ ]*pooler\.supabase\.com$| db\.(?P<host>[a-z]{20})\.supabase\.co$"
+)
+_PLACEHOLDER = re.compile(r"<[^<>]*>")
+_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+_WEB = re.compile(rf"https?://{_HOST}(?:/[^\s?#]*)?")
+_ORIGIN = re.compile(rf"https?://{_HOST}")
+
+
+def is_part(wish: Wish, *stages: str) -> bool:
+    """Say whether any of these stages may be part of the deploy."""
+    return not wish.only or bool(set(stages) & set(wish.only))
 
 
 def needs_supabase(wish: Wish, project: Project) -> bool:
     """Say whether the deploy changes anything by the Supabase CLI besides the database."""
-    return wish.target == "compute" or wish.front_door or bool(project.notebooks)
+    is_compute = wish.target == "compute"
+    return (
+        (is_compute and is_part(wish, "functions", "secrets"))
+        or (wish.front_door and is_part(wish, "front-doors", "secrets"))
+        or (bool(project.notebooks) and is_part(wish, "notebooks"))
+    )
+
+
+def needs_project(wish: Wish, project: Project) -> bool:
+    """Say whether the project's name is in anything that the deploy does: its commands, or URLs."""
+    return needs_supabase(wish, project) or wish.target == "compute" or wish.front_door
 
 
 def changes_database(wish: Wish, project: Project) -> bool:
     """Say whether migrations are part of the deploy."""
-    is_asked_for = not wish.only or "database" in wish.only
-    return project.has_migrations and is_asked_for and not wish.skip_db
+    return project.has_migrations and is_part(wish, "database") and not wish.skip_db
 
 
 def supabase(wish: Wish, project: Project, settings: Settings) -> Iterable[Problem]:
     """Yield what is wrong with the project and the access token."""
-    if not needs_supabase(wish, project):
+    if not needs_project(wish, project):
         return
     ref = settings.project_ref
     if ref is None:
@@ -43,6 +68,8 @@ def supabase(wish: Wish, project: Project, settings: Settings) -> Iterable[Probl
         )
     elif REF.fullmatch(ref) is None:
         yield Problem("SUPABASE_PROJECT_REF", f"{ref!r} is no project ref", "20 lower-case letters")
+    if not needs_supabase(wish, project):
+        return
     token = settings.get("SUPABASE_ACCESS_TOKEN")
     if token is None:
         yield Problem(
@@ -63,36 +90,104 @@ def database(wish: Wish, project: Project, settings: Settings) -> Iterable[Probl
     """Yield what is wrong with the database's URL."""
     if not changes_database(wish, project):
         return
-    found = settings.database
-    if found is None:
+    given, found = settings.get("DATABASE_URL"), settings.database
+    if given is None:
         yield Problem(
             "DATABASE_URL",
             "not set",
             f"put the session pooler's URL (dashboard, Connect) into {settings.file}, or --skip-db",
         )
-        return
-    url = urlsplit(found[0])
-    try:
-        is_url = url.scheme in ("postgres", "postgresql") and bool(url.hostname)
-        port = url.port
-    except ValueError:
-        is_url, port = False, None
-    if not is_url:
+    elif "[YOUR-PASSWORD]" in given:
         yield Problem(
             "DATABASE_URL",
-            "not a URL of a database",
-            "postgresql://user:password@host:5432/postgres",
+            "has [YOUR-PASSWORD] in it, as the dashboard shows it",
+            "put the database's password there, percent-encoded, or take it out and set "
+            "SUPABASE_DB_PASSWORD",
         )
-    elif port == _TRANSACTION_POOLER:
+    elif found is None:
+        yield Problem(
+            "DATABASE_URL",
+            "not a URL of a database, or its password is not percent-encoded (@ : / ? # [ ] %)",
+            "postgresql://user:password@host:5432/postgres; or take the password out and set "
+            "SUPABASE_DB_PASSWORD",
+        )
+    else:
+        yield from _database(settings, found[0])
+
+
+def _database(settings: Settings, bare: str) -> Iterable[Problem]:
+    url = urlsplit(bare)
+    if url.port == _TRANSACTION_POOLER:
         yield Problem(
             "DATABASE_URL",
             f"port {_TRANSACTION_POOLER} is the transaction pooler, where migrations may break",
             "the session pooler or a direct connection: port 5432",
         )
+    named = _OF_A_PROJECT.search(f"{url.username or ''} {url.hostname or ''}")
+    ref = (named["user"] or named["host"]) if named else None
+    if ref is not None and settings.project_ref is not None and ref != settings.project_ref:
+        yield Problem(
+            "DATABASE_URL",
+            f"is of project {ref}, and everything else would go to {settings.project_ref}",
+            "take both from one project's dashboard",
+        )
 
 
-def keys(settings: Settings) -> Iterable[Problem]:
+def given(settings: Settings) -> Iterable[Problem]:
+    """Yield what stands in the file that nobody can have meant, and what the shell has changed of it."""
+    for name, value in settings.variables.items():
+        if value.rstrip().endswith("…") or _PLACEHOLDER.fullmatch(value):
+            yield Problem(
+                name, "still has the example's value", f"put the real one into {settings.file}"
+            )
+    for name in ("SUPABASE_URL", "INNGEST_BASE_URL"):
+        url = settings.get(name)
+        if url is not None and _WEB.fullmatch(url) is None:
+            yield Problem(name, f"{url!r} is no URL", "https://host, with a port if it has one")
+    ref, _, domain = host_of(settings.get("SUPABASE_URL") or "").partition(".")
+    if domain == "supabase.co" and settings.project_ref not in (None, ref):
+        yield Problem(
+            "SUPABASE_URL",
+            f"is of project {ref}, and everything else would go to {settings.project_ref}",
+            "take both from one project's dashboard",
+        )
+    for name in sorted(settings.overridden):
+        yield Problem(
+            name,
+            f"the shell's value is used, which is not that of {settings.file}",
+            f"unset {name}, if that is not meant",
+            is_fatal=False,
+        )
+
+
+def keys(wish: Wish, settings: Settings) -> Iterable[Problem]:
     """Yield what is wrong with the keys of the server of runs, and with its mode."""
+    if is_part(wish, "secrets", "functions", "sync", "verify"):
+        yield from _keys(settings)
+    dev = (settings.functions_get.get("INNGEST_DEV") or "").strip().lower()
+    if dev not in ("", "0", "false", "no", "off"):
+        yield Problem(
+            "INNGEST_DEV",
+            "set: in dev mode no call is checked, and anyone could make one",
+            f"take it out of {settings.file}",
+        )
+    for name in _WRITTEN_BY_US:
+        if name in settings.functions_get:
+            yield Problem(
+                name,
+                "set, though each image has its own",
+                f"take it out of {settings.file}; STEPBASE_PUBLIC_ORIGIN names a domain of yours",
+            )
+    for name in settings.functions_get:
+        if _OF_THE_HOST.fullmatch(name) is not None:
+            yield Problem(
+                name,
+                "set, though it belongs to where functions run: with another value they may not start",
+                f"call it something else in {settings.file}, or take it out",
+            )
+
+
+def _keys(settings: Settings) -> Iterable[Problem]:
     signing = settings.get("INNGEST_SIGNING_KEY")
     if signing is None:
         yield Problem(
@@ -112,29 +207,16 @@ def keys(settings: Settings) -> Iterable[Problem]:
             "not set: functions could not send events",
             f"put it into {settings.file}; Inngest: app.inngest.com/env/production/manage/keys",
         )
-    dev = (settings.functions_get.get("INNGEST_DEV") or "").strip().lower()
-    if dev not in ("", "0", "false", "no", "off"):
-        yield Problem(
-            "INNGEST_DEV",
-            "set: in dev mode no call is checked, and anyone could make one",
-            f"take it out of {settings.file}",
-        )
-    for name in _WRITTEN_BY_US:
-        if name in settings.functions_get:
-            yield Problem(
-                name,
-                "set, though each image has its own",
-                f"take it out of {settings.file}; STEPBASE_PUBLIC_ORIGIN names a domain of yours",
-            )
 
 
 def places(wish: Wish, settings: Settings) -> Iterable[Problem]:
     """Yield what is missing of where functions run, and of where they find the project."""
+    if not is_part(wish, "stage", "secrets", "functions", "answer", "sync", "verify"):
+        return
     origin = settings.public_origin
     if origin is not None:
-        parts = urlsplit(origin)
-        is_safe = parts.scheme == "https" or parts.hostname in _LOOPBACK
-        if not parts.hostname or parts.path or parts.query or not is_safe:
+        is_safe = origin.startswith("https://") or host_of(origin) in _LOOPBACK
+        if _ORIGIN.fullmatch(origin) is None or not is_safe:
             yield Problem(
                 "STEPBASE_PUBLIC_ORIGIN",
                 f"{origin!r} is no origin that can be called",
@@ -146,25 +228,22 @@ def places(wish: Wish, settings: Settings) -> Iterable[Problem]:
             "not set: nobody knows where this host is reached",
             "https://functions.example.com, the proxy before the containers (docs/deploy.md)",
         )
+    for name, how in _asked_for(wish):
+        if settings.get(name) is None:
+            yield Problem(name, "not set", f"put it into {settings.file}: {how}")
+
+
+def _asked_for(wish: Wish) -> Iterable[tuple[str, str]]:
+    """Yield what a target cannot do without, and where it is found."""
     if wish.target == "cloudrun":
-        for name, how in (
-            ("GOOGLE_CLOUD_PROJECT", "gcloud projects list"),
-            (
-                "GOOGLE_CLOUD_PROJECT_NUMBER",
-                "gcloud projects describe PROJECT --format='value(projectNumber)'",
-            ),
-            ("GOOGLE_CLOUD_REGION", "the one next to your database, e.g. us-west2"),
-        ):
-            if settings.get(name) is None:
-                yield Problem(name, "not set", f"put it into {settings.file}: {how}")
+        number = "gcloud projects describe PROJECT --format='value(projectNumber)'"
+        yield "GOOGLE_CLOUD_PROJECT", "gcloud projects list"
+        yield "GOOGLE_CLOUD_PROJECT_NUMBER", number
+        yield "GOOGLE_CLOUD_REGION", "the one next to your database, e.g. us-west2"
     if wish.target != "compute":
-        for name in ("SUPABASE_URL", "SUPABASE_SECRET_KEY"):
-            if settings.get(name) is None:
-                yield Problem(
-                    name,
-                    "not set: steps could not call the project",
-                    f"put it into {settings.file} (dashboard, Project Settings, API keys)",
-                )
+        why = "(dashboard, Project Settings, API keys); steps call the project with it"
+        yield "SUPABASE_URL", f"https://<ref>.supabase.co {why}"
+        yield "SUPABASE_SECRET_KEY", f"sb_secret_… {why}"
 
 
 def secrets(wish: Wish, settings: Settings, given: Mapping[str, str]) -> Iterable[Problem]:

@@ -132,7 +132,7 @@ def sync_problem(served: Served, answer: Answer) -> str | None:
     if answer.status in (401, 403):
         text += "; the signing key (or INNGEST_API_KEY) is not one of this Inngest environment"
     elif answer.status == 404:
-        text += f"; Inngest knows no app {served.app_id!r} yet: leave INNGEST_API_KEY out for the first sync"
+        text += f"; nothing is registered there, or {served.url} is not served"
     return f"sync of {served.name}: HTTP {answer.status} {text}"
 
 

@@ -47,13 +47,28 @@ def settings(name: str) -> str:
     return f"[functions.{name}]\nverify_jwt = false\n"
 
 
+def written(name: str, root: Path) -> str | None:
+    """Return the text of the Edge Function that has a folder's name, or None if there is none."""
+    path = _path(name, root)
+    return path.read_text("utf-8") if path.is_file() else None
+
+
+def is_ours(text: str) -> bool:
+    """Say whether an Edge Function is a front door, of whatever version."""
+    return "stepbase.hosts.front_door" in text.partition("const ")[0]
+
+
 def write(name: str, root: Path) -> Path:
     """Write a folder's front door under `root`, the folder with `supabase` in it; returns the file.
 
     Raises as `variable`.
     """
     text = source(name)
-    path = root / "supabase" / "functions" / name / "index.ts"
+    path = _path(name, root)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, "utf-8")
     return path
+
+
+def _path(name: str, root: Path) -> Path:
+    return root / "supabase" / "functions" / name / "index.ts"

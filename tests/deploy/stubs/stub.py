@@ -11,7 +11,9 @@ import signal
 import sys
 from pathlib import Path
 
-STATE = Path(os.environ["STUB_STATE"])
+STATE = Path(os.environ.get("STUB_STATE", "/nowhere"))
+VERSIONS = {("supabase", "--version"): "3.1.0", ("docker", "compose", "version"): "v2.40.0"}
+"""What is asked before a deploy, without its variables; nothing is kept of it."""
 SECRETIVE = ("INNGEST_", "SUPABASE_", "PGPASSWORD", "DATABASE_URL", "SHOP_")
 
 
@@ -100,6 +102,11 @@ def bring(name: str, source: Path) -> None:
 def main() -> int:
     """Note the call, do what it says, and kill its caller if that is wanted."""
     tool, *words = sys.argv[1:]
+    if (tool, *words) in VERSIONS:
+        print(VERSIONS[(tool, *words)])
+        return 0
+    if words[1:] == ["--version"]:
+        return 0
     if tool == "note":  # before the real program: note the call, and no more
         tool, *words = words
         note(tool, words)
