@@ -47,6 +47,13 @@ class Site:
         event_id: str = answer.json()["ids"][0]
         return event_id
 
+    def until(self, is_so: Callable[[], bool]) -> None:
+        """Wait until something is so."""
+        deadline = time.monotonic() + _SECONDS
+        while not is_so():
+            assert time.monotonic() < deadline, "it did not come about"
+            time.sleep(0.05)
+
     def run_of(self, event_id: str, status: str) -> str:
         """Wait until the run of an event has a status; return its id."""
         deadline = time.monotonic() + _SECONDS
@@ -148,7 +155,8 @@ def open_page(browser: Browser, site: Site) -> Iterator[Open]:
 
 
 def _note(message: ConsoleMessage, complaints: list[str]) -> None:
-    if message.type in ("error", "warning"):
+    # A form that comes back with what is wrong in it is answered so, and browsers note that.
+    if message.type in ("error", "warning") and "status of 422" not in message.text:
         complaints.append(message.text)
 
 

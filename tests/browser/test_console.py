@@ -134,7 +134,7 @@ def test_actions_by_mouse(site: Site, open_page: Open) -> None:
     page.goto("/send?name=shop/order.placed&as=json")
     page.get_by_label("Data").fill('{"id": 104, "shop": "s1"}')
     page.get_by_role("button", name="Send").click()
-    expect(page.get_by_role("link", name="shop-checkout").first).to_be_visible(timeout=5_000)
+    expect(page.get_by_role("cell", name="shop-checkout").first).to_be_visible(timeout=5_000)
     expect(page.get_by_text("its condition was not met: event.data.cents > 10000")).to_be_visible()
 
 
@@ -186,3 +186,146 @@ def test_pages_are_readable_without_scripts(site: Site, open_page: Open) -> None
     page.get_by_role("link", name="Result").locator("visible=true").click()
 
     expect(page.get_by_text('"reserved a"')).to_be_visible()
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_a_run_is_made_again_from_a_step_with_other_arguments(
+    site: Site, open_page: Open, scripts: bool
+) -> None:
+    run_id = site.run_of(site.send("shop/order.placed", id=106 + scripts, fate="refused"), "Failed")
+    page = open_page(f"/runs/{run_id}", java_script_enabled=scripts)
+
+    page.get_by_text("validate", exact=True).click()
+    page.get_by_role("link", name="Run again from this step, validate").click()
+    page.get_by_label("Argument 1").fill("stock of Bangkok")
+    page.get_by_role("button", name="Run again from validate").click()
+    expect(page.get_by_text("Argument 1 is not JSON").last).to_be_visible()
+    expect(page.get_by_label("Argument 1")).to_have_value("stock of Bangkok")
+    page.get_by_role("button", name="One more argument").click()
+    expect(page.get_by_label("Argument 2")).to_be_visible()
+    page.get_by_label("Argument 1").fill('"stock of Bangkok"')
+    page.get_by_role("button", name="Run again from validate").click()
+
+    expect(page.get_by_role("status")).to_contain_text("made again as")
+    made = page.url.rpartition("/")[2]
+    site.until(lambda: site.data(f"/runs/{made}")["run"]["status"] == "Failed")
+    page.goto(f"/runs/{made}")
+    page.get_by_text("validate", exact=True).click()
+    page.get_by_role("link", name="Result of validate").click()
+    expect(page.get_by_text('"reserved stock of Bangkok"')).to_be_visible()
+
+
+@pytest.mark.parametrize("width", [1240, 1600])
+def test_the_table_of_runs_needs_no_scrolling(site: Site, open_page: Open, width: int) -> None:
+    page = open_page("/runs", viewport={"width": width, "height": 800})
+    for path in ("/", "/runs", "/waiting", "/outbox"):
+        page.goto(path)
+        wider = page.eval_on_selector_all(
+            ".scroll", "all => all.map(each => each.scrollWidth - each.clientWidth)"
+        )
+        assert not any(each > 0 for each in wider), path
+
+
+def test_a_whole_id_is_read_aloud_and_its_end_is_shown(site: Site, open_page: Open) -> None:
+    run_id = site.data("/runs")["runs"][0]["run_id"]
+    page = open_page("/runs")
+
+    link = page.get_by_role("link", name=run_id)
+
+    assert link.inner_text() == run_id[-8:] and link.get_attribute("title") == run_id
+
+
+def test_a_row_opens_its_run(site: Site, open_page: Open) -> None:
+    run_id = site.data("/runs")["runs"][0]["run_id"]
+    page = open_page("/runs")
+
+    page.get_by_role("row").filter(has=page.get_by_role("link", name=run_id)).get_by_role(
+        "cell", name="shop-"
+    ).click()
+
+    page.wait_for_url(f"**/runs/{run_id}")
+
+
+def test_charts_have_axes_and_can_be_read_as_tables(site: Site, open_page: Open) -> None:
+    page = open_page("/")
+    figure = page.get_by_role("figure").filter(has_text="Runs ended a minute")
+
+    assert page.get_by_role("img", name="runs ended in the last hour").count() == 1
+    levels = figure.locator(".y span").all_inner_texts()
+    assert levels[-1] == "0" and int(levels[0].replace(",", "")) >= 4 and len(levels) == 3
+    assert len(figure.locator(".x span").all_inner_texts()) == 5
+    figure.get_by_text("As a table").click()
+    rows = figure.get_by_role("row")
+    ended = sum(int(text.split("\t")[1].replace(",", "")) for text in rows.all_inner_texts()[1:])
+    told = page.get_by_role("img", name="runs ended in the last hour").get_attribute("aria-label")
+    assert told is not None and told.startswith(f"{ended:,} runs ended")
+
+
+def test_controls_of_a_filter_are_of_one_height(site: Site, open_page: Open) -> None:
+    page = open_page("/runs")
+
+    heights = page.eval_on_selector_all(
+        ".filters :is(input, select, button)",
+        "all => all.map(each => Math.round(each.getBoundingClientRect().height))",
+    )
+
+    assert len(heights) == 6 and len(set(heights)) == 1
+
+
+def test_a_change_takes_nothing_from_who_reads(site: Site, open_page: Open) -> None:
+    """What is in focus, opened and fetched stays so when the page changes."""
+    run_id = site.run_of(site.send("shop/order.placed", id=110, fate="waits"), "Running")
+    page = open_page(f"/runs/{run_id}")
+    page.get_by_text("validate", exact=True).click()
+    page.get_by_role("link", name="Result of validate").click()
+    expect(page.get_by_text('"reserved stock"')).to_be_visible()
+    page.get_by_role("link", name="shop/order.placed").focus()
+
+    site.send("shop/paid", id=110)
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Completed", timeout=5_000)
+
+    expect(page.get_by_text('"reserved stock"')).to_be_visible()
+    assert _focused(page) == "shop/order.placed"
+
+
+def test_every_page_has_its_json(site: Site, open_page: Open) -> None:
+    page = open_page("/")
+    for path in _paths(site):
+        if path.startswith("/send"):
+            continue
+        page.goto(path)
+        link = page.get_by_role("link", name="JSON")
+        assert link.count() == 1, path
+        answer = page.request.get(link.get_attribute("href") or "")
+        assert answer.headers["content-type"] == "application/json" and answer.json(), path
+
+
+def test_a_page_can_be_shared(site: Site, open_page: Open) -> None:
+    """Another browser that opens the address of a filtered page sees the same."""
+    page = open_page("/runs")
+    page.get_by_label("Status").select_option("Failed")
+    page.get_by_label("Function").select_option("shop-checkout")
+    page.get_by_label("Run id, or text").fill("refused")
+    page.get_by_role("button", name="Find").click()
+    page.wait_for_url("**/runs?*")
+    first = page.get_by_role("row").all_inner_texts()
+
+    other = open_page(page.url)
+
+    ids = [text.split("\t")[1] for text in first[1:]]
+    assert (
+        ids
+        and [row.split("\t")[1] for row in other.get_by_role("row").all_inner_texts()[1:]] == ids
+    )
+    expect(other.get_by_label("Status")).to_have_value("Failed")
+
+
+def test_a_large_payload_is_cut_and_fetched_where_it_is(site: Site, open_page: Open) -> None:
+    run_id = site.run_of(site.send("shop/order.placed", id=111, shop="x" * 30_000), "Completed")
+    page = open_page(f"/runs/{run_id}")
+    assert len(page.get_by_role("main").inner_text()) < 20_000
+
+    page.get_by_role("link", name="Show all of it").click()
+
+    expect(page.get_by_text("x" * 30_000)).to_be_visible()
+    assert page.url.endswith(run_id)

@@ -1,5 +1,7 @@
 """A console on a real engine, with runs of every fate in its database."""
 
+import html
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -40,6 +42,10 @@ class Shown:
         answer = await self.web.get(path)
         assert answer.status_code == 200, answer.text
         return answer.text
+
+    async def text(self, path: str) -> str:
+        """Return what a page says, without its tags."""
+        return html.unescape(re.sub(r"<[^>]*>", "", await self.page(path)))
 
     async def data(self, path: str) -> Any:
         """Return a page's JSON."""
@@ -103,7 +109,7 @@ async def shown(start_console: StartConsole) -> AsyncIterator[Shown]:
 
 @pytest.fixture
 def make_run(shown: Shown) -> Callable[..., Awaitable[dict[str, Any]]]:
-    """Run app-f once, whose step `a` gives `data`, or fails as `error` says; returns the run."""
+    """Run app-f once, whose step `a` gives `data` or its edited input, or fails with `error`."""
 
     async def make(
         data: object = "one", *, error: dict[str, Any] | None = None, event: Any = None
@@ -113,9 +119,10 @@ def make_run(shown: Shown) -> Callable[..., Awaitable[dict[str, Any]]]:
         def answer(call: dict[str, Any]) -> Answer:
             if error is not None:
                 return Answer(500, error, {**SDK_HEADERS, "x-inngest-no-retry": "true"})
-            if hashed in call["steps"]:
-                return Answer(200, {"result": call["steps"][hashed]["data"]})
-            return ops(step_run(hashed, data))
+            memo = call["steps"].get(hashed, {})
+            if "data" in memo:
+                return Answer(200, {"result": memo["data"]})
+            return ops(step_run(hashed, memo.get("input", data)))
 
         shown.host.handlers["app-f"] = answer
         await shown.api.register(shown.host.registration(shown.host.function("app-f")))

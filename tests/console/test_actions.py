@@ -1,5 +1,6 @@
 """What a person does from a page, and that each is written down."""
 
+import html
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -65,18 +66,85 @@ async def test_a_run_is_cancelled(shown: Shown) -> None:
 async def test_a_run_is_made_again_also_from_a_step(shown: Shown, make_run: MakeRun) -> None:
     run = await make_run()
     hashed = hash_step_id("a")
+    form = f"/runs/{run['run_id']}/again"
 
     whole = await shown.act(f"/runs/{run['run_id']}/rerun")
-    part = await shown.act(f"/runs/{run['run_id']}/rerun", step=hashed, input='["other"]')
-    refused = await shown.act(f"/runs/{run['run_id']}/rerun", step=hashed, input='{"no": 1}')
-    runs = await shown.api.ended(run["event_id"], 3)
+    part = await shown.act(form, step=hashed, **{"argument-0": '"other"', "argument-1": "{}"})
+    own = await shown.act(form, step=hashed, **{"argument-0": " "})
+    runs = await shown.api.ended(run["event_id"], 4)
 
-    assert {each["run_id"] for each in runs} == {run["run_id"]} | {
-        answer.headers["location"].rpartition("/")[2] for answer in (whole, part)
-    }
-    assert "must be a JSON list" in await shown.page(refused.headers["location"])
+    made = [answer.headers["location"].rpartition("/")[2] for answer in (whole, part, own)]
+    assert {each["run_id"] for each in runs} == {run["run_id"], *made}
+    outputs = {each["run_id"]: each["output"]["result"] for each in runs}
+    assert [outputs[each] for each in made] == ["one", ["other", {}], "one"]
     page = await shown.page(whole.headers["location"])
     assert "repeats" in page and run["run_id"] in page
+    first = await shown.page(f"/runs/{run['run_id']}")
+    assert "repeated as" in first and made[0] in first
+
+
+async def test_arguments_given_before_stand_in_the_form(shown: Shown, make_run: MakeRun) -> None:
+    run = await make_run()
+    hashed = hash_step_id("a")
+    part = await shown.act(
+        f"/runs/{run['run_id']}/again",
+        step=hashed,
+        **{"argument-0": '{"id": 7}', "argument-1": "2"},
+    )
+    await shown.api.ended(run["event_id"], 2)
+
+    page = await shown.page(f"{part.headers['location']}/again?step={hashed}")
+
+    assert "&#34;id&#34;: 7" in page and page.count("<textarea") == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (
+            {"argument-0": "seven"},
+            "Argument 1 is not JSON: Expecting value in line 1, column 1: a text",
+        ),
+        ({"argument-0": "1", "argument-1": "{", "argument-2": "[3]"}, "Argument 2 is not JSON"),
+        ({"argument-0": "", "argument-1": "2"}, "Argument 1 is empty"),
+        ({"argument-0": '"\\u0000"'}, "Argument 1 "),
+        ({"argument-0": "NaN"}, "Argument 1 is not JSON"),
+    ],
+)
+async def test_what_is_no_argument_comes_back_as_it_was_typed(
+    shown: Shown, make_run: MakeRun, typed: dict[str, str], said: str
+) -> None:
+    run = await make_run()
+
+    answer = await shown.act(f"/runs/{run['run_id']}/again", step=hash_step_id("a"), **typed)
+
+    page = html.unescape(answer.text)
+    assert answer.status_code == 422 and said in page and 'aria-invalid="true"' in page
+    for text in typed.values():
+        assert f">{text}</textarea>" in page
+    assert len((await shown.data("/runs"))["runs"]) == 1
+
+
+async def test_one_more_argument_is_asked_for(shown: Shown, make_run: MakeRun) -> None:
+    run = await make_run()
+
+    answer = await shown.act(
+        f"/runs/{run['run_id']}/again", step=hash_step_id("a"), more="1", **{"argument-0": "{7"}
+    )
+
+    assert answer.text.count("<textarea") == 2 and "{7</textarea>" in answer.text
+
+
+@pytest.mark.parametrize("step", ["", "none"])
+async def test_a_step_that_is_not_there_has_no_form(
+    shown: Shown, make_run: MakeRun, step: str
+) -> None:
+    run = await make_run()
+
+    answer = await shown.web.get(f"/runs/{run['run_id']}/again?step={step}")
+    acted = await shown.act(f"/runs/{run['run_id']}/again", step=step)
+
+    assert answer.status_code == acted.status_code == 404
 
 
 async def test_a_function_is_paused_and_resumed(shown: Shown, make_run: MakeRun) -> None:

@@ -16,11 +16,12 @@ from tests.console.conftest import Shown
 from stepbase.console.page import Desk
 from stepbase.console.reads import Reads, Row
 from stepbase.console.site import PAGES
+from stepbase.protocol.ids import hash_step_id
 
 _LARGE = re.compile(r"Seq Scan on (events|runs|steps|attempts|queue|pauses|not_started)\b")
 _QUERIES = ("", "status=live", "status=Failed", "status=Cancelled&function=app-f", "event=app/f",
             "text=needle&since=1d", "name=app/f", "name=app/f&text=x", "of=output", "step=x",
-            "attempt=1")  # fmt: skip
+            "attempt=1", f"step={hash_step_id('a')}")  # fmt: skip
 
 
 class Noting(Reads):

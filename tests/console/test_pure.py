@@ -1,5 +1,8 @@
 """What is worked out without a browser or a database: words, charts, the drawing of a run."""
 
+import html
+import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepbase.console import chart, timeline, words
+from stepbase.console.remedy import remedy
+from stepbase.console.render import coloured
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -92,5 +97,107 @@ def test_a_chart_is_as_high_as_its_highest_column() -> None:
     curve = chart.line(slots, [0, 100, 50])
 
     assert [column.height for column in drawn.columns] == [0, 45, 90]
-    assert drawn.columns[1].bad == 9 and drawn.most == 10
+    assert drawn.columns[1].bad == 9 and drawn.axes.levels == ("10", "5", "0")
     assert [y for _, y, _ in curve.dots] == [0, 45]
+    assert curve.axes.levels == ("100 ms", "50 ms", "0")
+
+
+def test_a_chart_can_be_read_as_a_table() -> None:
+    slots = [NOON + timedelta(minutes=i) for i in range(60)]
+
+    drawn = chart.columns(slots, [0, 1_234, *[0] * 58], [0, 2, *[0] * 58])
+    curve = chart.line(slots, [0, 61_000, 0, *[5.0] * 57])
+
+    assert drawn.axes.rows == [("12:01", "1,234", "2")]
+    assert drawn.axes.times == ["12:00", "12:15", "12:30", "12:44", "12:59"]
+    assert drawn.axes.levels == ("2,000", "1,000", "0")
+    assert curve.axes.rows[-1] == ("12:01", "1 min 1 s") and len(curve.axes.rows) == 58
+    assert len(curve.lines) == 1, "a line goes over no gap, and through no single dot"
+
+
+@given(st.lists(st.floats(0, 1e7), min_size=1, max_size=70))
+def test_no_value_is_above_its_chart(values: list[float]) -> None:
+    slots = [NOON + timedelta(minutes=i) for i in range(len(values))]
+
+    for axes, heights in (
+        ((drawn := chart.columns(slots, values, values)).axes, [c.height for c in drawn.columns]),
+        ((curve := chart.line(slots, values)).axes, [chart.HEIGHT - y for _, y, _ in curve.dots]),
+    ):
+        assert axes.most >= max(values) and len(axes.levels) == 3
+        assert all(0 <= height <= chart.HEIGHT for height in heights)
+
+
+@given(st.floats(0.01, 4e10))
+def test_a_scale_has_few_places_and_they_are_on_it(ms: float) -> None:
+    run = {"created_at": NOON, "started_at": None, "ended_at": NOON + timedelta(milliseconds=ms)}
+
+    ticks = timeline.draw(run, [], [], NOON).ticks
+
+    assert 1 <= len(ticks) <= 6 and ticks[0][0] == 0
+    assert all(0 <= x <= 1000 for x, _ in ticks)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("asleep until 2026-12-01 19:37:55 UTC", "asleep until 01 Dec 19:37:55"),
+     ("being called, due at 2026-01-31 00:00:01 UTC", "being called, due at 31 Jan 00:00:01"),
+     ("ready", "ready"), (None, "between two calls")],
+)  # fmt: skip
+def test_waits(text: str | None, said: str) -> None:
+    assert words.waits(text) == said
+
+
+def test_a_step_has_waited_since_the_step_before_it() -> None:
+    def step(name: str, began: int, took: int) -> dict[str, Any]:
+        return {"hash": name, "name": name, "op": "StepRun", "status": "done", "due_at": None,
+                "is_leased": False, "event_name": None,
+                "started_at": NOON + timedelta(milliseconds=began),
+                "ended_at": NOON + timedelta(milliseconds=began + took)}  # fmt: skip
+
+    run = {"created_at": NOON, "started_at": NOON + timedelta(milliseconds=10),
+           "ended_at": NOON + timedelta(milliseconds=200), "status": "Completed"}  # fmt: skip
+
+    drawn = timeline.draw(run, [step("a", 20, 30), step("b", 60, 40), step("c", 70, 5)], [], NOON)
+
+    waited = {bar.name: bar.waited for bar in drawn.bars}
+    assert waited == {"in the queue": "", "a": "10 ms", "b": "10 ms", "c": "20 ms"}
+    assert {bar.name: bar.lead for bar in drawn.bars}["c"] == (250.0, 100.0)
+
+
+_SQL = {"name": "APIError", "message": "{'message': 'no', 'code': '%s', 'hint': None}"}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        ({"name": "NoAnswer", "message": "x"}, None, "start the app"),
+        ({"name": "NoAnswer", "message": "x"}, 401, "INNGEST_SIGNING_KEY"),
+        ({"name": "NoAnswer", "message": "x"}, 404, "which URL is called"),
+        ({"name": "N", "code": "event_invalid"}, 400, "mend what sends"),
+        ({"name": "N", "cause": _SQL | {"message": _SQL["message"] % "P0001"}}, 206, "P0001"),
+        ({"name": "N", "cause": _SQL | {"message": _SQL["message"] % "23505"}}, 206, "23505"),
+        ({"name": "N", "cause": _SQL | {"message": _SQL["message"] % "42883"}}, 206, "migrations"),
+        ({"name": "ValueError", "message": "'code': 7"}, 206, ""),
+        ("text", None, ""),
+    ],
+)
+def test_what_to_do_is_said_where_the_kind_of_error_says_it(
+    error: object, status: int | None, said: str
+) -> None:
+    text = remedy(json.dumps(error), status, is_live=False)
+    assert (said in text) if said else text == ""
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda of: st.lists(of) | st.dictionaries(st.text(), of),
+    )
+)
+def test_coloured_json_is_the_same_text(value: object) -> None:
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+
+    marked = str(coloured(text))
+
+    assert html.unescape(re.sub(r"</?span[^>]*>", "", marked)) == text
+    assert "<" not in re.sub(r'</?span( class="j-\w+")?>', "", marked)

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from stepbase.console import typed
 from stepbase.console.page import Desk, Page
+from stepbase.console.pages import again
 from stepbase.console.pages import send as pages
 from stepbase.engine import operate, syncing
 from stepbase.engine.intake import Sent
@@ -51,24 +52,34 @@ async def cancel(desk: Desk, request: Request, form: Mapping[str, str]) -> Done:
 
 
 async def rerun(desk: Desk, request: Request, form: Mapping[str, str]) -> Done:
-    """Make a run again: wholly, or from a step, which may get another input."""
+    """Make a whole run again."""
     run_id = request.path_params["run_id"]
-    step, text = form.get("step") or None, form.get("input", "").strip()
-    given: list[object] | None = None
-    if step is not None and text:
-        try:
-            read = loads(text)
-        except (ValueError, RecursionError) as error:
-            return Done(f"/runs/{run_id}", f"the input is not JSON: {error}")
-        if not isinstance(read, list):
-            return Done(f"/runs/{run_id}", "the input must be a JSON list: the step's arguments")
-        given = read
-    again = operate.Again(run_id, step, given)
+    made, problem = await _made_again(desk, operate.Again(run_id))
+    return Done(f"/runs/{made or run_id}", problem, f"made again as {made}")
+
+
+async def rerun_from(desk: Desk, request: Request, form: Mapping[str, str]) -> Done:
+    """Make a run again from a step, perhaps with other arguments; what is wrong comes back as typed."""
+    run_id, step, given = request.path_params["run_id"], form.get("step", ""), again.read(form)
+    if form.get("more"):
+        given = again.Typed([*given.texts, ""])
+        return Done("", "", "not yet", await again.page(desk, request, step, given))
+    problem = "Not made again: correct what is marked below." if given.errors else ""
+    if not given.errors:
+        wanted = operate.Again(run_id, step, list(given.values) or None)
+        made, problem = await _made_again(desk, wanted)
+        if made:
+            return Done(f"/runs/{made}", "", f"made again as {made}")
+    page = await again.page(desk, request, step, given, problem, 422)
+    return Done("", problem, "", page)
+
+
+async def _made_again(desk: Desk, wanted: operate.Again) -> tuple[str, str]:
+    """Return the new run, or else why there is none."""
     engine = desk.engine
-    made, outcome = await operate.rerun(engine.store, engine.registry, again, engine.new_id)
-    if outcome in _RERUN_REFUSED:
-        return Done(f"/runs/{run_id}", _RERUN_REFUSED[outcome])
-    return Done(f"/runs/{made}", "", f"made again as {made}")
+    made, outcome = await operate.rerun(engine.store, engine.registry, wanted, engine.new_id)
+    refused = _RERUN_REFUSED.get(outcome, "")
+    return ("" if refused else made), refused
 
 
 async def pause(desk: Desk, request: Request, form: Mapping[str, str]) -> Done:
@@ -175,6 +186,7 @@ async def _sent(desk: Desk, name: str, data: Mapping[str, object]) -> tuple[str,
 ACTIONS: dict[str, Action] = {
     "/runs/{run_id}/cancel": cancel,
     "/runs/{run_id}/rerun": rerun,
+    "/runs/{run_id}/again": rerun_from,
     "/functions/{slug:path}/pause": pause,
     "/functions/{slug:path}/resume": resume,
     "/apps/{app:path}/resync": resync,

@@ -1,11 +1,13 @@
 """Templates to HTML: whole pages, or the block that is alive."""
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import resources
 
 import jinja2
+from markupsafe import Markup, escape
 
 from stepbase.console import words
 from stepbase.console.page import Page
@@ -30,6 +32,10 @@ class Renderer:
             pretty=words.pretty,
             size=words.size,
             unquoted=_unquoted,
+            short=words.short,
+            span=words.between,
+            waits=words.waits,
+            coloured=coloured,
             json=lambda value: json.dumps(value, default=str, ensure_ascii=False),
         )
         # A global, because a block that is rendered alone sees nothing of what stands outside it.
@@ -60,6 +66,29 @@ def _machine(instant: datetime) -> str:
 
 def _human(instant: datetime) -> str:
     return f"{instant.astimezone(UTC):%d %b %H:%M:%S}"
+
+
+_TOKEN = re.compile(
+    r'("(?:[^"\\]|\\.)*")(\s*:)?|\b(true|false|null|-?\d[\d.eE+-]*)\b|[^"\w-]+|.', re.DOTALL
+)
+
+
+def coloured(text: str) -> Markup:
+    """Mark what is a key, a string or another value in JSON text; of other text nothing."""
+    if not text.lstrip().startswith(("{", "[", '"')):
+        return escape(text)
+    made = []
+    for match in _TOKEN.finditer(text):
+        string, colon, word = match.groups()
+        if string is not None and colon is not None:
+            made.append(f'<span class="j-key">{escape(string)}</span>{colon}')
+        elif string is not None:
+            made.append(f'<span class="j-text">{escape(string)}</span>')
+        elif word is not None:
+            made.append(f'<span class="j-word">{escape(word)}</span>')
+        else:
+            made.append(escape(match.group()))
+    return Markup("".join(made))
 
 
 def static(name: str) -> bytes | None:

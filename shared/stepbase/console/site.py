@@ -18,7 +18,16 @@ from stepbase.console import render
 from stepbase.console.access import TOKEN_FIELD, TOKEN_HEADER, Access
 from stepbase.console.actions import ACTIONS, Action, Done, audit, redacted
 from stepbase.console.page import Desk, Handler, Page, form_of
-from stepbase.console.pages import backlog, events, functions, home, runs, send, types
+from stepbase.console.pages import (
+    again,
+    backlog,
+    events,
+    functions,
+    home,
+    runs,
+    send,
+    types,
+)
 from stepbase.console.reads import Reads
 from stepbase.engine.app import Engine
 from stepbase.engine.settings import Settings
@@ -54,6 +63,7 @@ PAGES: dict[str, Handler] = {
     "/runs": runs.runs,
     "/runs/{run_id}": runs.run,
     "/runs/{run_id}/part": runs.part,
+    "/runs/{run_id}/again": again.again,
     "/events": events.events,
     "/events/{event_id}": events.event,
     "/events/{event_id}/payload": events.payload,

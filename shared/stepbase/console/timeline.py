@@ -3,6 +3,8 @@
 Positions are in thousandths of the run's length, which the page draws as SVG.
 """
 
+import bisect
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -12,6 +14,15 @@ from stepbase.console import words
 _WHOLE = 1000.0
 _LEAST = 3.0
 _TICKS = 5
+# Milliseconds, and how many of that unit are one step of a scale.
+_STEPS = (
+    (0.001, (1, 2, 5, 10, 20, 50, 100, 200, 500)),
+    (1, (1, 2, 5, 10, 20, 50, 100, 200, 500)),
+    (1_000, (1, 2, 5, 10, 15, 30)),
+    (60_000, (1, 2, 5, 10, 15, 30)),
+    (3_600_000, (1, 2, 4, 6, 12)),
+    (86_400_000, (1,)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +46,8 @@ class Bar:
         x: Where it begins, and `width` how long it is, in thousandths.
         said: How long it took or what it waits for.
         failures: Its failed attempts.
+        lead: Where what it waited before it ran is drawn, and how long that is, in thousandths.
+        waited: The same in words: since the step before it ended, its failed attempts included.
     """
 
     hash: str
@@ -47,7 +60,15 @@ class Bar:
     began: datetime
     ended: datetime | None
     failures: Sequence[Failure] = ()
+    lead: tuple[float, float] = (0.0, 0.0)
+    waited: str = ""
     more: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts there were, if it is something that is attempted; else 0."""
+        is_tried = bool(self.hash) and self.kind in ("step", "request")
+        return len(self.failures) + (self.status == "done") if is_tried else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +102,9 @@ def draw(
     started = run["started_at"]
     if isinstance(started, datetime):
         bars.append(_queued(scale, begin, started))
-    lines = [_step(scale, each, failures, now) for each in steps]
+    floor = started if isinstance(started, datetime) else begin
+    ends = sorted(each for row in steps if isinstance(each := row["ended_at"], datetime))
+    lines = [_step(scale, each, failures, now, _ready(each, ends, floor)) for each in steps]
     between = [each for each in failures if each["hash"] is None]
     if between:
         lines.append(_between(scale, between))
@@ -99,10 +122,12 @@ class _Scale:
         return round(min(max(share, 0.0), 1.0) * _WHOLE, 1)
 
     def ticks(self) -> list[tuple[float, str]]:
+        """Return some four to six places with times that read well."""
         whole = (self.end - self.begin).total_seconds() * 1_000
+        step = _step_of_scale(whole / _TICKS)
         return [
-            (round(_WHOLE * i / _TICKS, 1), words.duration(whole * i / _TICKS))
-            for i in range(_TICKS + 1)
+            (round(_WHOLE * i * step / whole, 1), words.duration(i * step).replace(".0 s", " s"))
+            for i in range(int(whole // step) + 1)
         ]
 
     def span(self, begin: datetime, end: datetime) -> tuple[float, float]:
@@ -110,6 +135,17 @@ class _Scale:
         x, until = self.x(begin), self.x(end)
         width = max(until - x, _LEAST)
         return min(x, _WHOLE - width), round(width, 1)
+
+
+def _step_of_scale(least: float) -> float:
+    """Return the next length of time (ms) that divides a scale well."""
+    for unit, counts in _STEPS:
+        for count in counts:
+            if unit * count >= least:
+                return float(unit * count)
+    day = 86_400_000
+    power = 10 ** math.floor(math.log10(least / day))
+    return float(day * power * next(n for n in (1, 2, 5, 10) if n * power * day >= least))
 
 
 def _instant(value: object) -> datetime:
@@ -136,10 +172,12 @@ def _step(
     step: Mapping[str, object],
     failures: Sequence[Mapping[str, object]],
     now: datetime,
+    ready: datetime,
 ) -> Bar:
     began = _instant(step["started_at"])
     ended = step["ended_at"] if isinstance(step["ended_at"], datetime) else None
     x, width = scale.span(began, ended or now)
+    from_x = min(scale.x(ready), x)
     own = [each for each in failures if each["hash"] == step["hash"]]
     return Bar(
         hash=str(step["hash"]),
@@ -152,8 +190,17 @@ def _step(
         began=began,
         ended=ended,
         failures=_marks(scale, own),
+        lead=(from_x, round(x - from_x, 1)),
+        waited=words.between(began - ready) if began > ready else "",
         more=step,
     )
+
+
+def _ready(step: Mapping[str, object], ends: Sequence[datetime], floor: datetime) -> datetime:
+    """Return since when a step could have run: the end of the step before it, or the start of the run."""
+    began = _instant(step["started_at"])
+    before = bisect.bisect_left(ends, began) - 1
+    return min(max(ends[before], floor) if before >= 0 else floor, began)
 
 
 def _marks(scale: _Scale, failures: Sequence[Mapping[str, object]]) -> list[Failure]:

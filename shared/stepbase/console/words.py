@@ -1,7 +1,9 @@
 """How the console says things: durations, sizes, JSON, and a function's options in sentences. Pure."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
@@ -33,6 +35,20 @@ def duration(ms: float | None) -> str:
 def between(seconds: timedelta | None) -> str:
     """Say a `timedelta` as `duration` does."""
     return "" if seconds is None else duration(seconds.total_seconds() * 1_000)
+
+
+_UNTIL = re.compile(r"(\d{4})-(\d\d)-(\d\d) (\d\d:\d\d:\d\d) UTC")
+_MONTHS = ("", "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def waits(text: str | None) -> str:
+    """Say what a view says a run waits for as tables have instants: ``"asleep until 01 Dec 19:37:55"``."""
+    return _UNTIL.sub(lambda m: f"{m[3]} {_MONTHS[int(m[2])]} {m[4]}", text or "between two calls")
+
+
+def short(run_id: str) -> str:
+    """Return the end of an id: ids of the same moment begin alike."""
+    return run_id[-8:]
 
 
 def size(count: int) -> str:
@@ -161,25 +177,35 @@ _SENTENCES = {
 }
 
 
-def error(text: str) -> dict[str, object]:
-    """Take the JSON of an error apart: `name`, `message`, `stack`, and its `causes` in the same form."""
+@dataclass(frozen=True, slots=True)
+class Error:
+    """An error as pages show it, with what caused it, the nearest first."""
+
+    name: str
+    message: str
+    stack: str
+    causes: Sequence["Error"] = ()
+
+
+def error(text: str) -> Error:
+    """Take the JSON of an error apart."""
     try:
         raw = json.loads(text)
     except (ValueError, RecursionError):
         raw = text
-    causes: list[dict[str, object]] = []
+    causes: list[Error] = []
     seen = raw
     while isinstance(seen, Mapping) and isinstance(seen.get("cause"), Mapping) and len(causes) < 10:
         seen = seen["cause"]
         causes.append(_one_error(seen))
-    return {**_one_error(raw), "causes": causes}
+    return replace(_one_error(raw), causes=causes)
 
 
-def _one_error(raw: object) -> dict[str, object]:
+def _one_error(raw: object) -> Error:
     if not isinstance(raw, Mapping):
-        return {"name": "Error", "message": str(raw), "stack": ""}
-    return {
-        "name": str(raw.get("name") or "Error"),
-        "message": str(raw.get("message") or ""),
-        "stack": str(raw.get("stack") or ""),
-    }
+        return Error("Error", str(raw), "")
+    return Error(
+        name=str(raw.get("name") or "Error"),
+        message=str(raw.get("message") or ""),
+        stack=str(raw.get("stack") or ""),
+    )

@@ -169,6 +169,9 @@ def rpc(
     place = replay.reach(step_id)
     value = replay.recall(place)
     if value is MISSING:
+        edited = replay.edited_input(place)
+        if edited is not None:
+            prepared = prepared.with_input(edited, f'step "{step_id}"')
         work = partial(call, prepared, place.hashed)
         value = yield NewStep(place, Opcode.STEP_RUN, place.step_id, work, prepared.returns, True)
     if prepared.returns is typed.UNTYPED:

@@ -1,8 +1,9 @@
 """Calls of SQL functions as values: what to call, with what, and what comes back. Pure and light."""
 
+import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -64,6 +65,19 @@ class PreparedCall:
     key: str | None
     claims: dict[str, Any] | None
     timeout_ms: int | None
+
+    def with_input(self, given: Sequence[Any], where: str) -> "PreparedCall":
+        """Return the call with the arguments of a rerun: one object, by parameter name.
+
+        Raises:
+            NonRetriableError: If it is something else.
+        """
+        if len(given) != 1 or not isinstance(given[0], dict):
+            raise NonRetriableError(
+                f"{where} calls {self.function}: a rerun gives it one argument, a JSON object with the "
+                f'parameters by name, as in {{"p_user_id": "…"}}; got {json.dumps(given)[:200]}'
+            )
+        return replace(self, args=given[0])
 
     def parameters(self, step: str) -> dict[str, Any]:
         """Return the arguments of the SQL function that carries it."""

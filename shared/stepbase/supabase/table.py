@@ -40,6 +40,17 @@ class PreparedWrite(PreparedCall):
     table: str
     action: str
 
+    def with_input(self, given: Sequence[Any], where: str) -> PreparedCall:
+        """Refuse: what a write is given is not for people to write down.
+
+        Raises:
+            NonRetriableError: Always.
+        """
+        raise NonRetriableError(
+            f"{where} writes to {self.table}: a rerun cannot give it other arguments; run again from a "
+            "step before it, or without arguments"
+        )
+
     def parameters(self, step: str) -> dict[str, Any]:
         """Return the arguments of `public.stepbase_write`."""
         return {

@@ -5,11 +5,14 @@ from datetime import timedelta
 from starlette.requests import Request
 
 from stepbase import clock
+from stepbase.console import search
 from stepbase.console.chart import columns, line
 from stepbase.console.page import Desk, Page
 from stepbase.console.reads import Row
+from stepbase.history.search import Wanted
 
 _MINUTES = 60
+_LATEST = 8
 
 
 async def home(desk: Desk, request: Request) -> Page:
@@ -19,7 +22,9 @@ async def home(desk: Desk, request: Request) -> Page:
     minutes = await desk.reads.all(_MINUTES_SQL)
     failing = await desk.reads.all("select * from stepbase.failing_functions limit 8")
     outbox = await desk.reads.one("select * from stepbase.outbox_health")
+    assert outbox is not None, "one row of sums"
     apps = await desk.reads.all(_APPS_WITH_ERRORS)
+    latest = (await search.find_runs(desk.reads, Wanted())).runs[:_LATEST]
     now = clock.utcnow().replace(second=0, microsecond=0)
     slots = [now - timedelta(minutes=i) for i in reversed(range(_MINUTES))]
     by_minute = {row["minute"]: row for row in minutes}
@@ -33,14 +38,15 @@ async def home(desk: Desk, request: Request) -> Page:
         "apps": apps,
         "throughput": columns(slots, ended, failed),
         "latency": line(slots, latency),
-        "has_runs": any(ended),
+        "latest": latest,
     }
     data = {
         "numbers": dict(numbers),
         "minutes": [dict(row) for row in minutes],
         "failing_functions": [dict(row) for row in failing],
-        "outbox": dict(outbox) if outbox else None,
+        "outbox": dict(outbox),
         "apps_with_errors": [dict(row) for row in apps],
+        "latest_runs": [search.as_json(dict(row)) for row in latest],
     }
     return Page("home.html", "Home", shown, data)
 

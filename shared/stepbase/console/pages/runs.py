@@ -1,5 +1,6 @@
 """Runs: the list, one run as a timeline, and the parts of a run that are large."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -9,6 +10,7 @@ from stepbase import clock
 from stepbase.console import search, timeline, words
 from stepbase.console.page import Desk, Page, not_found
 from stepbase.console.reads import Row
+from stepbase.console.remedy import remedy
 from stepbase.history.search import Wanted
 from stepbase.protocol.ids import is_ulid
 
@@ -41,6 +43,7 @@ async def runs(desk: Desk, request: Request) -> Page:
             key: query.get(key, "") for key in ("status", "function", "event", "since", "text")
         },
         "is_first": not wanted.before,
+        "is_any": wanted == Wanted(),
         "older_url": str(request.url.include_query_params(before=found.older or "").query),
     }
     data = {
@@ -87,6 +90,7 @@ async def run(desk: Desk, request: Request) -> Page:
     )
     causes = await desk.reads.all(_FAILURE_TEXTS, run_id)
     chain = await desk.reads.all(_CHAIN, run_id)
+    sent = await desk.reads.all(_SENT, run_id)
     shown = {
         "run": overview,
         "details": details,
@@ -95,15 +99,21 @@ async def run(desk: Desk, request: Request) -> Page:
         "function": function,
         "event": _cut(details["payload"]),
         "output": _cut(overview["output"]),
-        "error": _error(overview["error"]),
+        "error": None if overview["error"] is None else words.error(overview["error"]),
+        "failed_step": _failed_step(overview, causes),
+        "stuck": _stuck(overview, causes),
+        "hint": _hint(overview, causes),
+        "queued": _queued(overview),
         "causes": causes,
         "chain": chain,
+        "sent": sent,
     }
     data = {
         "run": search.as_json(dict(overview)),
         "steps": [search.as_json(dict(row)) for row in steps],
         "failed_attempts": [search.as_json(dict(row)) for row in causes],
         "related": [search.as_json(dict(row)) for row in chain],
+        "sent": [search.as_json(dict(row)) for row in sent],
         "event": details["payload"],
     }
     return Page("run.html", f"Run {run_id}", shown, data)
@@ -135,8 +145,35 @@ def _cut(text: str | None) -> tuple[str, bool]:
     return words.cut(words.pretty(text))
 
 
-def _error(text: str | None) -> Row | dict[str, object] | None:
-    return None if text is None else words.error(text)
+def _queued(run: Row) -> str:
+    """Say how long a run waited for its first call."""
+    started = run["started_at"]
+    return words.between(started - run["created_at"]) if started else ""
+
+
+def _failed_step(run: Row, causes: Sequence[Row]) -> Row | None:
+    """Return the last failed attempt of the step that the run failed of, if it was a step."""
+    if run["status"] != "Failed":
+        return None
+    error = words.error(run["error"] or "null")
+    said = {each.message for each in (error, *error.causes)}
+    own = (each for each in causes if each["hash"])
+    return next((each for each in own if words.error(each["error"]).message in said), None)
+
+
+def _stuck(run: Row, causes: Sequence[Row]) -> dict[str, object] | None:
+    """Return the attempt after which a live run is to be tried again, if it is that it waits for."""
+    if run["ended_at"] is not None or not causes or "due at" not in (run["waits"] or ""):
+        return None
+    last = causes[0]
+    return {**last, "error": words.error(last["error"]), "next": words.waits(run["waits"])}
+
+
+def _hint(run: Row, causes: Sequence[Row]) -> str:
+    last = causes[0] if causes else None
+    status = last["http_status"] if last else None
+    error = run["error"] or (last["error"] if last else None)
+    return remedy(error, status, is_live=run["ended_at"] is None)
 
 
 _RUN = """
@@ -155,7 +192,8 @@ select a.id, a.hash, a.attempt, a.at, a.http_status, a.error::text as error, s.n
   left join stepbase.steps s on s.run_id = a.run_id and s.hash = a.hash
   where a.run_id = $1 order by a.id desc limit 20
 """
-# The run that invoked this one, those it invoked, the one it repeats and those that repeat it.
+# The run that invoked this one, those it invoked, the one it repeats and those that repeat it: they have its
+# event.
 _CHAIN = """
 select x.relation, r.run_id, f.slug as function, r.status, r.created_at
   from (
@@ -165,8 +203,36 @@ select x.relation, r.run_id, f.slug as function, r.status, r.created_at
     union all
     select 'invoked', c.run_id from (
       select c.run_id from stepbase.runs c where c.parent_run = $1 limit 50) c
+    union all
+    select 'repeated as', c.run_id from (
+      select c.run_id from stepbase.runs m
+        cross join lateral (
+          select x.run_id, x.original_run_id from stepbase.runs x where x.event_id = m.event_id
+            order by x.run_id desc limit 200) c
+        where m.run_id = $1 and c.original_run_id = $1 limit 50) c
   ) x
   join stepbase.runs r on r.run_id = x.id
   left join stepbase.functions f on f.function_id = r.function_id
   order by r.run_id
+"""
+# What its steps sent, with the runs that came of it: a send gives back the ids of its events, and nothing
+# else that a step gives back looks like that.
+_SENT = """
+select s.name as step, e.id, e.name, r.run_id, f.slug as function, r.status, r.created_at
+  from (
+    select k.name, k.pos, k.memo from stepbase.steps k
+      where k.run_id = $1 and k.status = 'done' and k.op = 'StepRun'
+        and octet_length(k.memo::text) < 20000
+        and k.memo::text ~ '^\\s*{\\s*"data"\\s*:\\s*\\[\\s*"[0-9A-HJKMNP-TV-Z]{26}"'
+      order by k.pos limit 50
+  ) s
+  cross join lateral (
+    select x.value from json_array_elements_text(s.memo -> 'data') as x (value) limit 100) u
+  cross join lateral (
+    select x.id, x.name from stepbase.events x where x.id = u.value offset 0) e
+  left join lateral (
+    select x.run_id, x.function_id, x.status, x.created_at from stepbase.runs x
+      where x.event_id = e.id limit 20) r on true
+  left join stepbase.functions f on f.function_id = r.function_id
+  order by s.pos, e.id, r.run_id limit 200
 """
