@@ -179,6 +179,13 @@ def project() -> str | None:
     return host.removesuffix(".supabase.co") or None
 
 
+def hosted_project() -> str | None:
+    """Return what `project` says, or None if that is this machine: a local stack's ports change."""
+    url = _env("SUPABASE_URL") or ""
+    host = urlsplit(url if "//" in url else f"//{url}").hostname or ""
+    return None if host in ("localhost", "127.0.0.1", "::1") else project()
+
+
 def _named_secret_key() -> str | None:
     text = _env("SUPABASE_SECRET_KEYS")
     if text is None:

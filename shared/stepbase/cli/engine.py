@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 )
 @asking.SESSION_URL
 @click.option(
+    "--project",
+    help="Whose database it must be: a reference, or a URL's host.  [default: from SUPABASE_URL]",
+)
+@click.option(
+    "--take-over", is_flag=True, help="Claim the database of another project for this one."
+)
+@click.option(
     "--retry-interval", type=float, help="Fixed seconds between attempts, for development."
 )
 @click.option(
@@ -79,6 +86,8 @@ def command(
     host: str,
     port: int,
     database_url: str | None,
+    project: str | None,
+    take_over: bool,
     retry_interval: float | None,
     lease: float,
     max_calls: int,
@@ -105,6 +114,8 @@ def command(
     signing_keys, event_keys = config.keys()
     settings = Settings(
         database_url=asking.database(database_url),
+        project=project or config.hosted_project(),
+        take_over=take_over,
         host=host,
         port=port,
         signing_keys=signing_keys,

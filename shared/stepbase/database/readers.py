@@ -1,4 +1,4 @@
-"""One kind of reader for an outbox: engines, or relays (migration …000255)."""
+"""Who may read an outbox: one project, and one kind of reader, engines or relays (migration …000255)."""
 
 from typing import Literal
 
@@ -7,9 +7,16 @@ import asyncpg
 from stepbase.database.dberrors import translated
 from stepbase.errors import StoreError
 
+OTHER_PROJECT = "SB013"
+"""SQLSTATE of a database that belongs to another project."""
 OTHER_KIND = "SB015"
 """SQLSTATE of an outbox that another kind of reader reads."""
 
+ENGINE_ON_A_COPY = (
+    "Is it a restored copy or a branch? An engine would go on with the original's runs here, and call its "
+    "apps. Make the copy harmless (select * from stepbase.disarm_copy('<this project>')), or, if the "
+    "original is gone, start the engine once with --take-over"
+)
 ALONE = "select stepbase.outbox_alone($1)"
 
 Kind = Literal["engine", "relay"]
@@ -36,6 +43,15 @@ async def alone(connection: "asyncpg.Connection[asyncpg.Record]", kind: Kind) ->
             await connection.execute(ALONE, kind)
     except StoreError as error:
         raise explained(error) from error
+
+
+def of_another(error: StoreError, advice: str) -> StoreError:
+    """Return the error, with advice if it says that the database is another project's."""
+    if error.sqlstate != OTHER_PROJECT:
+        return error
+    # The driver's class, then the message, then the database's hint, which is for those who write SQL.
+    what = str(error).partition(": ")[2].partition("\n")[0]
+    return StoreError(f"{what}. {advice}", sqlstate=OTHER_PROJECT, is_transient=False)
 
 
 def explained(error: StoreError) -> StoreError:

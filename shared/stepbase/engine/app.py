@@ -71,7 +71,8 @@ class Engine:
         """Connect and start.
 
         Raises:
-            StoreError: If the database is away or has no fitting schema.
+            StoreError: If the database is away, has no fitting schema, belongs to another project (SB013),
+                or has a relay on its outbox (SB015).
         """
         try:
             await self._start()
@@ -101,6 +102,8 @@ class Engine:
         settings = self.settings
         self.store = await Store.open(settings.database_url, owner=self.owner, lease=settings.lease)
         self._stack.push_async_callback(self.store.close)
+        if settings.project is not None:
+            await self.store.claim(settings.project, take_over=settings.take_over)
         self.registry = Registry(self.store)
         await self.registry.reload()
         self.caller = Caller(

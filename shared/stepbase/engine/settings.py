@@ -10,6 +10,8 @@ class Settings:
 
     Attributes:
         database_url: Direct connection or session pooler; LISTEN needs a session.
+        project: Whose database it must be (its reference, or its URL's host); None: anybody's.
+        take_over: Whether to claim a database that belongs to another project.
         host: Address to bind; anything but loopback needs keys.
         port: 0 takes a free one.
         signing_keys: First the key calls are signed with, then those also accepted. Empty: dev mode.
@@ -31,6 +33,8 @@ class Settings:
     """
 
     database_url: str = field(repr=False)
+    project: str | None = None
+    take_over: bool = False
     host: str = "127.0.0.1"
     port: int = 8288
     signing_keys: tuple[str, ...] = field(default=(), repr=False)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cached_property
 from typing import Self
 from uuid import UUID
@@ -18,6 +18,7 @@ from stepbase.engine.reads import Reads
 from stepbase.engine.schedule import Move
 from stepbase.engine.starts import Ingest, Rerun, Start
 from stepbase.engine.turns import Turns
+from stepbase.engine.upkeep import Upkeep
 from stepbase.errors import StoreError
 from stepbase.protocol import names
 
@@ -106,7 +107,7 @@ class Checkpoint:
     steps: tuple[StepRow, ...]
 
 
-class Store(Reads):
+class Store(Reads, Upkeep):
     """A few connections to the engine's database; safe for concurrent use."""
 
     def __init__(self, connections: Connections, owner: str, lease: timedelta) -> None:
@@ -383,50 +384,6 @@ class Store(Reads):
         )  # fmt: skip
         outcome: str = rows[0]["outcome"]
         return outcome
-
-    async def sweep(
-        self, runs: timedelta, failed: timedelta, events: timedelta, limit: int
-    ) -> tuple[int, int]:
-        """Delete what is older than these ages; return how many runs and events went."""
-        rows = await self._fetch(
-            "select * from stepbase.sweep($1, $2, $3, $4)", runs, failed, events, limit
-        )
-        return rows[0]["runs"], rows[0]["events"]
-
-    async def prune_ledger(self, results: timedelta, keys: timedelta, limit: int) -> int:
-        """Forget results and keys older than these ages, none of a live run; return how many."""
-        rows = await self._fetch(
-            "select stepbase.ledger_prune(stepbase.now() - $1::interval,"
-            " stepbase.now() - $2::interval, $3) as count",
-            results, keys, limit,
-        )  # fmt: skip
-        count: int = rows[0]["count"]
-        return count
-
-    async def end_silent_runs(self, silent: timedelta, limit: int) -> int:
-        """End runs of another server that nobody has heard of for so long; return how many."""
-        rows = await self._fetch("select stepbase.end_silent_runs($1, $2) as count", silent, limit)
-        count: int = rows[0]["count"]
-        return count
-
-    async def outbox_take(self, count: int, token: str, lease: timedelta) -> "list[asyncpg.Record]":
-        """Lease due outbox rows: (id, name, payload, tries)."""
-        return await self._fetch(
-            "select * from stepbase.outbox_take($1, $2, $3)", count, token, lease
-        )
-
-    async def outbox_fail(
-        self, row_id: str, error: str, retry_at: datetime | None, token: str
-    ) -> None:
-        """Give an outbox row back with an error; without a time it becomes a dead letter."""
-        await self._fetch(
-            "select stepbase.outbox_fail($1, $2, $3, $4)", row_id, error, retry_at, token
-        )
-
-    async def outbox_requeue(self, ids: Sequence[str] | None) -> int:
-        """Make dead outbox rows due again, or all of them; return how many."""
-        rows = await self._fetch("select stepbase.outbox_requeue($1) as n", ids)
-        return int(rows[0]["n"])
 
 
 def _start_row(s: Start) -> tuple[object, ...]:

@@ -13,8 +13,11 @@ from stepbase.database.connections import Connections
 from stepbase.database.dberrors import translated
 from stepbase.errors import StoreError
 
-OTHERS = "SB013"
-"""SQLSTATE of an outbox that belongs to another project."""
+_ON_A_COPY = (
+    "Is this database a restored copy or a branch? Its outbox holds events that the original may have sent "
+    "already. Delete what must not be sent (table stepbase.outbox), then start the relay once with "
+    "--take-over"
+)
 _NO_SCHEMA = frozenset({"42P01", "3F000", "42883"})
 _STUCK = timedelta(minutes=5)
 _CLAIM = "select stepbase.outbox_claim($1, $2)"
@@ -149,21 +152,12 @@ class Outbox:
 
 def explained(error: StoreError) -> StoreError:
     """Return the error with what to do about it."""
-    if error.sqlstate == OTHERS:
-        # The driver's class, then the message, then the database's hint, which is for those who write SQL.
-        what = str(error).partition(": ")[2].partition("\n")[0]
-        text = (
-            f"{what}. Is this database a restored copy or a branch? Its outbox holds events that the "
-            "original may have sent already. Delete what must not be sent (table stepbase.outbox), then "
-            "start the relay once with --take-over"
-        )
-    elif error.sqlstate in _NO_SCHEMA:
-        text = (
-            "this database has no stepbase schema, or an older one: apply the migrations first "
-            f"(stepbase db apply, or supabase db push): {error}"
-        )
-    else:
-        return readers.explained(error)
+    if error.sqlstate not in _NO_SCHEMA:
+        return readers.explained(readers.of_another(error, _ON_A_COPY))
+    text = (
+        "this database has no stepbase schema, or an older one: apply the migrations first "
+        f"(stepbase db apply, or supabase db push): {error}"
+    )
     return StoreError(text, sqlstate=error.sqlstate, is_transient=False)
 
 
