@@ -250,3 +250,18 @@ def test_rules_of_the_protocol_are_numbered_in_order() -> None:
 
     assert numbers == sorted(set(numbers))
     assert all((a, b - 1) in numbers for a, b in numbers if b > 1)
+
+
+def test_figures_that_are_compared_are_those_of_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8").replace("(docs/", "(")
+    page = (ROOT / "docs" / "compared.md").read_text("utf-8")
+    rows = re.findall(r"^\| .+ \| `(\w+)` \|$", page, re.MULTILINE)
+
+    assert len(rows) >= 6
+    assert_none(
+        line
+        for line in page.splitlines()
+        if re.search(r" \| `\w+` \|$", line) and line not in readme.splitlines()
+    )
+    assert_none(name for name in rows if not (ROOT / "bench" / f"{name}.py").exists())
+    assert re.search(r"^.*\b20\d\d\b", page, re.MULTILINE), "the page says of when it is"
