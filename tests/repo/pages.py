@@ -8,6 +8,7 @@ block is for the tests alone:
                                              memos of steps that a server does, by step id
     {"raises": "SB001"}                      the SQL block above fails with that SQLSTATE
     {"rows": [[…], …]}                       the last statement of the SQL block above returns these rows
+    {"shows": "output"}                      the text block above is what a command prints
 """
 
 import json

@@ -63,8 +63,8 @@ NOT_RUN = {
     "scripts/setup": "has been run, or this test could not run",
     "scripts/test": "runs this test",
     "scripts/check": "CI runs it beside this test",
-    "scripts/demo": "has tests of its own, and takes a minute",
-    "scripts/demo --all": "has tests of its own, and takes minutes",
+    "scripts/demo": "tests/local/test_demo.py does it, in smaller",
+    "scripts/demo --all": "tests/local/test_demo.py does it, in smaller",
 }
 
 SERVERS = {

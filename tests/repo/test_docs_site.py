@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from tests.repo.tree import ROOT, assert_none, shown
@@ -133,3 +134,18 @@ def test_images_are_small_and_used() -> None:
     assert images
     assert_none(shown(path) for path in images if path.stat().st_size > LARGEST_IMAGE)
     assert_none(shown(path) for path in images if path.name not in text + SETTINGS)
+
+
+@pytest.mark.parametrize("path", sorted((DOCS / "images").glob("concept-*.svg")), ids=shown)
+def test_a_drawing_says_what_it_shows_and_can_be_read_in_the_dark(path: Path) -> None:
+    text = path.read_text("utf-8")
+    root = ElementTree.fromstring(text)
+    said = root.findtext("{http://www.w3.org/2000/svg}desc")
+    page = (DOCS / "concepts.md").read_text("utf-8")
+
+    assert root.get("role") == "img" and root.findtext("{http://www.w3.org/2000/svg}title")
+    assert said and f"![{said}](images/{path.name})" in page
+    assert "prefers-color-scheme: dark" in text
+    # Nothing is fetched, and colours are only where both schemes have theirs.
+    assert not re.search(r"(href|src|url\((?!#))", text)
+    assert not re.search(r'(fill|stroke)="', text)
