@@ -241,3 +241,15 @@ def test_a_lock_is_read_with_its_reasons() -> None:
     )
     with pytest.raises(DeployError, match=r"lock:1: .* is no pin"):
         lock.parse("httpx>=1\n", "lock")
+
+
+def test_a_shared_package_needs_no_init_file(root: Path) -> None:
+    """Here it is imported without one; left out, the image would be the first to say so."""
+    for file in ("shop/rpc.py", "notes/text.md"):
+        (root / "shared" / file).parent.mkdir()
+        (root / "shared" / file).write_text("")
+
+    files = stage(root).files
+
+    assert "shop/rpc.py" in files and "rewards/award.py" in files
+    assert not any(file.startswith("notes") for file in files)

@@ -52,7 +52,7 @@ def _own_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     known = set(sys.modules)
     yield
     for name in set(sys.modules) - known:
-        if name == "helper" or name.startswith("_function_folder_"):
+        if name == "helper" or name.startswith(("_function_folder_", "shop")):
             del sys.modules[name]
 
 
@@ -369,3 +369,15 @@ async def test_the_log_shows_the_folder_s_own_lines_alone(
     assert 'typo/main.py", line 1' in formatter.format(typo)
     assert "folders.py" not in formatter.format(typo) + formatter.format(empty)
     assert "reason=" in formatter.format(empty)
+
+
+def test_what_lies_in_shared_can_be_imported_by_every_folder(tmp_path: Path) -> None:
+    """As where it is deployed: in a project that is not a clone nothing else puts it on the path."""
+    (tmp_path / "shared" / "shop").mkdir(parents=True)
+    (tmp_path / "shared" / "shop" / "names.py").write_text("NAME = 'first'\n")
+    for name in ("one", "other"):
+        write_folder(tmp_path / "functions", name, MAIN.replace("helper", "shop.names"))
+
+    loaded = [folders.load(tmp_path / "functions" / name) for name in ("one", "other")]
+
+    assert [getattr(each.app, "id", None) for each in loaded] == ["first", "first"]

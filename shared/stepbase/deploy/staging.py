@@ -170,8 +170,10 @@ def _image(
 def packages(root: Path) -> dict[str, Path]:
     """Return the packages that go into every image: stepbase's function side, and those under `shared/`."""
     found = {"stepbase": Path(stepbase.__file__).parent}
-    for init in sorted(root.glob("shared/*/__init__.py")):
-        found.setdefault(init.parent.name, init.parent)
+    for folder in sorted(root.glob("shared/*")):
+        # Whether or not there is an __init__.py: locally it is imported without one, too.
+        if folder.name.isidentifier() and any(folder.rglob("*.py")):
+            found.setdefault(folder.name, folder)
     return found
 
 

@@ -2,7 +2,8 @@
 
 functions-framework gives a folder a process of its own, with the folder on `sys.path` and its
 `main.py` as the module `main`. Here every `main.py` gets a name of its own, and a module that two
-folders both have (`helpers.py`, say) is loaded once for each.
+folders both have (`helpers.py`, say) is loaded once for each. What lies in `shared/`, beside `functions/`,
+can be imported by all of them: deploying copies it beside each `main.py`.
 """
 
 import importlib.util
@@ -16,6 +17,7 @@ from stepbase.local.errors import HostError
 from stepbase.sdk.app import App
 
 _TARGET = "main"
+_SHARED = "shared"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,9 @@ def load(path: Path) -> Folder:
     if str(path) in sys.path:
         sys.path.remove(str(path))
     sys.path.insert(0, str(path))
+    shared = path.parent.parent / _SHARED
+    if shared.is_dir() and str(shared) not in sys.path:
+        sys.path.insert(1, str(shared))
     module = _import(path)
     target = getattr(module, _TARGET, None)
     if target is None:
