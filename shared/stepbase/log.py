@@ -20,9 +20,9 @@ class TextFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Append the record's extra fields to the standard line."""
-        line = super().format(record)
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        """Append the record's extra fields to the standard line; a traceback comes after it."""
+        line = super().formatMessage(record)
         # The database's messages bring lines of detail.
         fields = " ".join(
             f"{key}={' '.join(str(value).split())}" for key, value in _fields(record).items()

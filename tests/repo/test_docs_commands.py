@@ -71,7 +71,7 @@ SERVERS = {
     # How a server says that it is ready, and the options that give it free ports.
     "stepbase dev": (
         r"^ready;",
-        "--gateway-port 0 --engine-port 0 --host-port 0 --database-port 0",
+        "--gateway-port 0 --engine-port 0 --host-port 0 --database-port 0 --retry-interval 5",
     ),
     "stepbase engine": (r'"ready": "engine"', "--port 0"),
     "stepbase relay": (r'"ready": "relay"', "--metrics-port 0"),
@@ -208,6 +208,10 @@ def test_a_page_on_the_stack_works(reader: Reader, page: Path) -> None:
     for block in found[:start]:
         if block.file is not None:
             reader.write(block)
+        elif block.language == "bash":
+            for command in commands(block):
+                if command not in NOT_RUN:
+                    reader.type(command)
 
     with reader.running(found[start].text.strip()):
         printed = ""
