@@ -20,7 +20,7 @@ class TextFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+    def formatMessage(self, record: logging.LogRecord) -> str:  # logging's name
         """Append the record's extra fields to the standard line; a traceback comes after it."""
         line = super().formatMessage(record)
         # The database's messages bring lines of detail.

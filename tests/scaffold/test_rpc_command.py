@@ -70,7 +70,7 @@ def test_the_output_may_be_given(project: Path, shapes: str) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("", "`--output shared/shop/rpc.py` makes it `shop.rpc` for all function folders"),
+        ("", "Give --output shared/…/rpc.py, which every function folder can"),
         ("[tool.stepbase.rpc]\noutput = 1", "output: expected text, got 1"),
         (
             "[tool.stepbase.rpc]\noutput = 'x.py'\nexclude = 'y'",

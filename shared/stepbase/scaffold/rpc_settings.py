@@ -58,8 +58,8 @@ def read_settings(project: Path, output: Path | None = None) -> RpcSettings:
     )
     if written is None:
         raise GenerateError(
-            "where is it to be written? `--output shared/shop/rpc.py` makes it `shop.rpc` for all function "
-            f'folders; output = "shared/shop/rpc.py" under [tool.stepbase.rpc] in {file} says it for good'
+            "where is it to be written? Give --output shared/…/rpc.py, which every function folder can "
+            f'import; output = "…" under [tool.stepbase.rpc] in {file} says it for good'
         )
     ruff = tool.get("ruff", {})
     return RpcSettings(

@@ -71,6 +71,8 @@ def request(leased: Leased, body: bytes) -> Request:
         names.JOB_ID: leased.job,
         names.SERVER_KIND: "dev",
     }
+    if leased.is_together:
+        headers[names.TOGETHER] = "true"
     return Request("POST", _SERVED, f"fnId={leased.slug}&stepId={leased.step_id}", headers, body)
 
 

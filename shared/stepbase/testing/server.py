@@ -166,6 +166,7 @@ class Server:
             attempt=item.attempt,
             memos=tuple(run.memos),
             open=frozenset(hashed for hashed, step in run.steps.items() if step.is_open),
+            is_together=self._checkpointing and not run.function.config.limits.concurrency,
         )
         has_planned = any(step.status == "planned" for step in run.steps.values())
         is_planning = run.planning > 0 and (item.step is not None or has_planned)

@@ -144,6 +144,7 @@ class Leased:
         step_id: "step", or the hashed id of the planned step it is for.
         memos: The run's stored outcomes at this moment, in stack order.
         open: Hashed ids of the steps that the server waits for at this moment.
+        is_together: The steps that it finds beside each other may run in it.
         body: What is posted.
     """
 
@@ -155,6 +156,7 @@ class Leased:
     attempt: int
     memos: tuple[tuple[str, str], ...] = field(repr=False)
     open: frozenset[str] = field(repr=False)
+    is_together: bool = False
     body: bytes = field(repr=False, default=b"")
 
     @property
