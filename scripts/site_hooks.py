@@ -24,5 +24,8 @@ def _kept(link: re.Match[str], folder: str) -> str:
     path = posixpath.normpath(posixpath.join(folder, link["target"].partition("#")[0]))
     if path.startswith("docs"):
         return link.group()
+    name = link["text"].strip("`")
+    if name.startswith("test_"):
+        return f'<code class="proof" title="{path}">{name}</code>'
     is_said = link["text"].strip("`") in (path, posixpath.basename(path))
     return f"`{path}`" if is_said else f"{link['text']} (`{path}`)"

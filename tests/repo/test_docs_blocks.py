@@ -195,6 +195,12 @@ def test_the_tree_is_the_repositorys() -> None:
 
     assert len(text.splitlines()) > 15
     assert_none(missing)
+    packages = [path for path in (ROOT / "shared" / "stepbase").iterdir() if path.is_dir()]
+    assert_none(
+        f"{shown(path)} is not in it"
+        for path in packages
+        if path.name[0] != "_" and f"{path.name}/" not in text
+    )
 
 
 def test_the_body_of_a_cancellation_is_one() -> None:

@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -265,3 +266,25 @@ def test_figures_that_are_compared_are_those_of_the_readme() -> None:
     )
     assert_none(name for name in rows if not (ROOT / "bench" / f"{name}.py").exists())
     assert re.search(r"^.*\b20\d\d\b", page, re.MULTILINE), "the page says of when it is"
+
+
+def test_the_table_of_the_engines_modules_has_each() -> None:
+    page = (ROOT / "docs" / "engine.md").read_text("utf-8")
+    table = page.partition("| module | does |")[2].partition("## Tables")[0]
+    named = set(re.findall(r"`(\w+)`", table))
+    engine = ROOT / "shared" / "stepbase" / "engine"
+
+    assert_none(p.stem for p in engine.glob("*.py") if p.stem not in {*named, "__init__"})
+
+
+def test_the_layers_are_those_of_the_contract() -> None:
+    page = " ".join((ROOT / "CONTRIBUTING.md").read_text("utf-8").split())
+    said = re.findall(r"`(cli → [^`]+)`", page)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    [contract] = [
+        each for each in project["tool"]["importlinter"]["contracts"] if each["type"] == "layers"
+    ]
+    # What only hands a value around is left out.
+    layers = [each.replace("stepbase.", "") for each in contract["layers"][:-2]]
+
+    assert said == [" → ".join([*layers, "errors"])]
