@@ -51,7 +51,13 @@ create view stepbase.run_overview
             when q.ready then 'ready'
             when q.owner is not null then 'being called'
             when q.kind = 'sleep' then 'asleep until '
-            when q.kind in ('wait', 'invoke', 'look') then 'waits until '
+            when q.kind in ('wait', 'look') then coalesce(
+              (
+                select 'waits for ' || p.event_name || ' until '
+                from stepbase.pauses as p
+                where p.run_id = q.run_id and p.hash = coalesce(q.step, q.job) and p.kind <> 'cancel'
+              ), 'waits until ')
+            when q.kind = 'invoke' then 'waits until '
             else 'due at '
           end
           || case

@@ -138,7 +138,7 @@ async def test_orders_puts_a_large_order_before_a_person_who_refuses(
 ) -> None:
     await shop.output("currency-award", "order-5")
     await shop.until(
-        "select true from stepbase.run_overview where function = 'orders-review' and waits ~ 'waits until'"
+        "select true from stepbase.run_overview where function = 'orders-review' and waits ~ '^waits for .+ until'"
     )
 
     await shop.db.execute("update public.order_reviews set status = 'refused', decided_by = 'Bo'")
@@ -206,7 +206,7 @@ async def test_onboarding_gives_a_bonus_by_way_of_currency(shop: Shop) -> None:
         join stepbase.runs as r using (run_id) join stepbase.events as e on e.id = r.event_id
         where o.function = 'onboarding-welcome' and e.payload #>> '{data,id}' = $1 and o.waits ~ $2
     """
-    await shop.until(waits, _CAT, "^waits until")
+    await shop.until(waits, _CAT, "^waits for .+ until")
     await shop.db.execute(
         "insert into public.purchases (id, merchant_id, user_id, amount_cents, status)"
         " values ('cats-first', 'books', $1, 2500, 'paid')",

@@ -101,12 +101,19 @@ async def test_run_overview_has_a_line_per_run(history: asyncpg.Connection) -> N
         ("ready = true, due_at = null", "ready"),
         ("owner = 'x'", "being called"),
         ("kind = 'edge'", "due at 2027-03-01 13:00:00 UTC"),
+        ("kind = 'invoke'", "waits until 2027-03-01 13:00:00 UTC"),
+        ("kind = 'wait'", "waits until 2027-03-01 13:00:00 UTC"),
+        ("kind = 'wait', job = 'h2'", "waits for order/refunded until 2027-03-01 13:00:00 UTC"),
     ],
 )
 async def test_run_overview_says_what_a_run_waits_for(
     history: asyncpg.Connection, state: str, waits: str
 ) -> None:
-    await history.execute(f"update stepbase.queue set {state} where job = 'sleep'")
+    await history.execute(
+        "insert into stepbase.pauses (run_id, hash, kind, event_name, path, own_events, expires_at)"
+        " values ('R3', 'h2', 'event', 'order/refunded', '', '{}', now());"
+        f"update stepbase.queue set {state} where job = 'sleep'"
+    )
 
     assert (
         await history.fetchval("select waits from stepbase.run_overview where run_id = 'R3'")
