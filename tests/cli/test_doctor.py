@@ -70,6 +70,20 @@ async def test_two_kinds_of_readers_are_one_too_many(
     assert "1 engine, 1 stepbase relay: each gets a part" in seen["takes events"][1]
 
 
+async def test_a_copy_of_the_database_is_told(
+    database: str, connect: Connect, found: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await (await connect()).execute("select stepbase.outbox_claim('original')")
+    monkeypatch.setenv("SUPABASE_URL", "http://127.0.0.2:1")  # nobody answers there
+    monkeypatch.setenv("SUPABASE_SECRET_KEY", "sb_secret_x")
+
+    code, seen = await found("--database", database)
+
+    assert code == 1 and seen["project"][0] == "broken"
+    assert "belongs to 'original', not to '127.0.0.2:1'" in seen["project"][1]
+    assert "disarm_copy" in seen["project"][1]
+
+
 async def test_nobody_takes_events_and_the_outbox_fills(
     database: str, connect: Connect, found: Any
 ) -> None:

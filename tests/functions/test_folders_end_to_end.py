@@ -138,7 +138,8 @@ async def test_orders_puts_a_large_order_before_a_person_who_refuses(
 ) -> None:
     await shop.output("currency-award", "order-5")
     await shop.until(
-        "select true from stepbase.run_overview where function = 'orders-review' and waits ~ '^waits for .+ until'"
+        "select true from stepbase.run_overview"
+        " where function = 'orders-review' and waits ~ '^waits for .+ until'"
     )
 
     await shop.db.execute("update public.order_reviews set status = 'refused', decided_by = 'Bo'")

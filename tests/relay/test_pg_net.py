@@ -319,6 +319,27 @@ async def test_a_receiver_that_is_not_there_and_one_that_hangs_are_waited_for(
     assert event_id in receiver.accepted
 
 
+async def test_a_clock_that_is_set_back_does_not_stop_it(
+    net: asyncpg.Connection, receiver: EventReceiver
+) -> None:
+    await start(net, receiver)
+    await emit(net)
+    # It failed at two o'clock; then the clock was set to one.
+    await net.execute(
+        "update stepbase.relay_pg_net set failures = 3, pause_until = now() + interval '1 hour'"
+    )
+
+    assert (await tick(net))["sent"] == 1
+    await net.execute(
+        "update stepbase.relay_pg_net set pause_until = now() + interval '10 minutes'"
+    )
+    await net.execute(
+        "update stepbase.outbox set due_at = now() - interval '1 second', token = null"
+    )
+    await net.execute("delete from stepbase.relay_requests")
+    assert (await tick(net))["sent"] == 0, "what a receiver asks for is kept"
+
+
 async def test_retry_after_is_kept(
     net: asyncpg.Connection, database: str, receiver: EventReceiver
 ) -> None:

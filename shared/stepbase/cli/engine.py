@@ -157,6 +157,7 @@ def check(database_url: str | None, sdk_urls: tuple[str, ...], as_json: bool) ->
     signing_keys, event_keys = config.keys()
     settings = Settings(
         database_url=asking.database(database_url),
+        project=config.hosted_project(),
         signing_keys=signing_keys,
         event_keys=event_keys,
         sdk_urls=sdk_urls,

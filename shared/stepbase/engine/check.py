@@ -11,6 +11,7 @@ from enum import StrEnum
 import asyncpg
 
 from stepbase import clock
+from stepbase.database import readers
 from stepbase.database.dberrors import translated
 from stepbase.database.session import probe
 from stepbase.engine.caller import Caller
@@ -99,8 +100,20 @@ async def _database(
     rights = await _rights(connection)
     findings.append(rights)
     if rights.state is not State.BROKEN:
+        findings += await _owner(connection, settings)
         findings += await _apps(connection, settings)
     return findings
+
+
+async def _owner(
+    connection: "asyncpg.Connection[asyncpg.Record]", settings: Settings
+) -> list[Finding]:
+    """Say if the database is another project's: an engine would not start on it."""
+    owner = await connection.fetchval("select project from stepbase.relay_state")
+    if settings.project in (None, owner) or owner is None:
+        return []
+    text = f"the database belongs to {owner!r}, not to {settings.project!r}. {readers.ENGINE_ON_A_COPY}"
+    return [Finding("project", State.BROKEN, text)]
 
 
 async def _session(connection: "asyncpg.Connection[asyncpg.Record]", dsn: str) -> Finding:
