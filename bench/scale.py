@@ -202,13 +202,12 @@ grant execute on function public.bench_add(int) to service_role;
 
 async def ledger(where: World, options: argparse.Namespace) -> Figures:
     """Compare ten calls through the ledger with ten that might happen twice."""
-    times: dict[str, list[float]] = {"without-ledger": [], "with-ledger": []}
-    for i in range(2 * options.rounds):
-        for kind in times if i % 2 else reversed(times):
-            took = await where.latency(event(kind), 15)
-            times[kind].append(took)
-        say("ledger", {kind: round(rounds[-1], 2) for kind, rounds in times.items()})
-    without, with_ = (statistics.median(times[kind]) for kind in times)
+    kinds = ("without-ledger", "with-ledger")
+    rounds = []
+    for _ in range(options.rounds):
+        rounds.append(await where.latencies([event(kind) for kind in kinds], 30))
+        say("ledger", dict(zip(kinds, (round(each, 2) for each in rounds[-1]), strict=True)))
+    without, with_ = (statistics.median(each) for each in zip(*rounds, strict=True))
     return {"step_ms": round(without / 10, 2), "ratio": round(with_ / without, 3)}
 
 
