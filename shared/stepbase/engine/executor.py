@@ -27,6 +27,7 @@ from stepbase.engine.store import TAKEN, Settled, Settling
 from stepbase.errors import ProtocolError, StoreError
 from stepbase.protocol import names
 from stepbase.protocol.jsontext import dumps
+from stepbase.protocol.redact import redact_text
 from stepbase.protocol.reply import NoAnswer, Ops, Reply
 
 if TYPE_CHECKING:
@@ -289,11 +290,11 @@ def _tell_failed(item: Item, reply: Reply | ProtocolError, effects: Settlement) 
 
 
 def _in_words(error: str | None) -> str:
-    """Return the name and message of an error's JSON text, cut to a line."""
+    """Return the name and message of an error's JSON text, cut to a line, without keys."""
     found = json.loads(error or "null")
     if isinstance(found, dict):
         found = f"{found.get('name')}: {found.get('message')}"
-    return str(found)[:_MOST_REASON]
+    return redact_text(str(found))[:_MOST_REASON]
 
 
 def _advance(item: Item, effects: Settlement, gen: int) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -58,7 +59,11 @@ def shown_safely(found: T) -> T:
     from stepbase.protocol.redact import redact
 
     signing, event = config.keys()
-    shown: T = redact(found, (*signing, *event))
+    keys = (*signing, *event)
+    if is_dataclass(found) and not isinstance(found, type):
+        parts = {each.name: redact(getattr(found, each.name), keys) for each in fields(found)}
+        return replace(found, **parts)
+    shown: T = redact(found, keys)
     return shown
 
 

@@ -124,9 +124,17 @@ async def task(step: Step) -> str:
     return "done"
 
 
+@careful.function("called-off", on="a/called-off")
+async def called_off(step: Step) -> str:
+    """So is one that is cancelled before it begins, or that the handler closes itself."""
+    asyncio.get_running_loop().create_task(step.run("left", fetch, "left")).cancel()
+    step.run("closed", fetch, "closed").close()
+    return "done"
+
+
 async def test_steps_that_others_have_put_aside_are_no_mistake() -> None:
     async with Lab(careful) as lab:
-        for name in ("left-over", "task"):
+        for name in ("left-over", "task", "called-off"):
             [run] = await lab.send(Event(f"a/{name}"))
             assert run.status == "completed", run
 
