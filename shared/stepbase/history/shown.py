@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +19,8 @@ _STYLES = {
 _BAR_STYLES = {"ran": "green", "waited": "cyan", "failed": "red"}
 _LEAST_BAR, _MOST_BAR = 16, 60
 _MOST_ATTEMPTS = 10
+# What columns are cut down to where there is little room: a ULID, and what is not.
+_ID, _SHORT = 26, 20
 
 Cells = Sequence[Sequence[str]]
 
@@ -38,7 +41,7 @@ def runs(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
         )
         for row in rows
     ]
-    _table(console, head, cells, status_at=2)
+    _table(console, head, cells, status_at=2, spare=("event", "made (UTC)", "steps"))
 
 
 def events(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -55,7 +58,7 @@ def events(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
         )
         for row in rows
     ]
-    _table(console, head, cells)
+    _table(console, head, cells, spare=("sender's id", "received (UTC)"))
 
 
 def _why_nothing(row: Mapping[str, Any]) -> str:
@@ -82,7 +85,7 @@ def functions(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
         )
         for row in rows
     ]
-    _table(console, head, cells)
+    _table(console, head, cells, spare=("last run (UTC)", "median"))
 
 
 def apps(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -99,7 +102,7 @@ def apps(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
         )
         for row in rows
     ]
-    _table(console, head, cells)
+    _table(console, head, cells, spare=("SDK", "last sync (UTC)"))
 
 
 def news(console: Console, row: Mapping[str, Any]) -> None:
@@ -124,12 +127,8 @@ def trace(console: Console, found: Mapping[str, Any], now: datetime) -> None:
     console.print()
     if console.is_terminal:
         console.print(_bars(shown, console.width), highlight=False)
-        for line in [each for each in shown.lines if each.kind == "failed"][:_MOST_ATTEMPTS]:
-            console.print(
-                Text(f"{line.name.strip()}: {line.note}", "red dim"),
-                highlight=False,
-                soft_wrap=True,
-            )
+        for text in _errors(shown, run["error"])[:_MOST_ATTEMPTS]:
+            console.print(Text(text, "red dim"), highlight=False, soft_wrap=True)
     else:
         _plain(console, ("step", "status", "at", "took", "note"), [_cells(x) for x in shown.lines])
     for text in _tail(found):
@@ -172,15 +171,39 @@ def _tail(found: Mapping[str, Any]) -> list[Text]:
     return [Text(), *lines] if lines else []
 
 
+def _errors(shown: timeline.Timeline, last: str | None) -> list[str]:
+    """Say what attempts failed of, those of a step with the same error in one line.
+
+    Of the code between steps, the error that the run ended with is said at the end.
+    """
+    said_of: dict[tuple[str, str], list[str]] = {}
+    for line in shown.lines:
+        if line.kind == "failed":
+            number, _, step = line.name.strip().removeprefix("attempt ").partition(" of ")
+            said_of.setdefault((step, line.note), []).append(number)
+    return [
+        f"attempt{'s' if len(numbers) > 1 else ''} {', '.join(numbers)} of {step}: {note}"
+        for (step, note), numbers in said_of.items()
+        if step != "(between steps)" or note != said(last)
+    ]
+
+
 def _cells(line: Line) -> tuple[str, ...]:
     spent = took(line.ms) if line.kind != "failed" else ""
     return (line.name, line.status, f"+{took(line.at)}", spent, line.note)
 
 
+def _named(line: Line, most: int) -> str:
+    indent = len(line.name) - len(line.name.lstrip())
+    return " " * indent + _cut(line.name.strip(), most - indent)
+
+
 def _bars(shown: timeline.Timeline, width: int) -> Table:
     """Draw the lines; errors of attempts are said below, where there is room."""
+    names = max(_SHORT, width // 3)
     cells = [
-        (*_cells(line)[:4], "" if line.kind == "failed" else line.note) for line in shown.lines
+        (_named(line, names), *_cells(line)[1:4], "" if line.kind == "failed" else line.note)
+        for line in shown.lines
     ]
     taken = sum(max((len(row[i]) for row in cells), default=0) + 2 for i in range(4))
     longest = max((len(row[4]) for row in cells), default=0)
@@ -211,22 +234,62 @@ def _bars(shown: timeline.Timeline, width: int) -> Table:
 
 
 def _table(
-    console: Console, head: Sequence[str], cells: Cells, *, status_at: int | None = None
+    console: Console,
+    head: Sequence[str],
+    cells: Cells,
+    *,
+    status_at: int | None = None,
+    spare: Sequence[str] = (),
 ) -> None:
-    """Write columns; on a terminal the last one, which may be long, goes into a line of its own."""
+    """Write columns; on a terminal the last one, which may be long, goes into lines of its own.
+
+    Where there is little room the columns `spare` are left out, the first ones first; then names are cut.
+    """
     flat = [[one_line(cell, 300) for cell in row] for row in cells]
     if not console.is_terminal:
         _plain(console, head, flat)
         return
-    widths = _widths([list(head)[:-1], *(row[:-1] for row in flat)])
-    console.print(Text(_joined(head[:-1], widths), "dim"), no_wrap=True, overflow="ellipsis")
+    kept, widths = _fitted([list(head)[:-1], *(row[:-1] for row in flat)], spare, console.width)
+    console.print(Text(_row(head, kept, widths), "dim"), no_wrap=True, overflow="ellipsis")
     for row in flat:
-        text = Text(_joined(row[:-1], widths))
+        text = Text(_row(row, kept, widths))
         if status_at is not None:
             text.highlight_words([row[status_at]], _STYLES.get(row[status_at], ""))
         console.print(text, no_wrap=True, overflow="ellipsis", highlight=False)
         if row[-1]:
-            console.print(Text(f"  {row[-1]}", "dim"), highlight=False)
+            console.print(
+                Padding(Text(row[-1], "dim"), (0, 0, 0, 2), expand=False), highlight=False
+            )
+
+
+def _fitted(rows: Cells, spare: Sequence[str], room: int) -> tuple[list[int], list[int]]:
+    """Return which columns are shown in so many characters, and how wide each is."""
+    kept, widths = list(range(len(rows[0]))), _widths(rows)
+
+    def over(wanted: Sequence[int]) -> int:
+        return sum(wanted[i] for i in kept) + 2 * (len(kept) - 1) - room
+
+    least = [width if width <= _SHORT else _SHORT for width in widths]
+    least[0] = min(widths[0], _ID)
+    for name in spare:
+        if over(least) > 0:
+            kept.remove(rows[0].index(name))
+    while over(widths) > 0 and any(widths[i] > least[i] for i in kept):
+        widest = max((i for i in kept if widths[i] > least[i]), key=lambda i: widths[i])
+        widths[widest] -= 1
+    return kept, widths
+
+
+def _row(row: Sequence[str], kept: Sequence[int], widths: Sequence[int]) -> str:
+    return _joined([_cut(row[i], widths[i]) for i in kept], [widths[i] for i in kept]).rstrip()
+
+
+def _cut(text: str, most: int) -> str:
+    """Shorten a name in its middle: many names begin alike, and many end alike."""
+    if len(text) <= most:
+        return text
+    tail = (most - 1) // 2
+    return f"{text[: most - 1 - tail]}…{text[len(text) - tail :]}"
 
 
 def _plain(console: Console, head: Sequence[str], cells: Cells) -> None:
