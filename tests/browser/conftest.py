@@ -5,11 +5,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import asyncpg
 import httpx
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request
@@ -19,6 +22,7 @@ from tests.support.server import Server
 _FUNCTIONS = Path(__file__).parent / "functions"
 _FATES = ("paid", "flaky", "refused", "waits", "sleeps", "paid")
 _SECONDS = 60.0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,18 @@ class Site:
 @pytest.fixture(scope="session")
 def site(cluster: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A stack, started as a user would, with orders of every fate."""
-    name = asyncio.run(cluster.create())
-    folder = tmp_path_factory.mktemp("site")
-    port = _free_port()
+    with stack(cluster, tmp_path_factory.mktemp("site"), _FUNCTIONS) as started:
+        _fill(started)
+        yield started
+
+
+@contextmanager
+def stack(cluster: Server, folder: Path, functions: Path, sql: str = "") -> Iterator[Site]:
+    """Run `stepbase dev`, with a database in which some SQL has been executed."""
+    name = apart(cluster.create())
+    port = free_port()
     command = [
-        sys.executable, "-m", "stepbase.cli", "dev", str(_FUNCTIONS), "--no-reload",
+        sys.executable, "-m", "stepbase.cli", "dev", str(functions), "--no-reload",
         "--database-url", cluster.dsn(name), "--gateway-port", "0", "--host-port", "0",
         "--engine-port", str(port), "--retry-interval", "0.2", "--data", str(folder / "data"),
     ]  # fmt: skip
@@ -83,15 +94,28 @@ def site(cluster: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         try:
             started = Site(f"http://127.0.0.1:{port}")
             _wait_until_synced(started, process, folder / "log")
-            _fill(started)
+            if sql:
+                apart(_execute(cluster.dsn(name), sql))
             yield started
         finally:
             process.terminate()
             process.wait(20)
-    asyncio.run(cluster.drop(name))
+    apart(cluster.drop(name))
 
 
-def _free_port() -> int:
+def apart(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in a thread of its own: this one's event loop may be the browser's."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
+
+
+async def _execute(dsn: str, sql: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(sql)
+    await connection.close()
+
+
+def free_port() -> int:
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as probe:

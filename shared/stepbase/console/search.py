@@ -42,7 +42,7 @@ def as_json(row: Mapping[str, object]) -> dict[str, object]:
 
 
 OVERVIEW = """
-select o.*, r.function_id, r.event_id as event_key from unnest($1::text[]) as u (id)
+select o.*, r.function_id, r.event_id as event_row from unnest($1::text[]) as u (id)
   cross join lateral (select * from stepbase.run_overview x where x.run_id = u.id offset 0) o
   cross join lateral (select x.function_id, x.event_id from stepbase.runs x where x.run_id = u.id offset 0) r
   order by o.run_id desc
