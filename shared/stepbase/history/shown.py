@@ -127,8 +127,8 @@ def trace(console: Console, found: Mapping[str, Any], now: datetime) -> None:
     console.print()
     if console.is_terminal:
         console.print(_bars(shown, console.width), highlight=False)
-        for text in _errors(shown, run["error"])[:_MOST_ATTEMPTS]:
-            console.print(Text(text, "red dim"), highlight=False, soft_wrap=True)
+        for error in _errors(shown, run["error"])[:_MOST_ATTEMPTS]:
+            console.print(Text(error, "red dim"), highlight=False, soft_wrap=True)
     else:
         _plain(console, ("step", "status", "at", "took", "note"), [_cells(x) for x in shown.lines])
     for text in _tail(found):

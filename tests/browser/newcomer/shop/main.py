@@ -26,7 +26,7 @@ async def large(event: Event[Paid], step: Step) -> str:
 
 
 @app.function("greet", on="shop/greeted")
-async def greet(event: Event, step: Step) -> str:
+async def greet(step: Step) -> str:
     """Need nothing."""
     return "greeted"
 
