@@ -66,8 +66,8 @@ $$;
 -- steps, errors of attempts, results in the ledger. Only of runs that have ended; an event stays while one of
 -- its runs goes on, or waits in a buffer. p_is_dry: only count. Returns counts, the ids of the live runs that
 -- are left, how many events of the user are still in the outbox (in the first batch), how many events hold
--- the id at none of these places (elsewhere, and some of their ids: was a path forgotten, or misspelt?), and the
--- id to go on after, or null at the end. Locks: the runs in order, then the rows it changes.
+-- the id at none of these places (elsewhere; an id under 16 characters counts only as a whole text) and some of
+-- their ids (was a path forgotten, or misspelt?), and the id to go on after, or null at the end. Locks: the runs in order, then the rows it changes.
 create or replace function stepbase.forget(
   p_user text, p_paths text[] default '{}', p_after text default '', p_limit integer default 5000,
   p_is_dry boolean default false
@@ -84,6 +84,8 @@ declare
   v_ended text[];
   v_run record;
   v_count bigint;
+  -- A short id is part of many texts, so it counts only as a whole one.
+  v_needle constant text := case when length(p_user) < 16 then to_json(p_user)::text else p_user end;
 begin
   if coalesce(p_user, '') = '' then
     raise exception 'whom to forget? the user''s id is empty' using errcode = '22023';
@@ -95,7 +97,7 @@ begin
     into v_events, elsewhere, elsewhere_ids, last
     from (
       select x.id, t.is_theirs,
-             not t.is_theirs and strpos(x.payload::text, p_user) > 0
+             not t.is_theirs and strpos(x.payload::text, v_needle) > 0
                and not stepbase._is_forgotten(x.payload) as is_elsewhere
         from (
           select e.id, e.payload from stepbase.events e where e.id > p_after order by e.id limit p_limit

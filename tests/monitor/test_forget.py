@@ -12,7 +12,7 @@ from tests.conftest import Connect
 from stepbase.cli.main import main
 from stepbase.history.forget import forget as cli_forget
 
-USER, OTHER = "7d1f0a52-user", "other-user"
+USER, OTHER = "7d1f0a52-4f3c-user", "other-user"
 SECRET = "psst-4711"
 
 # By the user: E1 (a run that ended, with a step, an attempt, a ledger row), E2 (a live run), E3 (named in the
@@ -171,6 +171,18 @@ async def test_where_else_the_id_stands_is_told(connect: Connect, database: str)
     assert found.places == ["data.customer.id", "data.about", "data.to.0 (as a part)"]
     assert said.exit_code == 1
     assert "4 events (data.customer.id, data.about, data.to.0 (as a part)); if" in said.output
+
+
+async def test_a_short_id_that_is_part_of_others_is_not_taken_for_them(
+    stored: asyncpg.Connection,
+) -> None:
+    await stored.execute(
+        "insert into stepbase.events (id, name, payload, ts, received_at) values"
+        " ('F1', 'a/b', '{\"data\": {\"who\": \"u-17\"}}', now(), now()),"
+        " ('F2', 'a/b', '{\"data\": {\"who\": \"u-1\"}}', now(), now())"
+    )
+    row = await stored.fetchrow("select elsewhere_ids from stepbase.forget('u-1')")
+    assert row is not None and row["elsewhere_ids"] == ["F2"]
 
 
 async def test_it_goes_in_batches(stored: asyncpg.Connection) -> None:

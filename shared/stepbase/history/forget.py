@@ -10,6 +10,8 @@ import asyncpg
 from stepbase.history.reads import connected
 
 _MOST_PLACES = 20
+# A shorter id is part of many texts. As in the SQL function.
+_PART_OF_A_TEXT = 16
 _COUNTS = ("events", "runs", "steps", "attempts", "results")
 
 
@@ -102,5 +104,7 @@ def _where(value: object, user: str, path: str) -> Iterator[str]:
     elif isinstance(value, list):
         for place, each in enumerate(value):
             yield from _where(each, user, f"{path}.{place}")
-    elif isinstance(value, str) and user in value:
-        yield path[1:] if value == user else f"{path[1:]} (as a part)"
+    elif value == user:
+        yield path[1:]
+    elif isinstance(value, str) and len(user) >= _PART_OF_A_TEXT and user in value:
+        yield f"{path[1:]} (as a part)"
