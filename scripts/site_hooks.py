@@ -19,6 +19,12 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return "".join(parts)
 
 
+def on_post_page(output: str, **_: Any) -> str:
+    """Name the search, which the theme leaves without one for those who hear the page."""
+    search = 'data-md-component="search" role="dialog"'
+    return output.replace(search, f'{search} aria-label="Search"')
+
+
 def _kept(link: re.Match[str], folder: str) -> str:
     """Return a link between pages as it is, one out of docs/ as its text and the file's path."""
     path = posixpath.normpath(posixpath.join(folder, link["target"].partition("#")[0]))

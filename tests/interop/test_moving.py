@@ -20,9 +20,11 @@ from tests.support.engine_client import EngineClient
 from tests.support.real_hosts import serving_asgi, serving_wsgi
 from tests.support.sdk_hosts import framework_of
 
+import stepbase
 from stepbase.engine.server import serving
 from stepbase.engine.settings import Settings
 from stepbase.sdk import background, http
+from stepbase.testing import Lab
 
 PAGE = ROOT / "docs" / "moving-from-inngest.md"
 BLOCKS = [block for block in blocks(PAGE) if block.language == "python"]
@@ -242,6 +244,22 @@ def framework(found: ModuleType, folder: Any) -> Any:
     source = folder / "main.py"
     source.write_text(f"from {found.__name__} import main\n")
     return framework_of(source)
+
+
+async def test_a_bare_number_is_refused_where_the_other_means_milliseconds() -> None:
+    app = stepbase.App("numbers")
+    as_on_the_left: Any = 5_000
+
+    @app.function("sleep", on="n/sleep")
+    async def sleep(step: stepbase.Step) -> None:
+        await step.sleep("a-while", as_on_the_left)
+
+    async with Lab(app) as lab:
+        [run] = await lab.send(stepbase.Event("n/sleep"))
+
+    assert run.status == "failed" and "got 5000" in str(run.error)
+    with pytest.raises(stepbase.DefinitionError, match="got 5000"):
+        stepbase.Timeouts(start=as_on_the_left)
 
 
 @pytest.mark.parametrize("side", SIDES)

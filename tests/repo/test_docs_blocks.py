@@ -18,7 +18,7 @@ from tests.deploy import test_docs as of_deploy
 from tests.repo import test_docs_commands as of_commands
 from tests.repo import test_docs_examples as of_examples
 from tests.repo import test_docs_monitoring as of_monitoring
-from tests.repo.pages import Block, blocks, pages
+from tests.repo.pages import Block, blocks, pages, prose
 from tests.repo.tree import MIGRATIONS, ROOT, assert_none, shown
 from tests.support import debian
 
@@ -96,6 +96,16 @@ def test_every_block_is_run_or_is_output() -> None:
 
     assert len(found) > 180
     assert_none(f"{block.where}: {block.language}" for block in found if runner_of(block) is None)
+
+
+def test_no_block_hides_in_a_list_or_behind_spaces() -> None:
+    hidden = re.compile(r"^[ >]+```|^ *~~~|\n\n    \S", re.MULTILINE)
+
+    assert_none(
+        f"{shown(page)}: {found.group()!r}"
+        for page in pages()
+        for found in hidden.finditer(prose(page))
+    )
 
 
 def test_what_is_output_has_no_code() -> None:
