@@ -201,3 +201,20 @@ def test_what_a_project_in_the_clone_adds_is_not_the_frameworks(
     monkeypatch.setattr(migrate, "migrations_folder", lambda: tmp_path)
 
     assert list(migrate.framework_files()) == ["20261124000100_schema.sql"]
+
+
+async def test_a_file_that_was_changed_after_it_was_applied_is_named(bare: str) -> None:
+    """Spaces and comments between statements are no change; what is new is none either."""
+    files = {
+        "20260101000000_a.sql": "create table public.a (id int);\n\nselect 1;",
+        "20260101000001_b.sql": "create table public.b (id int);",
+    }
+    await migrate.apply_files(bare, files)
+
+    later = {
+        "20260101000000_a.sql": "create table public.a\n  (id int);\nselect 1;\n",
+        "20260101000001_b.sql": "create table public.b (id bigint);",
+        "20260101000002_c.sql": "create table public.c (id int);",
+    }
+    assert await migrate.changed(bare, files) == []
+    assert await migrate.changed(bare, later) == ["20260101000001_b.sql"]

@@ -495,3 +495,25 @@ async def test_an_app_that_cannot_be_synced_keeps_none_of_the_others_away(functi
         "sync: begun cannot be synced: app 'begun' has no functions to sync: define one with "
         "@app.function(…)",
     ]
+
+
+async def test_a_database_made_by_other_files_is_told_of(functions: Path, tmp_path: Path) -> None:
+    """After an update of the clone nothing fits, and the reason is in nobody's error."""
+    file = tmp_path / "supabase" / "migrations" / "20270101000000_own.sql"
+    file.parent.mkdir(parents=True)
+    lines: list[str] = []
+    plan = Plan(functions=functions, durable=False, project=tmp_path, data=tmp_path / "data")
+    for text in ("create table public.own (id int);", "create table public.own (id bigint);"):
+        file.write_text(text)
+        stack = Stack(plan, lambda name, line: lines.append(f"{name}: {line}"))
+        try:
+            await stack.start_database()
+        finally:
+            await stack.stop()
+    remove_data(tmp_path, "data")
+
+    told = [each for each in lines if "another text" in each]
+    assert told == [
+        "migrations: 20270101000000_own.sql had another text when applied here; "
+        "`stepbase dev --reset` begins with an empty database"
+    ]

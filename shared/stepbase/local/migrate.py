@@ -6,7 +6,7 @@ names and as a project's copies (`local/copies.py`): what was applied under one 
 the other, and a project's name takes the place of ours in the record, for the CLI compares numbers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -170,6 +170,30 @@ async def status(dsn: str, files: Mapping[str, str]) -> list[Standing]:
         Standing(version, name, version in applied, version in in_folder)
         for version, name in sorted({**applied, **in_folder}.items())
     ]
+
+
+async def changed(dsn: str, files: Mapping[str, str]) -> list[str]:
+    """Return those of `files` that were applied with another text than they have now, in name order."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        rows = await connection.fetch(
+            "select version, statements from supabase_migrations.schema_migrations"
+            " where statements is not null"
+        )
+    finally:
+        await connection.close()
+    applied = {row["version"]: _words(row["statements"]) for row in rows}
+    return [
+        migration.file
+        for migration in _parse(files)
+        if migration.version in applied
+        and applied[migration.version] != _words(each.text for each in split(migration.sql))
+    ]
+
+
+def _words(statements: Iterable[str]) -> list[str]:
+    """Return what statements say, without the space between."""
+    return " ".join(statements).replace(";", " ").split()
 
 
 def _parse(files: Mapping[str, str]) -> list[Migration]:

@@ -15,11 +15,10 @@ from types import TracebackType
 from typing import Self
 
 import asyncpg
-import httpx
 
 from stepbase import config
 from stepbase.config import SupabaseConfig
-from stepbase.local import elsewhere, migrate
+from stepbase.local import elsewhere, migrate, syncing
 from stepbase.local.errors import ChildError, DatabaseAwayError, LocalError, PortTakenError
 from stepbase.local.gateway.auth import Keys
 from stepbase.local.host import SERVE_PATH
@@ -29,7 +28,6 @@ from stepbase.local.serving import listen
 from stepbase.local.watchdog import Watchdog
 
 _COMMAND = (sys.executable, "-P", "-c", "from stepbase.cli.main import main; main()")
-_SYNC_SECONDS = 20.0
 _BESIDE_SUPABASE = (
     "If it is `supabase start`: set DATABASE_URL, SUPABASE_URL and SUPABASE_SECRET_KEY to what "
     "`supabase status` shows, and its database and API are used"
@@ -263,20 +261,8 @@ class Stack:
         Raises:
             ChildError: apps or the engine refused, with their answers; the others are synced.
         """
-        refused = []
-        async with httpx.AsyncClient(timeout=_SYNC_SECONDS) as client:
-            for app in self._apps:
-                try:
-                    response = await client.put(self.serve_url(app))
-                except httpx.HTTPError as error:
-                    refused.append(f"{app} cannot be synced: {error!r}")
-                    continue
-                if response.status_code == 200:
-                    self._sink("sync", app)
-                else:
-                    refused.append(f"{app} cannot be synced: {_reason(response)}")
-        if refused:
-            raise ChildError("\n".join(refused))
+        urls = {app: self.serve_url(app) for app in self._apps}
+        await syncing.sync(urls, lambda app: self._sink("sync", app))
 
     async def start_database(self) -> None:
         """Start Postgres if it is ours, and bring the database up to date.
@@ -300,12 +286,25 @@ class Stack:
                 f"the database cannot be reached: {error}. Is DATABASE_URL (or --database-url) right, "
                 "and is the server running? Without it a Postgres of our own is started"
             ) from error
+        if before and self.cluster is not None:
+            await self._tell_changed(files)
         applied = await migrate.apply_files(self.database_url, files)
         self._sink(
             "migrations", f"{len(applied)} applied, {len(files) - len(applied)} already there"
         )
         if self.plan.seed is not None and not before:
             self._unseeded.touch()
+
+    async def _tell_changed(self, files: Mapping[str, str]) -> None:
+        """Say that a database of ours was made by other files: what was applied is not applied again."""
+        changed = await migrate.changed(self.database_url, files)
+        if changed:
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            self._sink(
+                "migrations",
+                f"{changed[0]}{more} had another text when applied here; "
+                "`stepbase dev --reset` begins with an empty database",
+            )
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -464,14 +463,6 @@ class Stack:
         if piece is None or not piece.port:
             raise LocalError(f"the {name} was not started yet")
         return f"http://127.0.0.1:{piece.port}"
-
-
-def _reason(response: httpx.Response) -> str:
-    """Return what an app said of why it was not synced."""
-    try:
-        return str(response.json()["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"{response.status_code} {response.text[:500]}"
 
 
 async def _to_the_end(work: Callable[[], None]) -> None:
