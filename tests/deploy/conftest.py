@@ -30,7 +30,7 @@ EVENT_KEY = "event-key-of-the-shop"
 API_KEY = "sk-inn-api-0123456789"
 SECRET_KEY = "sb_secret_of_the_shop"
 DATABASE_PASSWORD = "pass$'w@rd"
-MAIL_KEY = "mail#key $1"
+MAIL_KEY = 'mail#key $1\nits "second" line=`$2`\n'
 SECRETS = (SIGNING_KEY, EVENT_KEY, API_KEY, SECRET_KEY, DATABASE_PASSWORD, TOKEN, MAIL_KEY)
 
 SECRET_NAMES = (

@@ -67,6 +67,65 @@ def test_a_value_may_be_a_comment(text: str) -> None:
     assert dotenv.parse(text, "x") == {"A": ""}
 
 
+SHARED = [
+    ("A=`b\nc`", "A: the Supabase CLI reads this file too"),
+    ("A='b\\'\nC=d", "A: the Supabase CLI reads this file too"),
+    ('A="b\\\\"\nC=d', "A: the Supabase CLI reads this file too"),
+    ("A='b\nc # d=\n\"e'\nC=d", None),
+    ("A=`b'c`\nC=d", None),
+    ('A="b\\"c"\nC=d', None),
+    ("export A = b  # c\n# d\n\nC=\n", None),
+    ("A=b\\\nC='$x ${y} $(z)'", None),
+]
+"""Files that both read, and what we say of those that the CLI does not."""
+
+
+@pytest.mark.parametrize(("text", "message"), SHARED)
+def test_what_we_take_the_real_cli_takes_too(
+    tmp_path: Path, text: str, message: str | None
+) -> None:
+    """It reads the project's .env by itself, whatever it is asked to do."""
+    (tmp_path / ".env").write_text(text)
+    (tmp_path / "supabase").mkdir()
+    (tmp_path / "supabase" / "config.toml").write_text('project_id = "shop"\n')
+
+    with management_api() as api:
+        profile = str(api.write_profile(tmp_path))
+        done = supabase_cli.run(
+            "secrets", "set", "SHOP=1", f"--remote={REF}", "--yes",
+            cwd=tmp_path,
+            environment={"SUPABASE_PROFILE": profile, "SUPABASE_ACCESS_TOKEN": TOKEN},
+        )  # fmt: skip
+
+    if message is None:
+        assert done.returncode == 0, done.stdout + done.stderr
+        settings.read(tmp_path, "", {})
+    else:
+        assert "failed to parse environment file: .env" in done.stdout + done.stderr
+        with pytest.raises(DeployError, match=message):
+            settings.read(tmp_path, "", {})
+
+
+def test_the_real_cli_takes_a_token_from_the_file(tmp_path: Path) -> None:
+    """Which is why one environment's deploy must name its own."""
+    other = "sbp_" + "b" * 40
+    (tmp_path / ".env").write_text(f"SUPABASE_ACCESS_TOKEN={other}\n")
+    (tmp_path / "supabase").mkdir()
+    (tmp_path / "supabase" / "config.toml").write_text('project_id = "shop"\n')
+    sent = []
+    with management_api() as api:
+        profile = str(api.write_profile(tmp_path))
+        api.on_request = lambda request: sent.append(request.headers.get("authorization"))
+        for named in ({}, {"SUPABASE_ACCESS_TOKEN": TOKEN}):
+            supabase_cli.run(
+                "secrets", "set", "SHOP=1", f"--remote={REF}", "--yes",
+                cwd=tmp_path,
+                environment={"SUPABASE_PROFILE": profile, **named},
+            )  # fmt: skip
+
+    assert set(sent) == {f"Bearer {other}", f"Bearer {TOKEN}"}
+
+
 def test_a_file_of_windows_is_read(tmp_path: Path) -> None:
     text = "\ufeffKEY=a$b\r\nPEM='-----BEGIN\r\nabc\r\n-----END'\r\nLAST=c"
     (tmp_path / ".env").write_bytes(text.encode())

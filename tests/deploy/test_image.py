@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import subprocess
 import threading
 import time
@@ -83,6 +84,16 @@ def megabytes(process: "subprocess.Popen[bytes]") -> float:
     return sum(int(line.split()[1]) for line in lines) / 1024
 
 
+def health_check(folder: Path, programs: Path, port: int) -> int:
+    """Run the image's own HEALTHCHECK; returns its exit code."""
+    dockerfile = (folder / "Dockerfile").read_text().replace("\\\n", "")
+    [line] = [each for each in dockerfile.splitlines() if each.startswith("HEALTHCHECK ")]
+    command, *words = json.loads(line.partition("CMD")[2])
+    environment = {"PATH": "/usr/bin:/bin", "PORT": str(port)}
+    done = subprocess.run([programs / command, *words], env=environment, capture_output=True)
+    return done.returncode
+
+
 def test_it_starts_quickly_small_and_stops_in_peace(
     staged: tuple[Path, int], programs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,7 +108,9 @@ def test_it_starts_quickly_small_and_stops_in_peace(
             answered.append(time.monotonic() - before)
             seen = httpx.get(f"{origin}/api/inngest").json()
             sizes.append(megabytes(process))
+            assert health_check(folder, programs, port) == 0
         assert process.returncode == 0
+    assert health_check(folder, programs, port) == 1
 
     with capsys.disabled():
         print(

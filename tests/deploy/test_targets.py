@@ -1,6 +1,7 @@
 """Whole deploys to Cloud Run and Docker, by stubs that record: every command, and what runs afterwards."""
 
 import json
+import re
 import shlex
 import shutil
 
@@ -10,6 +11,7 @@ from tests.deploy.test_compute import assert_kept_secret
 from tests.repo.tree import ROOT
 from tests.support.platform import Found, command_of
 
+from stepbase.deploy import dotenv
 from stepbase.deploy.target import compose, label, port_of
 
 _NAMES = (
@@ -100,7 +102,7 @@ def test_what_is_executed_is_what_was_printed(shop: Shop, target: str) -> None:
         line.strip()[2:].partition("  (")[0] for line in plan if line.strip()[:2] in ("$ ", "? ")
     ]
     executed = [shlex.join(argv) for argv in shop.calls]
-    assert [line.removeprefix("SUPABASE_EXPERIMENTAL_COMPUTE=1 ") for line in printed] == executed
+    assert [re.sub(r"^[A-Z_]+=1 ", "", line) for line in printed] == executed
     assert len(executed) >= 5
 
 
@@ -288,6 +290,11 @@ def test_an_engine_beside_them(shop: Shop) -> None:
         (("--target", "compute"), {}, "with --target docker alone"),
         (("--target", "docker"), {"INNGEST_BASE_URL": None}, "functions would not find the engine"),
         (("--target", "docker", "--skip-db"), {"DATABASE_URL": None}, "keeps its state there"),
+        (
+            ("--target", "docker"),
+            {"DATABASE_URL": "postgresql://u@h/d", "SUPABASE_DB_PASSWORD": "pw"},
+            "has no password in it",
+        ),
     ],
 )
 def test_an_engine_that_could_not_work_is_refused(
@@ -304,10 +311,24 @@ def test_a_compose_file() -> None:
     text = compose("award_mail", "award-mail:1", ["KEY"])
 
     assert text.startswith("# Made by") and "name: stepbase-award-mail\n" in text
-    assert '  award-mail:\n    image: "award-mail:1"\n' in text
+    assert '  "award-mail":\n    image: "award-mail:1"\n' in text
     assert f'ports: ["127.0.0.1:{port_of("award_mail")}:8080"]' in text
-    assert "      KEY: ${KEY?set it, or run stepbase deploy}\n" in text
+    assert '      "KEY": ${KEY?set it, or run stepbase deploy}\n' in text
     assert "read_only: true" in text and "cap_drop: [ALL]" in text
+
+
+def test_without_a_project_of_supabase_com_only_notebooks_are_left_out(shop: Shop) -> None:
+    """As with a Supabase of one's own."""
+    shop.set(SUPABASE_PROJECT_REF=None, SUPABASE_ACCESS_TOKEN=None)
+
+    done = shop.deploy("--yes", "--target", "docker", "door")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "note     supabase/notebooks: no project of supabase.com is named" in done.stdout
+    assert [argv[1:3] for argv in shop.calls if argv[0] == "supabase"] == [
+        ["db", "push"],
+        ["db", "advisors"],
+    ]
 
 
 def test_a_port_is_of_the_name_alone(shop: Shop) -> None:
@@ -345,6 +366,21 @@ def test_one_environment_is_deployed_by_its_own_file(shop: Shop) -> None:
     done = shop.deploy("--yes", "--target", "docker", "--env", "staging", "--skip-db", "door")
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((shop.state / "compose.env").read_text())["SHOP_MAIL_KEY"] == "of staging"
+
+
+def test_an_environment_does_not_get_another_one_s_token(shop: Shop) -> None:
+    """The Supabase CLI reads .env by itself: `test_dotenv` shows that it does."""
+    assert "SUPABASE_ACCESS_TOKEN" in (shop.root / ".env").read_text()
+    shop.set("staging", **dotenv.parse((shop.root / ".env").read_text(), ".env"))
+    shop.set("staging", SUPABASE_ACCESS_TOKEN=None)
+
+    planned = shop.deploy("--dry-run", "--env", "staging")
+
+    assert planned.returncode == 1
+    assert (
+        "SUPABASE_ACCESS_TOKEN: not set in .env.staging, so the Supabase CLI would"
+        in planned.stdout
+    )
 
 
 def test_an_old_version_does_not_pass_for_the_new_one(shop: Shop) -> None:

@@ -22,8 +22,12 @@ _LF = "\n"
 _SKIPPED = re.compile(r"[ \t]*(?:#[^\n]*)?(?:\r?\n|\Z)")
 
 
-def parse(text: str, where: str) -> dict[str, str]:
+def parse(text: str, where: str, *, is_shared: bool = False) -> dict[str, str]:
     """Return the variables of a file; `where` names it in errors.
+
+    Args:
+        is_shared: Whether the Supabase CLI reads the file by itself, as it does with every `.env` where it
+            runs: by rules of its own, and it ends if the file does not follow them.
 
     Raises:
         DeployError: If a line is none of the form; the message names the line, never its value.
@@ -39,9 +43,10 @@ def parse(text: str, where: str) -> dict[str, str]:
         if match is None:
             line = text.count("\n", 0, at) + 1
             raise DeployError(f"{where}:{line}: expected NAME=value, a comment or an empty line")
-        found[match["name"]] = _value(
-            match, f"{where}:{text.count(_LF, 0, match.start('name')) + 1}"
-        )
+        at_line = f"{where}:{text.count(_LF, 0, match.start('name')) + 1}: {match['name']}"
+        found[match["name"]] = _value(match, at_line)
+        if is_shared:
+            _check_for_cli(match, at_line)
         at = match.end()
     return found
 
@@ -55,12 +60,23 @@ def _value(match: re.Match[str], where: str) -> str:
             return str(quoted)
     bare = str(match["bare"])
     if bare[:1] in ("'", '"', "`"):
-        raise DeployError(
-            f"{where}: {match['name']}: the quote is not closed, or something follows it"
-        )
+        raise DeployError(f"{where}: the quote is not closed, or something follows it")
     if bare.strip() and not bare[-1:].isspace() and match.string[match.end("bare") :][:1] == "#":
-        raise DeployError(f"{where}: {match['name']} has a # in it: put the value in single quotes")
+        raise DeployError(f"{where} has a # in it: put the value in single quotes")
     return bare.strip()
+
+
+def _check_for_cli(match: re.Match[str], where: str) -> None:
+    """Raise if the CLI would take a quote for not closed: it knows no backticks, and backslashes escape."""
+    then = "the Supabase CLI reads this file too, and would end at it: "
+    if _LF in (match["back"] or ""):
+        raise DeployError(
+            f"{where}: {then}put lines into single quotes, or write the value as base64"
+        )
+    if (match["single"] or match["double"] or "").endswith("\\"):
+        raise DeployError(
+            f"{where}: {then}leave the quotes out of a value that ends with a backslash"
+        )
 
 
 def is_writable(value: str) -> bool:

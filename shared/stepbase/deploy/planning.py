@@ -47,7 +47,7 @@ class Project:
     Attributes:
         folders: Those to deploy, loaded.
         front_doors: Names of the Edge Functions there are.
-        notebooks: Names of the notebooks there are.
+        notebooks: Names of the notebooks there are, if there is a dashboard for them.
         has_migrations: Whether there are any.
     """
 
@@ -56,6 +56,11 @@ class Project:
     front_doors: frozenset[str]
     notebooks: tuple[str, ...]
     has_migrations: bool
+
+
+def has_dashboard(wish: Wish, settings: Settings) -> bool:
+    """Say whether there is a project for notebooks: outside of Supabase one need not be named."""
+    return wish.target == "compute" or wish.front_door or settings.project_ref is not None
 
 
 def front_place(ref: str, folder: str) -> Place:

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from stepbase.deploy import edge, lock, look, projectfile, variables
+from stepbase.deploy import edge, lock, look, planning, projectfile, variables
 from stepbase.deploy.allowance import misfits
 from stepbase.deploy.errors import DeployError
 from stepbase.deploy.lock import Lock
@@ -54,6 +54,7 @@ def check(
         *_names(wish, project),
         *_orphans(wish, project, file),
         *_engine(wish, project, settings),
+        *_dashboard(wish, project, settings),
         *variables.secrets(wish, settings, given),
         *_folders(project, settings),
         *_blocks(wish, project, file),
@@ -121,8 +122,25 @@ def _engine(wish: Wish, project: Project, settings: Settings) -> Iterable[Proble
         yield Problem(
             "DATABASE_URL", "not set: the engine keeps its state there", "the session pooler's URL"
         )
+    if variables.lacks_a_password(settings):
+        yield Problem(
+            "DATABASE_URL",
+            "has no password in it, and the engine is given this URL alone",
+            "put it into the URL, percent-encoded",
+        )
     if (project.root / "functions" / ENGINE).exists():
         yield Problem(f"functions/{ENGINE}", "has the engine's name", "rename it")
+
+
+def _dashboard(wish: Wish, project: Project, settings: Settings) -> Iterable[Problem]:
+    is_left_out = not planning.has_dashboard(wish, settings)
+    if is_left_out and any(project.root.glob("supabase/notebooks/*.json")):
+        yield Problem(
+            "supabase/notebooks",
+            "no project of supabase.com is named, so they are not pushed",
+            f"put SUPABASE_PROJECT_REF into {settings.file}, if there is one",
+            is_fatal=False,
+        )
 
 
 def _names(wish: Wish, project: Project) -> Iterable[Problem]:

@@ -59,7 +59,7 @@ def prepare(
         DeployError: If there is nothing to deploy, or the environment's file cannot be read.
     """
     settings = settings_of.read(root, wish.env)
-    project = _project(root, chosen, settings)
+    project = _project(root, wish, chosen, settings)
     file = projectfile.read(root)
     target = target_of(wish, settings, file)
     given = {
@@ -113,12 +113,15 @@ def _ref(settings: Settings) -> str:
     return settings.project_ref or "<SUPABASE_PROJECT_REF>"
 
 
-def _project(root: Path, chosen: Sequence[str], settings: Settings) -> Project:
+def _project(root: Path, wish: Wish, chosen: Sequence[str], settings: Settings) -> Project:
+    notebooks = sorted(path.stem for path in (root / "supabase" / "notebooks").glob("*.json"))
+    if not planning.has_dashboard(wish, settings):
+        notebooks = []
     return Project(
         root,
         tuple(look.look(root, look.find(root, chosen), settings.own)),
         edge.front_doors(root),
-        tuple(sorted(path.stem for path in (root / "supabase" / "notebooks").glob("*.json"))),
+        tuple(notebooks),
         any(root.glob("supabase/migrations/*.sql")),
     )
 

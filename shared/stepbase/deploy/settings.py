@@ -193,7 +193,7 @@ def read(root: Path, env: str, shell: Mapping[str, str] | None = None) -> Settin
 def _in_file(root: Path, file: str) -> dict[str, str]:
     try:
         # Editors of Windows put a mark at the beginning, which is no part of the first name.
-        return dotenv.parse((root / file).read_text("utf-8-sig"), file)
+        return dotenv.parse((root / file).read_text("utf-8-sig"), file, is_shared=True)
     except FileNotFoundError:
         return {}
     except UnicodeDecodeError as error:

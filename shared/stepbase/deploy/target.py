@@ -22,6 +22,7 @@ COMPOSE = f"{BUILD}/compose"
 _KEYS = ("INNGEST_EVENT_KEY", "INNGEST_SIGNING_KEY")
 _AWAY_FROM_SUPABASE = (*_KEYS, "SUPABASE_SECRET_KEY", "SUPABASE_URL")
 ENGINE_GETS = ("DATABASE_URL", "INNGEST_EVENT_KEY", "INNGEST_SIGNING_KEY")
+_OURS_ALONE = {"COMPOSE_DISABLE_ENV_FILE": "1"}  # Compose would read another environment's .env
 _UP = "replaces the container if anything of it has changed, and waits until it is healthy"
 _NOT_DNS = re.compile(r"[^a-z0-9-]")
 
@@ -273,7 +274,7 @@ class Docker:
             file = Staged.of(f"{COMPOSE}/{name}", {"compose.yaml": text.encode()})
             up = ("up", "--detach", "--wait", "--no-build")
             line = ("docker", "compose", "--file", f"{file.folder}/compose.yaml", *up)
-            actions += [Files(file), Command(line, secrets=given, why=_UP)]
+            actions += [Files(file), Command(line, _OURS_ALONE, secrets=given, why=_UP)]
         return actions
 
     def _image(self, name: str, staged: Staged) -> str:
@@ -292,7 +293,7 @@ def compose(folder: str, image: str, names: Sequence[str]) -> str:
         "# Made by `stepbase deploy`; the variables come from the environment of `docker compose`.\n",
         f"name: stepbase-{label(folder)}\n",
         "services:\n",
-        f"  {label(folder)}:\n",
+        f"  {json.dumps(label(folder))}:\n",  # which would be no text if it were null, say
         f"    image: {json.dumps(image)}\n",
         "    restart: unless-stopped\n",
         "    init: true\n",
@@ -305,5 +306,8 @@ def compose(folder: str, image: str, names: Sequence[str]) -> str:
     ]
     if names:
         lines.append("    environment:\n")
-        lines += [f"      {each}: ${{{each}?set it, or run stepbase deploy}}\n" for each in names]
+        lines += [
+            f"      {json.dumps(each)}: ${{{each}?set it, or run stepbase deploy}}\n"
+            for each in names
+        ]
     return "".join(lines)

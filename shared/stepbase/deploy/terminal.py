@@ -109,9 +109,9 @@ def _print(found: Session, *, as_json: bool) -> None:
         click.echo(json.dumps(_as_json(found), indent=2))
         return
     if found.plan is not None:
-        click.echo(
-            f"Plan for {found.plan.target}, settings from {found.settings.file}. Nothing is done."
-        )
+        file = found.settings.file
+        there = "" if (found.project.root / file).exists() else ", which is not there yet"
+        click.echo(f"Plan for {found.plan.target}, settings from {file}{there}. Nothing is done.")
         click.echo(_LEGEND)
         click.echo(found.plan.text())
         for served in found.plan.served:

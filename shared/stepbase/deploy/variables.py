@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from stepbase.deploy import dotenv
@@ -13,6 +14,7 @@ from stepbase.protocol.signing import key_text
 MOST_SECRETS = 100
 MOST_SECRET_BYTES = 48 * 1024
 _TOKEN = re.compile(r"sbp_[0-9a-f]{40}|sbp_[A-Za-z0-9_]{20,}")
+_NAMES_TOKEN = re.compile(r"^\s*(?:export\s+)?SUPABASE_ACCESS_TOKEN\s*=", re.MULTILINE)
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})+")
 _TRANSACTION_POOLER = 6543
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -45,6 +47,19 @@ def needs_supabase(wish: Wish, project: Project) -> bool:
     )
 
 
+def _has_token(file: Path) -> bool:
+    try:
+        return _NAMES_TOKEN.search(file.read_text("utf-8", "replace")) is not None
+    except OSError:
+        return False
+
+
+def lacks_a_password(settings: Settings) -> bool:
+    """Say whether there is a database's URL without a password in it; a socket's file needs none."""
+    url = settings.get("DATABASE_URL")
+    return url is not None and settings.database is not None and settings.database[0] == url
+
+
 def needs_project(wish: Wish, project: Project) -> bool:
     """Say whether the project's name is in anything that the deploy does: its commands, or URLs."""
     return needs_supabase(wish, project) or wish.target == "compute" or wish.front_door
@@ -71,7 +86,14 @@ def supabase(wish: Wish, project: Project, settings: Settings) -> Iterable[Probl
     if not needs_supabase(wish, project):
         return
     token = settings.get("SUPABASE_ACCESS_TOKEN")
-    if token is None:
+    if token is None and settings.env and _has_token(project.root / ".env"):
+        # The CLI reads .env where it runs, whatever the environment of the deploy is.
+        yield Problem(
+            "SUPABASE_ACCESS_TOKEN",
+            f"not set in {settings.file}, so the Supabase CLI would take the one of .env",
+            f"put the token that is meant into {settings.file}",
+        )
+    elif token is None:
         yield Problem(
             "SUPABASE_ACCESS_TOKEN",
             "not set",
