@@ -64,7 +64,7 @@ async def _keep(stack: Stack, terminal: Terminal) -> None:
     terminal.say("still running, until Ctrl-C:")
     for name, value in stack.client_environment().items():
         terminal.say(f"  {name}={value}")
-    terminal.say("a look at the runs: psql \"$DATABASE_URL\" -c 'table stepbase.run_overview'")
+    terminal.say(f"the console: {stack.engine_url}")
     try:
         await asyncio.Event().wait()
     except asyncio.CancelledError:

@@ -199,7 +199,8 @@ select distinct f.slug as function, e.name as event
            when json_typeof(s.memo #> '{data,ids}') = 'array' then s.memo #> '{data,ids}' end
     ) as i (id) where i.id ~ '^0[0-9A-Z]{25}$' limit 5
   ) i
-  join stepbase.events e on e.id = i.id
+  -- Apart, or it would be read by name: all events there are.
+  cross join lateral (select x.name from stepbase.events x where x.id = i.id offset 0) e
   where f.archived_at is null and e.name = any ($1::text[])
   order by 1, 2 limit 1000
 """
