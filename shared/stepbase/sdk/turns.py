@@ -155,6 +155,10 @@ class Turns:
             if self.called and not self._replay.is_over:
                 await self._check_awaited()
             return value
+        except (AttributeError, TypeError) as error:
+            if "coroutine" not in str(error) or not (left := self._drop_called()):
+                raise
+            raise _not_awaited(left, f"{error}: ") from error
         finally:
             if self.called:
                 self._drop_called()
@@ -174,11 +178,7 @@ class Turns:
         await asyncio.sleep(0)  # a task that was just made of a step begins here
         left = self._drop_called()
         if left:
-            ids = ", ".join(f'"{step_id}"' for step_id in left)
-            raise CodedError(
-                f"step {ids} was called and never awaited, so it did not happen: write `await step.…`",
-                "step_not_awaited",
-            )
+            raise _not_awaited(left)
 
     def _drop_called(self) -> list[str]:
         """Close the steps that were called and have not begun; return their ids.
@@ -439,6 +439,14 @@ class Turns:
 
 
 _FORWARD: Final = Turns._forward.__code__
+
+
+def _not_awaited(ids: list[str], before: str = "") -> CodedError:
+    steps = ", ".join(f'"{each}"' for each in ids)
+    return CodedError(
+        f"{before}step {steps} was called and never awaited, so it did not happen: write `await step.…`",
+        "step_not_awaited",
+    )
 
 
 def _left() -> asyncio.CancelledError:

@@ -43,6 +43,16 @@ async def returned(step: Step) -> Any:
     return {"paid": step.run("pay", fetch, "Ada")}
 
 
+@app.function("used", on="a/used")
+async def used(step: Step) -> str:
+    return str(cast(Any, step).run("pay", fetch, "Ada").upper())
+
+
+@app.function("added", on="a/added")
+async def added(step: Step) -> Any:
+    return cast(Any, step).run("pay", fetch, "Ada") + "!"
+
+
 @app.function("not-awaited-later", on="a/not-awaited-later")
 async def not_awaited_later(step: Step) -> str:
     cast(Any, step).run("pay", fetch, "Ada")
@@ -77,6 +87,8 @@ async def own_coroutine() -> Any:
 SAYS = {
     "not-awaited": 'step "pay", "rest" was called and never awaited, so it did not happen: write `await',
     "not-awaited-later": 'step "pay" was called and never awaited',
+    "used": "no attribute 'upper': step \"pay\" was called and never awaited",
+    "added": "'coroutine' and 'str': step \"pay\" was called and never awaited",
     "returned": 'step "pay" was called and never awaited',
     "coroutine": "not the coroutine that calling one gives: write step.run('pay', fetch, …)",
     "value": "step.run takes a function, got 'Ada'",
