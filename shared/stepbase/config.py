@@ -7,6 +7,7 @@ import json
 import os
 import re
 from dataclasses import dataclass, field
+from typing import Final
 from urllib.parse import urlsplit
 
 from stepbase import standin
@@ -179,11 +180,15 @@ def project() -> str | None:
     return host.removesuffix(".supabase.co") or None
 
 
-def hosted_project() -> str | None:
-    """Return what `project` says, or None if that is this machine: a local stack's ports change."""
+LOCAL: Final = "local"
+"""The project of a stack on this machine, whose ports change."""
+
+
+def engine_project() -> str | None:
+    """Return what `project` says, or `LOCAL` if that is this machine."""
     url = _env("SUPABASE_URL") or ""
     host = urlsplit(url if "//" in url else f"//{url}").hostname or ""
-    return None if host in ("localhost", "127.0.0.1", "::1") else project()
+    return LOCAL if host in ("localhost", "127.0.0.1", "::1") else project()
 
 
 def _named_secret_key() -> str | None:

@@ -106,6 +106,21 @@ async def test_a_disarmed_copy_does_nothing_of_the_originals(copy: str, host: St
     await db.close()
 
 
+async def test_a_local_stack_refuses_a_copy_of_a_hosted_project_and_claims_none(
+    copy: str, host: StubHost
+) -> None:
+    db = await asyncpg.connect(copy)
+    with pytest.raises(StoreError, match='belongs to project "original", not to "local"'):
+        async with running(settings(copy, "local")):
+            pass
+    await db.execute("select stepbase.disarm_copy('local')")
+    for owner in ("local", "127.0.0.1:54321", "localhost:1", None):
+        await db.execute("update stepbase.relay_state set project = $1", owner)
+        async with running(settings(copy, "local")):
+            assert await db.fetchval("select project from stepbase.relay_state") == owner
+    await db.close()
+
+
 async def test_the_original_is_not_disarmed(copy: str) -> None:
     db = await asyncpg.connect(copy)
     said = str(await refused(db, "22023", "select stepbase.disarm_copy('original')"))
@@ -119,8 +134,8 @@ async def test_the_original_is_not_disarmed(copy: str) -> None:
     [
         ("https://abcdefghijklmnopqrst.supabase.co", "abcdefghijklmnopqrst"),
         ("https://api.example.com", "api.example.com"),
-        ("http://127.0.0.1:54321", None),  # a local stack's port may change
-        ("http://localhost:54321", None),
+        ("http://127.0.0.1:54321", "local"),  # a local stack's port may change
+        ("http://localhost:54321", "local"),
         ("", None),
     ],
 )
@@ -128,4 +143,4 @@ def test_which_project_an_engine_works_for(
     monkeypatch: pytest.MonkeyPatch, url: str, project: str | None
 ) -> None:
     monkeypatch.setenv("SUPABASE_URL", url)
-    assert config.hosted_project() == project
+    assert config.engine_project() == project

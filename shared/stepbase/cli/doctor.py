@@ -27,7 +27,7 @@ def command(
     signing_keys, event_keys = config.keys()
     settings = Settings(
         database_url=asking.database(database_url),
-        project=config.hosted_project(),
+        project=config.engine_project(),
         signing_keys=signing_keys,
         event_keys=event_keys,
         sdk_urls=sdk_urls,

@@ -114,7 +114,7 @@ def command(
     signing_keys, event_keys = config.keys()
     settings = Settings(
         database_url=asking.database(database_url),
-        project=project or config.hosted_project(),
+        project=project or config.engine_project(),
         take_over=take_over,
         host=host,
         port=port,
@@ -157,7 +157,7 @@ def check(database_url: str | None, sdk_urls: tuple[str, ...], as_json: bool) ->
     signing_keys, event_keys = config.keys()
     settings = Settings(
         database_url=asking.database(database_url),
-        project=config.hosted_project(),
+        project=config.engine_project(),
         signing_keys=signing_keys,
         event_keys=event_keys,
         sdk_urls=sdk_urls,

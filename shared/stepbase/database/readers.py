@@ -4,6 +4,7 @@ from typing import Literal
 
 import asyncpg
 
+from stepbase.config import LOCAL
 from stepbase.database.dberrors import translated
 from stepbase.errors import StoreError
 
@@ -43,6 +44,13 @@ async def alone(connection: "asyncpg.Connection[asyncpg.Record]", kind: Kind) ->
             await connection.execute(ALONE, kind)
     except StoreError as error:
         raise explained(error) from error
+
+
+def fits(owner: str | None, project: str | None) -> bool:
+    """Say whether a database that belongs to `owner` is for `project`; a local stack's names are all one."""
+    if owner is None or project is None or owner == project:
+        return True
+    return project == LOCAL and owner.rpartition(":")[0] in ("localhost", "127.0.0.1", "[::1]")
 
 
 def of_another(error: StoreError, advice: str) -> StoreError:

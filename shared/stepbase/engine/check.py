@@ -110,7 +110,7 @@ async def _owner(
 ) -> list[Finding]:
     """Say if the database is another project's: an engine would not start on it."""
     owner = await connection.fetchval("select project from stepbase.relay_state")
-    if settings.project in (None, owner) or owner is None:
+    if readers.fits(owner, settings.project):
         return []
     text = f"the database belongs to {owner!r}, not to {settings.project!r}. {readers.ENGINE_ON_A_COPY}"
     return [Finding("project", State.BROKEN, text)]

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
+from stepbase.config import LOCAL
 from stepbase.database import readers
 from stepbase.errors import StoreError
 
@@ -43,7 +44,11 @@ class Upkeep(ABC):
         return count
 
     async def claim(self, project: str, *, take_over: bool) -> None:
-        """Make sure that the database is this project's; who comes first owns it."""
+        """Make sure that the database is this project's; who comes first owns it, but for a local stack."""
+        if project == LOCAL and not take_over:
+            [row] = await self._fetch("select project from stepbase.relay_state")
+            if readers.fits(row["project"], project):
+                return
         try:
             await self._fetch("select stepbase.outbox_claim($1, $2)", project, take_over)
         except StoreError as error:
