@@ -38,7 +38,9 @@ async def test_apps_say_where_they_are_and_what_their_sync_said(
     shop: EngineClient, type_in: Type, database: str
 ) -> None:
     connection = await asyncpg.connect(database)
-    await connection.execute("update stepbase.apps set error = 'function x has no trigger'")
+    await connection.execute(
+        "update stepbase.apps set error = 'function x has no trigger', error_code = 'invalid_function'"
+    )
     await connection.close()
 
     said, rows = await type_in("apps"), (await type_in("apps", "--json")).data
@@ -46,6 +48,8 @@ async def test_apps_say_where_they_are_and_what_their_sync_said(
     assert said.code == 0 and "sync failed: function x has no trigger" in said.out
     assert [(row["name"], row["functions"]) for row in rows] == [("shop", 3)]
     assert rows[0]["url"].endswith("/api/inngest")
+    assert "first sync" in said.out and "declared in a way that does not work" in rows[0]["remedy"]
+    assert rows[0]["last_change"]["is_first"] and len(rows[0]["last_change"]["added"]) == 3
 
 
 async def test_a_database_without_apps_is_exit_code_1(type_in: Type, database: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepbase.console import chart, timeline, words
+from stepbase.console import chart, cronwords, timeline, words
 from stepbase.console.remedy import remedy
 from stepbase.console.render import coloured
 
@@ -46,14 +46,58 @@ def test_options_are_sentences() -> None:
 
     assert words.triggers_in_words(config) == [
         "event a/b if event.data.x > 1",
-        "at TZ=Asia/Bangkok 0 9 * * *",
+        "every day at 09:00 in Asia/Bangkok (0 9 * * *)",
     ]
     assert words.options_in_words(config) == [
         "at most 5 steps at a time for each event.data.shop",
         "starts when no event has come for 5s or after 1m",
         "is cancelled by a/c if event.data.id == async.data.id within 1h",
-        "starts once a day for each event.data.id",
+        "starts once in 24 hours for each event.data.id",
     ]
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"concurrency": 3}, "at most 3 steps at a time"),
+        ({"concurrency": {"fn": [{"limit": 2, "key": "event.data.x"}], "step": [{"limit": 5}]}},
+         "at most 2 runs at a time for each event.data.x; at most 5 steps at a time"),
+        ({"concurrency": [{"limit": 0}]}, "no limit of steps"),
+        ({"steps": {"step": {"retries": {"attempts": 3}}}},
+         "tries each step up to 4 times, with growing pauses"),
+        ({"steps": {"step": {"retries": {"attempts": 0}}}}, "tries each step once"),
+        ({"steps": {"step": {}}}, "tries each step up to 5 times, with growing pauses"),
+        ({"stepbase": {"retryDelay": "5s", "lookBack": "1m"}},
+         "tries again after 5s, then twice as long each time and waits see events of the last 1m"),
+        ({"timeouts": {"start": "1h", "finish": "2h"}},
+         "is cancelled unless it starts within 1h and unless it ends within 2h"),
+        ({"batchEvents": {"maxSize": 5, "timeout": "10s"}},
+         "gathers up to 5 events, for 10s at most, into one run"),
+        ({"singleton": {"mode": "skip"}}, "runs alone: a second run is skipped"),
+        ({"throttle": {"limit": 1, "period": "1m", "burst": 2, "key": "event.data.x"}},
+         "starts at most 1 runs in 1m, later ones wait after a burst of 2 for each event.data.x"),
+        ({"concurrency": "odd", "throttle": 7, "cancel": [None]}, ""),
+    ],
+)  # fmt: skip
+def test_every_form_of_an_option_is_said(config: dict[str, Any], said: str) -> None:
+    assert "; ".join(words.options_in_words(config)) == said
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("0 3 * * *", "every day at 03:00 UTC (0 3 * * *)"),
+        ("TZ=Europe/Berlin 30 9 * * 1-5", "Monday to Friday at 09:30 in Europe/Berlin (30 9 * * 1-5)"),
+        ("0 9 * * MON,4", "every Monday and Thursday at 09:00 UTC (0 9 * * MON,4)"),
+        ("0 0 1 * *", "on day 1 of each month at 00:00 UTC (0 0 1 * *)"),
+        ("*/5 * * * *", "every 5 minutes (*/5 * * * *)"), ("* * * * *", "every minute (* * * * *)"),
+        ("15 * * * *", "every hour at 15 past (15 * * * *)"),
+        ("0 9-17 * * 1", "on the schedule 0 9-17 * * 1 UTC"), ("0 9 1 1 *", "on the schedule 0 9 1 1 * UTC"),
+        ("0 9 * * FRI#2", "on the schedule 0 9 * * FRI#2 UTC"),
+    ],
+)  # fmt: skip
+def test_schedules_are_said_as_people_say_them(spec: str, said: str) -> None:
+    assert cronwords.cron_in_words(spec) == said
 
 
 @given(

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from stepbase.console.cronwords import cron_in_words
+from stepbase.protocol import names
+
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
 _CUT = 2_000
 
@@ -82,7 +85,7 @@ def triggers_in_words(config: Mapping[str, object]) -> list[str]:
             continue
         if each.get("cron"):
             jitter = f", up to {each['jitter']} later" if each.get("jitter") else ""
-            said.append(f"at {each['cron']}{jitter}")
+            said.append(f"{cron_in_words(str(each['cron']))}{jitter}")
         else:
             condition = f" if {each['expression']}" if each.get("expression") else ""
             said.append(f"event {each.get('event')}{condition}")
@@ -91,23 +94,61 @@ def triggers_in_words(config: Mapping[str, object]) -> list[str]:
 
 def options_in_words(config: Mapping[str, object]) -> list[str]:
     """Say a function's options, one sentence each, from its config as registered."""
-    said: list[str] = []
+    said = [_retries(config)] if "steps" in config else []
     for key, sentence in _SENTENCES.items():
-        value = config.get(key)
-        for each in value if isinstance(value, list) else [value]:
-            if isinstance(each, Mapping):
-                said.append(" ".join(sentence(each)))
+        for each in _listed(key, config.get(key)):
+            said.append(" ".join(sentence(each)))
     if config.get("idempotency"):
-        said.append(f"starts once a day for each {config['idempotency']}")
-    return said
+        said.append(f"starts once in 24 hours for each {config['idempotency']}")
+    return [each for each in said if each]
+
+
+def retries_of(config: Mapping[str, object]) -> int:
+    """Return how many attempts follow the first, from a config as registered."""
+    steps = config.get("steps")
+    step = next(iter(steps.values()), None) if isinstance(steps, Mapping) else None
+    retries = step.get("retries") if isinstance(step, Mapping) else None
+    attempts = retries.get("attempts") if isinstance(retries, Mapping) else None
+    return attempts if isinstance(attempts, int) else names.DEFAULT_RETRIES
+
+
+def _retries(config: Mapping[str, object]) -> str:
+    count = retries_of(config)
+    if count == 0:
+        return "tries each step once"
+    return f"tries each step up to {count + 1} times, with growing pauses"
+
+
+def _listed(key: str, value: object) -> Iterator[Mapping[str, object]]:
+    """Yield what an option has as objects, whichever of the forms of the wire it came in."""
+    if key == "concurrency" and isinstance(value, Mapping) and ("fn" in value or "step" in value):
+        for of, limits in (("runs", value.get("fn")), ("steps", value.get("step"))):
+            for limit in _listed(key, limits):
+                yield {**limit, "of": of}
+        return
+    for each in value if isinstance(value, list) else [value]:
+        if key == "concurrency" and isinstance(each, int) and not isinstance(each, bool):
+            yield {"limit": each}
+        elif isinstance(each, Mapping) and each:
+            yield each
 
 
 def _concurrency(each: Mapping[str, object]) -> Iterator[str]:
+    if each.get("limit") == 0:
+        yield "no limit of steps"
+        return
     what = "runs" if each.get("of") == "runs" else "steps"
     yield f"at most {each.get('limit')} {what} at a time"
     yield from _keyed(each)
     if each.get("scope") in ("env", "account"):
         yield f"shared by all that say so ({each['scope']})"
+
+
+def _engine(each: Mapping[str, object]) -> Iterator[str]:
+    if each.get("retryDelay"):
+        yield f"tries again after {each['retryDelay']}, then twice as long each time"
+    if each.get("lookBack"):
+        yield f"{'and ' if each.get('retryDelay') else ''}waits see events of the last {each['lookBack']}"
 
 
 def _throttle(each: Mapping[str, object]) -> Iterator[str]:
@@ -130,7 +171,9 @@ def _debounce(each: Mapping[str, object]) -> Iterator[str]:
 
 
 def _batch(each: Mapping[str, object]) -> Iterator[str]:
-    yield f"gathers up to {each.get('maxSize')} events for {each.get('timeout')}"
+    yield f"gathers up to {each.get('maxSize')} events, for {each.get('timeout')} at most, into one run"
+    if each.get("if"):
+        yield f"if {each['if']}"
     yield from _keyed(each)
 
 
@@ -152,11 +195,11 @@ def _timeouts(each: Mapping[str, object]) -> Iterator[str]:
     if each.get("start"):
         yield f"is cancelled unless it starts within {each['start']}"
     if each.get("finish"):
-        yield f"is cancelled unless it ends within {each['finish']}"
+        yield f"{'and' if each.get('start') else 'is cancelled'} unless it ends within {each['finish']}"
 
 
 def _priority(each: Mapping[str, object]) -> Iterator[str]:
-    yield f"goes ahead by {each.get('run')} seconds"
+    yield f"goes ahead of others by {each.get('run')} seconds"
 
 
 def _keyed(each: Mapping[str, object]) -> Iterator[str]:
@@ -174,6 +217,7 @@ _SENTENCES = {
     "priority": _priority,
     "cancel": _cancel,
     "timeouts": _timeouts,
+    "stepbase": _engine,
 }
 
 

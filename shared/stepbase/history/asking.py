@@ -142,6 +142,7 @@ def show(
     as_json: bool,
 ) -> None:
     """Print rows, and how to see more if there was a limit; exit with 1 if there are none."""
+    rows = shown_safely(list(rows))
     if as_json:
         click.echo(dumped(rows))
     elif rows:
@@ -156,13 +157,14 @@ def show(
 
 def show_findings(findings: "Sequence[Finding]", as_json: bool) -> None:
     """Print what a set-up is like, a line for each thing looked at; exit with 1 if something is broken."""
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from rich.text import Text
 
     from stepbase.engine.check import State
 
     styles = {State.OK: "green", State.WARNING: "yellow", State.BROKEN: "bold red"}
+    findings = [replace(finding, text=shown_safely(finding.text)) for finding in findings]
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings]))
     else:

@@ -27,7 +27,10 @@ select f.slug, f.name, a.name as app, f.paused_at, f.version, s.*
   where f.archived_at is null order by f.slug
 """
 APPS = """
-select a.name, a.url, a.sdk, a.framework, a.error, a.synced_at,
+select a.name, a.url, a.sdk, a.framework, a.error, a.error_code, a.error_at, a.synced_at, a.changed_at,
+       a.previous::text as previous,
+       (select json_object_agg(f.slug, f.config order by f.slug)::text from stepbase.functions f
+          where f.app_id = a.app_id and f.archived_at is null) as current,
        (select count(*) from stepbase.functions f
           where f.app_id = a.app_id and f.archived_at is null) as functions,
        (select count(*) from stepbase.functions f
@@ -54,7 +57,7 @@ async def list_functions(url: str) -> list[Row]:
 
 
 async def list_apps(url: str) -> list[Row]:
-    """Return the apps in use: where they are served, by what, and what their last sync said.
+    """Return the apps in use: where they are served, by what, and what their last sync said and changed.
 
     Raises:
         StoreError: As `reads.reading`.

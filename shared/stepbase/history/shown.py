@@ -90,7 +90,7 @@ def functions(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def apps(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print apps."""
-    head = ("app", "serve URL", "SDK", "functions", "last sync (UTC)", "")
+    head = ("app", "serve URL", "SDK", "functions", "last sync (UTC)", "last change (UTC)", "")
     cells = [
         (
             row["name"],
@@ -98,7 +98,8 @@ def apps(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
             " on ".join(filter(None, [row["sdk"], row["framework"]])),
             str(row["functions"]),
             clock(row["synced_at"]),
-            f"sync failed: {row['error']}" if row["error"] else "",
+            f"{clock(row['changed_at'])}: {row['last_change']}",
+            f"sync failed: {row['error']} {row['remedy']}" if row["error"] else "",
         )
         for row in rows
     ]

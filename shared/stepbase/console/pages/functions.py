@@ -2,7 +2,7 @@
 
 from starlette.requests import Request
 
-from stepbase.console import search, words
+from stepbase.console import difference, search, words
 from stepbase.console.page import Desk, Page, not_found
 from stepbase.history.catalog import APPS, FUNCTIONS, LAST_RUNS
 from stepbase.history.search import Wanted
@@ -65,8 +65,22 @@ async def function(desk: Desk, request: Request) -> Page:
 async def apps(desk: Desk, request: Request) -> Page:
     """List apps: where they are served, what serves them, and what the last sync said."""
     rows = await desk.reads.all(APPS)
-    shown = {"apps": rows}
-    return Page("apps.html", "Apps", shown, {"apps": [search.as_json(dict(row)) for row in rows]})
+    shown = [
+        {
+            **row,
+            "difference": difference.of_app(row),
+            "remedy": difference.remedy(row["error_code"], row["url"]) if row["error"] else None,
+        }
+        for row in rows
+    ]
+    data = [
+        {
+            **{key: row[key] for key in row if key not in ("previous", "current", "difference")},
+            "last_change": row["difference"].data(),
+        }
+        for row in shown
+    ]
+    return Page("apps.html", "Apps", {"apps": shown}, {"apps": data})
 
 
 _FUNCTION = f"""
