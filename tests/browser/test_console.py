@@ -135,7 +135,7 @@ def test_actions_by_mouse(site: Site, open_page: Open) -> None:
     page.get_by_label("Data").fill('{"id": 104, "shop": "s1"}')
     page.get_by_role("button", name="Send").click()
     expect(page.get_by_role("cell", name="shop-checkout").first).to_be_visible(timeout=5_000)
-    expect(page.get_by_text("its condition was not met: event.data.cents > 10000")).to_be_visible()
+    expect(page.get_by_text("Its condition was not met: event.data.cents > 10000")).to_be_visible()
 
 
 @pytest.mark.parametrize("has_scripts", [True, False])

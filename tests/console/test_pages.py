@@ -122,7 +122,10 @@ async def test_an_event_says_what_it_started_and_what_not(shown: Shown, make_run
 
     assert [each["function"] for each in data["runs"]] == ["app-f"]
     assert data["no_run"] == [
-        {"slug": "app-picky", "why": "its condition was not met: event.data.id > 100"}
+        {
+            "slug": "app-picky",
+            "why": "Its condition was not met: event.data.id > 100 (event.data.id is 7)",
+        }
     ]
     assert "app-picky" in await shown.page(f"/events/{event_id}")
     names = (await shown.data("/event-types"))["event_types"]

@@ -21,6 +21,7 @@ from stepbase.console.page import Desk, Handler, Page, form_of
 from stepbase.console.pages import (
     again,
     backlog,
+    event,
     events,
     functions,
     home,
@@ -65,8 +66,8 @@ PAGES: dict[str, Handler] = {
     "/runs/{run_id}/part": runs.part,
     "/runs/{run_id}/again": again.again,
     "/events": events.events,
-    "/events/{event_id}": events.event,
-    "/events/{event_id}/payload": events.payload,
+    "/events/{event_id}": event.event,
+    "/events/{event_id}/payload": event.payload,
     "/event-types": types.types,
     "/event-types/{name:path}": types.event_type,
     "/send": send.send,

@@ -71,6 +71,11 @@ def pretty(text: str | None) -> str:
         return text
 
 
+def pretty_value(value: object) -> str:
+    """Write a value as JSON on one line."""
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
 def cut(text: str, most: int = _CUT) -> tuple[str, bool]:
     """Return the beginning of a text, and whether that is not all of it."""
     return (text, False) if len(text) <= most else (text[:most], True)
