@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -31,9 +31,7 @@ from stepbase.console.pages import (
 )
 from stepbase.console.reads import Reads
 from stepbase.engine.app import Engine
-from stepbase.engine.settings import Settings
 from stepbase.errors import StoreError
-from stepbase.protocol import signing
 
 # No script, style or picture but our own files; nobody may frame us; forms come back to us.
 _HEADERS = {
@@ -84,7 +82,7 @@ class Console:
 
     def __init__(self, engine: Engine) -> None:
         self._access = Access.of(engine.settings)
-        self._secrets = _secrets(engine.settings)
+        self._secrets = engine.settings.secrets
         self._desk = Desk(engine, Reads(engine.settings.database_url, self._secrets))
         self._render = render.Renderer()
         self._watchers = 0
@@ -245,17 +243,6 @@ async def console(app: Starlette, engine: Engine) -> AsyncIterator[None]:
         yield
     finally:
         await made.close()
-
-
-def _secrets(settings: Settings) -> tuple[str, ...]:
-    """Return what the engine itself keeps secret, in every form that it has."""
-    password = urlsplit(settings.database_url).password
-    return (
-        *settings.signing_keys,
-        *(signing.hash_key(key) for key in settings.signing_keys),
-        *settings.event_keys,
-        *([password] if password else []),
-    )
 
 
 def _told(request: Request) -> dict[str, str] | None:

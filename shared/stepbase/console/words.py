@@ -11,6 +11,7 @@ from stepbase.protocol import names
 
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
 _CUT = 2_000
+_ABOUT_FAILED = re.compile(r"event\.data\.function_id == '([^']+)'")
 
 ENDED = ("Completed", "Failed", "Cancelled", "Skipped")
 LIVE = ("Running", "Scheduled")
@@ -91,10 +92,30 @@ def triggers_in_words(config: Mapping[str, object]) -> list[str]:
         if each.get("cron"):
             jitter = f", up to {each['jitter']} later" if each.get("jitter") else ""
             said.append(f"{cron_in_words(str(each['cron']))}{jitter}")
+        elif failed := _failed_function(each):
+            said.append(f"when {failed} has failed for good")
         else:
             condition = f" if {each['expression']}" if each.get("expression") else ""
             said.append(f"event {each.get('event')}{condition}")
     return said or ["only when it is invoked"]
+
+
+def _failed_function(trigger: Mapping[str, object]) -> str:
+    """Return the function whose failure handler has this trigger, or an empty string."""
+    if trigger.get("event") != names.EVENT_FUNCTION_FAILED:
+        return ""
+    found = _ABOUT_FAILED.fullmatch(str(trigger.get("expression") or ""))
+    return found[1] if found else ""
+
+
+def success_rate(completed: int, failed: int) -> str:
+    """Say how many of the runs that ended by themselves succeeded: ``"98.5 %"``; empty if none did."""
+    both = completed + failed
+    if not both:
+        return ""
+    share = 100 * completed / both
+    # Never rounded up to a hundred, or down to nothing.
+    return f"{min(share, 99.9) if failed else share:.1f} %" if completed else "0 %"
 
 
 def options_in_words(config: Mapping[str, object]) -> list[str]:

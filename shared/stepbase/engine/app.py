@@ -132,6 +132,7 @@ class Engine:
             retry_interval=settings.retry_interval,
             metrics=self.metrics,
             tracing=self._open_tracing() if settings.is_traced else None,
+            secrets=settings.secrets,
         )
         self.worker = Worker(self.store, self.registry, executor, settings)
         self.intake = Intake(

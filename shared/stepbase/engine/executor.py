@@ -60,6 +60,7 @@ class Executor:
         retry_interval: Fixed seconds between attempts, or None.
         metrics: Where calls and what they led to are counted.
         tracing: Where their spans go, or None.
+        secrets: What no log line may hold, whatever a function's error says.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Executor:
         retry_interval: float | None,
         metrics: Metrics,
         tracing: "Tracing | None",
+        secrets: tuple[str, ...] = (),
     ) -> None:
         self._caller = caller
         self._gateway = gateway
@@ -94,6 +96,7 @@ class Executor:
         self._retry_interval = retry_interval
         self._metrics = metrics
         self._tracing = tracing
+        self._secrets = secrets
 
     async def execute(self, item: Item) -> Settlement | None:
         """Work on an item; return the last settlement, or None if the item was lost or put back."""
@@ -224,7 +227,7 @@ class Executor:
         if isinstance(reply, NoAnswer):
             _log.warning("function did not answer", extra=_fields(item, reason=reply.message))
         else:
-            _tell_failed(item, reply, effects)
+            _tell_failed(item, reply, effects, self._secrets)
         return effects, took if effects.was_called else None
 
     async def _write(
@@ -254,7 +257,8 @@ class Executor:
         if self._tracing is not None:
             self._tracing.ended(item, effects)
         if effects.status == "Failed":
-            _log.warning("run failed", extra=_fields(item, reason=_in_words(effects.error)))
+            reason = _in_words(effects.error, self._secrets)
+            _log.warning("run failed", extra=_fields(item, reason=reason))
         else:
             _log.debug("run ended", extra=_fields(item, status=effects.status))
 
@@ -279,22 +283,25 @@ def _fields(item: Item, **more: object) -> dict[str, object]:
     }
 
 
-def _tell_failed(item: Item, reply: Reply | ProtocolError, effects: Settlement) -> None:
+def _tell_failed(
+    item: Item, reply: Reply | ProtocolError, effects: Settlement, secrets: tuple[str, ...]
+) -> None:
     """Log each attempt that failed: whoever watches the engine sees why a run does not go on."""
     ops = {op.id: title(op) for op in reply.ops} if isinstance(reply, Ops) else {}
     for failed in filter(None, (effects.failed, *effects.tried)):
-        fields = _fields(item, step=ops.get(failed.hash or ""), reason=_in_words(failed.error))
+        reason = _in_words(failed.error, secrets)
+        fields = _fields(item, step=ops.get(failed.hash or ""), reason=reason)
         if effects.verdict is Verdict.TIMER and effects.delay is not None:
             fields["again_in_s"] = round(effects.delay, 1)
         _log.warning("attempt failed", extra=fields)
 
 
-def _in_words(error: str | None) -> str:
-    """Return the name and message of an error's JSON text, cut to a line, without keys."""
+def _in_words(error: str | None, secrets: tuple[str, ...]) -> str:
+    """Return the name and message of an error's JSON text, without keys and tokens, cut to a line."""
     found = json.loads(error or "null")
     if isinstance(found, dict):
         found = f"{found.get('name')}: {found.get('message')}"
-    return redact_text(str(found))[:_MOST_REASON]
+    return redact_text(str(found), secrets)[:_MOST_REASON]
 
 
 def _advance(item: Item, effects: Settlement, gen: int) -> None:

@@ -1,7 +1,11 @@
 """Everything that can be set on an engine, with its default. Values only."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from urllib.parse import urlsplit
+
+from stepbase.protocol import signing
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,16 @@ class Settings:
     is_traced: bool = False
     sdk_urls: tuple[str, ...] = ()
     poll_seconds: float = 5.0
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no log and no page may show, in every form that the engine has it."""
+        found = [*self.signing_keys, *self.event_keys]
+        for key in self.signing_keys:
+            with suppress(ValueError):  # one that is not hex has no such form
+                found.append(signing.hash_key(key))
+        password = urlsplit(self.database_url).password
+        return tuple(found) if password is None else (*found, password)
 
     @property
     def is_dev(self) -> bool:

@@ -9,6 +9,7 @@ LAST_RUNS = """
   cross join lateral (
     select count(*) filter (where x.ended_at is not null) as ended,
            count(*) filter (where x.status = 'Failed') as failed,
+           count(*) filter (where x.status = 'Completed') as completed,
            count(*) filter (where x.ended_at is null) as live,
            max(x.created_at) as last_at,
            percentile_disc(0.5) within group (order by x.ms) filter (where x.status = 'Completed') as p50_ms,
