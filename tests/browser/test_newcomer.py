@@ -101,9 +101,9 @@ def test_an_event_starts_nothing(shop: Site, page: Page) -> None:
     )
     page.get_by_role("link", name="Events", exact=True).click()
     page.get_by_role("row").filter(has_text="shop/payed").get_by_role("link").first.click()
-    expect(page.get_by_role("main")).to_contain_text("None.")
+    expect(page.get_by_role("main")).to_contain_text("No function listens to shop/payed")
     page.get_by_role("link", name="Event types", exact=True).click()
-    expect(page.get_by_role("row").filter(has_text="shop/payed")).to_contain_text("none")
+    expect(page.get_by_role("row").filter(has_text="shop/payed")).to_contain_text("nothing")
     expect(page.get_by_role("row").filter(has_text="shop/paid")).to_contain_text("shop-credit")
 
 

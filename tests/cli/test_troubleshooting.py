@@ -229,7 +229,7 @@ async def test_an_event_starts_nothing(start: Start, type_in: Type) -> None:
     assert typo in listed.out and "compare stepbase functions" in listed.out
     assert "event shop/paid" in functions.out
     assert "event shop/paid if event.data.cents > 10000" in functions.out
-    assert "shop-large" in page and "its condition was not met: event.data.cents > 10000" in page
+    assert "shop-large" in page and "Its condition was not met: event.data.cents > 10000" in page
     assert "shop/payed" in types
 
 
