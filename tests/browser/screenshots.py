@@ -5,7 +5,7 @@ from tests.browser.conftest import Open, Site
 from tests.support.npm import ROOT
 
 IMAGES = ROOT / "docs" / "images"
-WINDOW = {"width": 1240, "height": 760}
+WINDOW = {"width": 1240, "height": 900}
 
 
 def _failed(site: Site) -> str:

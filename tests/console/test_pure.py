@@ -188,7 +188,9 @@ def test_a_scale_has_few_places_and_they_are_on_it(ms: float) -> None:
      ("ready", "ready"), (None, "between two calls")],
 )  # fmt: skip
 def test_waits(text: str | None, said: str) -> None:
-    assert words.waits(text) == said
+    # A date is not broken over two lines.
+    assert words.waits(text).replace("\u00a0", " ") == said
+    assert words.waits(text).count("\u00a0") == (2 if text and "UTC" in text else 0)
 
 
 def test_a_step_has_waited_since_the_step_before_it() -> None:

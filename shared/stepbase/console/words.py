@@ -47,7 +47,9 @@ _MONTHS = ("", "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "O
 
 def waits(text: str | None) -> str:
     """Say what a view says a run waits for as tables have instants: ``"asleep until 01 Dec 19:37:55"``."""
-    return _UNTIL.sub(lambda m: f"{m[3]} {_MONTHS[int(m[2])]} {m[4]}", text or "between two calls")
+    return _UNTIL.sub(
+        lambda m: f"{m[3]}\u00a0{_MONTHS[int(m[2])]}\u00a0{m[4]}", text or "between two calls"
+    )
 
 
 def short(run_id: str) -> str:
