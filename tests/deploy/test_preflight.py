@@ -90,8 +90,10 @@ def world(tmp_path: Path) -> World:
     (tmp_path / "functions" / "currency").mkdir(parents=True)
     path = tmp_path / "functions" / "currency"
     (path / "main.py").touch()
-    (path / "requirements.txt").write_text("httpx>=0.27\n")
-    (tmp_path / "functions" / "requirements.lock").write_text("httpx==0.28.1\n")
+    (path / "requirements.txt").write_text("functions_framework\nhttpx>=0.27\nrfc8785\n")
+    (tmp_path / "functions" / "requirements.lock").write_text(
+        "functions-framework==3.10.2\nhttpx==0.28.1\nrfc8785==0.1.4\n"
+    )
     door = tmp_path / "supabase" / "functions" / "currency"
     door.mkdir(parents=True)
     shutil.copy(ROOT / "supabase" / "functions" / "currency" / "index.ts", door)
@@ -245,6 +247,9 @@ REFUSED: Mapping[str, tuple[Change, str]] = {
     "one id twice": (twice, "is in functions/currency too"),
     "an unpinned requirement": (
         file("functions/currency/requirements.txt", "rich\n"), "rich is not pinned"
+    ),
+    "no server": (
+        file("functions/currency/requirements.txt", "httpx\n"), "does not name functions-framework, rfc8785"
     ),
     "an old pin": (file("functions/currency/requirements.txt", "httpx>=99\n"), "does not allow the pinned"),
     "a requirement by address": (

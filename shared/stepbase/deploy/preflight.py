@@ -6,10 +6,13 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 from stepbase.deploy import edge, lock, look, planning, projectfile, variables
 from stepbase.deploy.allowance import misfits
 from stepbase.deploy.errors import DeployError
 from stepbase.deploy.lock import Lock
+from stepbase.deploy.look import Folder
 from stepbase.deploy.planning import Project, Wish
 from stepbase.deploy.problem import Problem
 from stepbase.deploy.projectfile import ProjectFile
@@ -28,6 +31,7 @@ _SECONDS = 30
 _NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9_-]*[A-Za-z0-9])?")
 _LONGEST = {"compute": 63, "cloudrun": 49, "docker": 63}
 _RESERVED = ("compose",)
+_OF_AN_APP = ("functions-framework", "httpx", "rfc8785")
 
 
 def check(
@@ -233,15 +237,31 @@ def _pins(project: Project) -> Iterable[Problem]:
         where = f"functions/{folder.name}/requirements.txt"
         try:
             text = (project.root / where).read_text("utf-8")
-            missing = lock.unpinned(lock.requirements(text, where), pins)
+            wanted = lock.requirements(text, where)
         except FileNotFoundError:
-            yield Problem(where, "there is none", "name in it what the folder imports")
+            lines = ", ".join(_needed(folder))
+            yield Problem(
+                where, "there is none", f"name in it {lines}, and what the folder imports"
+            )
             continue
         except DeployError as error:
             yield Problem(where, str(error), "name packages of PyPI, one a line")
             continue
-        for each in missing if problem is None else []:
+        named = {canonicalize_name(each.name) for each in wanted}
+        absent = [each for each in _needed(folder) if each not in named]
+        if absent:
+            yield Problem(
+                where,
+                f"does not name {', '.join(absent)}, without which the image does not start or answer",
+                "add a line for each, then stepbase deploy --lock",
+            )
+        for each in lock.unpinned(wanted, pins) if problem is None else []:
             yield Problem(where, each, "stepbase deploy --lock chooses versions anew")
+
+
+def _needed(folder: Folder) -> tuple[str, ...]:
+    """Return what every image needs: its server; and to serve an app, requests and canonical JSON."""
+    return ("functions-framework",) if folder.app_id is None else _OF_AN_APP
 
 
 def read_lock(root: Path) -> tuple[Lock, Problem | None]:
