@@ -6,9 +6,11 @@ import hashlib
 import hmac
 import json
 import logging
+import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import jwt
@@ -528,6 +530,60 @@ def test_a_project_url_that_is_none_is_said_to_be_none(
 
     with pytest.raises(LookupError, match=r"SUPABASE_URL is .* https://<ref>\.supabase\.co"):
         config.supabase_auth()
+
+
+def test_whatever_a_token_says_it_is_refused_in_words(server: AuthServer) -> None:
+    """Odd headers and claims, unsigned and really signed with the legacy secret (seed: 1)."""
+    chance = random.Random(1)
+    odd: list[object] = [
+        None,
+        True,
+        0,
+        -1,
+        1e308,
+        10**40,
+        float("inf"),
+        float("nan"),
+        "",
+        "x",
+        [],
+        [[]],
+        {},
+        "\ud800",
+    ]
+    verifier = Verifier(replace(settings(server), jwt_secret=SECRET))
+    codes = set()
+    for _ in range(1500):
+        header: dict[str, Any] = {"alg": chance.choice(["HS256", "ES256", "none"]), "kid": "first"}
+        claims: dict[str, Any] = {
+            "sub": ALICE, "role": "authenticated", "aud": "authenticated", "exp": 2**33,
+            "iss": f"{server.url}/auth/v1",
+        }  # fmt: skip
+        for place, names in (
+            (header, ("alg", "kid", "crit", "b64", "jku", "jwk")),
+            (claims, _CLAIMS),
+        ):
+            for _ in range(chance.randint(0, 2)):
+                place[chance.choice(names)] = chance.choice(odd)
+        said = f"{encoded(header)}.{encoded(claims)}"
+        digest = hmac.new(SECRET.encode(), said.encode(), hashlib.sha256).digest()
+        signature = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        is_signed = chance.random() < 0.6
+        try:
+            user = verifier.verify(f"{said}.{signature if is_signed else 'AAAA'}")
+        except AuthError as error:
+            codes.add(error.code)
+        else:
+            assert is_signed and header["alg"] == "HS256" and user.id == claims["sub"]
+    assert {"token_malformed", "signature_wrong", "algorithm_not_accepted"} <= codes
+
+
+_CLAIMS = ("sub", "role", "aud", "iss", "exp", "nbf", "iat", "is_anonymous", "jti")
+
+
+def encoded(value: object) -> str:
+    raw = json.dumps(value).encode("utf-8", "surrogatepass")
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 async def test_fetching_does_not_hold_up_the_event_loop(
