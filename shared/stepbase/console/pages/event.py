@@ -14,7 +14,7 @@ from stepbase.console.reads import Row
 from stepbase.engine.starts import Function
 from stepbase.protocol.redact import redact
 
-_WALKED = 20_000
+_WALKED = 5_000
 
 
 async def event(desk: Desk, request: Request) -> Page:
