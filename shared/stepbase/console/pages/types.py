@@ -152,6 +152,7 @@ def _pretty(schema: object) -> str:
     return "" if schema is None else json.dumps(schema, indent=2, ensure_ascii=False)
 
 
+# Between a name and itself: said as equal, a rare name would be looked for among all events, by their ids.
 _NAMES_SEEN = """
 with recursive names as (
   (select e.name, 1 as n from stepbase.events e order by e.name limit 1)
@@ -162,7 +163,8 @@ with recursive names as (
 select s.name, l.received_at as last
   from names s
   cross join lateral (
-    select e.received_at from stepbase.events e where e.name = s.name order by e.id desc limit 1) l
+    select e.received_at from stepbase.events e
+      where e.name between s.name and s.name order by e.name desc, e.id desc limit 1) l
   where s.name is not null
 """
 _EVENTS = """
@@ -210,7 +212,8 @@ select n.name, bool_or(e.source = 'outbox') as by_outbox,
        bool_or(e.source <> 'outbox' and substr(coalesce(e.event_id, ''), 15, 1) <> '5') as by_app
   from unnest($1::text[]) as n (name)
   cross join lateral (
-    select x.source, x.event_id from stepbase.events x where x.name = n.name order by x.id desc limit $2
+    select x.source, x.event_id from stepbase.events x
+      where x.name between n.name and n.name order by x.name desc, x.id desc limit $2
   ) e
   group by n.name
 """
