@@ -308,15 +308,12 @@ def test_a_page_can_be_shared(site: Site, open_page: Open) -> None:
     page.get_by_label("Run id, or text").fill("refused")
     page.get_by_role("button", name="Find").click()
     page.wait_for_url("**/runs?*")
-    first = page.get_by_role("row").all_inner_texts()
+    ids = page.locator("td a.id").all_inner_texts()
 
     other = open_page(page.url)
 
-    ids = [text.split("\t")[1] for text in first[1:]]
-    assert (
-        ids
-        and [row.split("\t")[1] for row in other.get_by_role("row").all_inner_texts()[1:]] == ids
-    )
+    assert ids
+    expect(other.locator("td a.id")).to_have_text(ids)
     expect(other.get_by_label("Status")).to_have_value("Failed")
 
 

@@ -17,7 +17,10 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from tests.browser.conftest import Site, apart, free_port, stack
+from tests.conftest import migration_files
 from tests.support.server import Server
+
+from stepbase.local import migrate
 
 _FUNCTIONS = Path(__file__).parent / "newcomer"
 _ADD_CREDIT = """
@@ -143,11 +146,10 @@ class Keyed:
 
 
 @pytest.fixture(scope="session")
-def keyed(
-    cluster: Server, template: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Keyed]:
+def keyed(cluster: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
     """An engine with keys of its own."""
-    name, folder = apart(cluster.create(template)), tmp_path_factory.mktemp("keyed")
+    name, folder = apart(cluster.create()), tmp_path_factory.mktemp("keyed")
+    apart(migrate.apply_files(cluster.dsn(name), migration_files()))
     port = free_port()
     made = Keyed(f"http://127.0.0.1:{port}", free_port(), folder)
     environment = {**os.environ, "INNGEST_SIGNING_KEY": KEY, "INNGEST_EVENT_KEY": "ek",
