@@ -24,11 +24,13 @@ class RegisteringApp:
         self.engine: str | None = None
         self.answers: list[dict[str, Any]] = []
         self.url = ""
+        self.turned_away = asyncio.Event()
         self._answered = asyncio.Condition()
 
     async def put(self, request: web.Request) -> web.Response:
         """Answer the engine's question."""
         if self.engine is None:
+            self.turned_away.set()
             return web.json_response({"error": "no engine yet"}, status=500)
         async with aiohttp.ClientSession() as session:
             target = f"{self.engine}/fn/register"
@@ -73,6 +75,7 @@ async def test_an_app_is_synced_when_it_answers_and_when_it_has_changed(
     registering.registration = host.registration(first, second)
     settings = {"sdk_urls": (registering.url, registering.url), "poll_seconds": 0.05}
     async with start_engine(**settings) as (client, _):
+        await registering.turned_away.wait()
         registering.engine = client.url
         await registering.answered(3)
         assert [each["modified"] for each in registering.answers[:3]] == [True, False, False]
