@@ -212,6 +212,16 @@ def test_the_project_is_found(tmp_path: Path, variables: dict[str, str], ref: st
     assert settings.read(tmp_path, "", variables).project_ref == ref
 
 
+def test_an_environment_does_not_get_the_linked_project(tmp_path: Path) -> None:
+    """`supabase link` leaves one project, which need not be that of each environment."""
+    (tmp_path / "supabase" / ".temp").mkdir(parents=True)
+    (tmp_path / "supabase" / ".temp" / "project-ref").write_text("c" * 20 + "\n")
+
+    assert settings.read(tmp_path, "staging", {}).project_ref is None
+    named = {"SUPABASE_PROJECT_REF": "a" * 20}
+    assert settings.read(tmp_path, "staging", named).project_ref == "a" * 20
+
+
 def test_the_password_is_taken_out_of_the_url(tmp_path: Path) -> None:
     found = settings.read(
         tmp_path, "", {"DATABASE_URL": "postgresql://u:p%40s%2Fs@h:5432/d?sslmode=require"}
@@ -253,7 +263,7 @@ def test_a_password_among_the_options_is_taken_out(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["../x", "Prod", "a b"])
+@pytest.mark.parametrize("name", ["../x", "Prod", "a b", "staging-", "a" * 32])
 def test_names_of_environments_are_checked(tmp_path: Path, name: str) -> None:
     with pytest.raises(DeployError, match="--env"):
         settings.read(tmp_path, name, {})

@@ -19,6 +19,7 @@ from stepbase.deploy.look import Folder, FunctionSeen
 from stepbase.deploy.planning import Project, Wish
 from stepbase.deploy.problem import Problem
 from stepbase.deploy.settings import Settings
+from stepbase.deploy.target import port_of
 
 FUNCTIONS, EDGE = "functions", "supabase/functions"
 
@@ -375,6 +376,68 @@ def test_what_has_lost_its_folder_is_told(world: World, monkeypatch: pytest.Monk
     assert (
         not docker.is_fatal and "docker compose --project-name stepbase-old down" in docker.remedy
     )
+
+
+def test_the_database_is_of_the_project_whatever_is_deployed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without migrations, too: the file would be of two projects."""
+    world.variables["DATABASE_URL"] = f"postgresql://postgres:x@db.{'z' * 20}.supabase.co/postgres"
+
+    for wish in (Wish("compute", skip_db=True), Wish("compute", only=("functions",))):
+        world.wish = wish
+        [problem] = world.problems(monkeypatch)
+        assert problem.is_fatal and f"is of project {'z' * 20}" in problem.line()
+
+
+@pytest.mark.parametrize("name", ["cloudrun", "docker"])
+def test_a_name_is_of_one_environment_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder_called("currency-staging")(world)
+    world.wish = Wish(name, env="staging")
+    default = (
+        "functions/currency: is called currency-staging there, as functions/currency-staging of the"
+    )
+
+    [problem] = world.problems(monkeypatch)
+    assert problem.is_fatal and f"{problem.where}: {problem.what}".startswith(default)
+
+    file(".env.staging", "")(world)
+    world.wish = Wish(name)
+    [problem] = world.problems(monkeypatch)
+    assert problem.is_fatal and "as functions/currency of --env staging is" in problem.what
+
+
+def test_two_environments_on_one_port_are_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a note: they may run on two hosts."""
+    clash = next(
+        name
+        for name in map("f{}".format, range(10_000))
+        if port_of(name) == port_of("currency", "staging")
+    )
+    folder_called(clash)(world)
+    world.wish = Wish("docker", env="staging")
+
+    [note] = world.problems(monkeypatch)
+
+    assert not note.is_fatal and f"same port as functions/{clash} of the default" in note.what
+
+
+def test_the_environment_counts_in_a_name_s_length(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder_called("a" * 42)(world)
+    world.wish = Wish("cloudrun")
+    assert world.problems(monkeypatch) == []
+
+    world.wish = Wish("cloudrun", env="staging")
+
+    [problem] = world.problems(monkeypatch)
+    assert problem.is_fatal and "expected up to 41 letters" in problem.what
+    assert problem.what.endswith(", for -staging follows it")
 
 
 async def _straight(step: Any) -> None:

@@ -368,6 +368,55 @@ def test_one_environment_is_deployed_by_its_own_file(shop: Shop) -> None:
     assert json.loads((shop.state / "compose.env").read_text())["SHOP_MAIL_KEY"] == "of staging"
 
 
+def _staging(shop: Shop, **changes: str | None) -> None:
+    shop.set("staging", **dotenv.parse((shop.root / ".env").read_text(), ".env"))
+    shop.set("staging", **changes)
+
+
+def test_an_environment_has_containers_of_its_own(shop: Shop) -> None:
+    """Both may be on one host: neither project, port nor file of one is the other's."""
+    _staging(shop)
+    words = ("--yes", "--target", "docker", "--skip-db", "door")
+    assert shop.deploy(*words).returncode == 0
+    default = (shop.root / "build/compose/door/compose.yaml").read_text()
+
+    done = shop.deploy(*words, "--env", "staging")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (shop.root / "build/compose/door/compose.yaml").read_text() == default
+    staging = (shop.root / "build/compose.staging/door/compose.yaml").read_text()
+    assert "name: stepbase-door\n" in default and "name: stepbase-door-staging\n" in staging
+    assert port_of("door") != port_of("door", "staging")
+    assert f"127.0.0.1:{port_of('door', 'staging')}:8080" in staging
+    assert f"door on 127.0.0.1:{port_of('door', 'staging')}" in done.stdout
+
+
+def test_an_environment_has_services_of_its_own(shop: Shop) -> None:
+    _staging(shop, STEPBASE_PUBLIC_ORIGIN=None)
+
+    words = ("--dry-run", "--target", "cloudrun", "--skip-db", "currency")
+    planned = shop.deploy(*words, "--env", "staging")
+
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    assert "$ gcloud run deploy currency-staging --source=build/currency " in planned.stdout
+    url = "https://currency-staging-42.us-west2.run.app/api/inngest"
+    assert f"> PUT {url}" in planned.stdout
+    assert "INNGEST_SIGNING_KEY=stepbase-staging-INNGEST_SIGNING_KEY:latest" in planned.stdout
+
+
+def test_an_environment_does_not_get_the_linked_project(shop: Shop) -> None:
+    link = shop.root / "supabase" / ".temp"
+    link.mkdir()
+    (link / "project-ref").write_text("p" * 20)
+    _staging(shop, SUPABASE_PROJECT_REF=None, SUPABASE_URL=None)
+
+    planned = shop.deploy("--dry-run", "--env", "staging")
+
+    assert planned.returncode == 1 and "p" * 20 not in planned.stdout
+    assert "SUPABASE_PROJECT_REF: no Supabase project is named" in planned.stdout
+    assert "put it into .env.staging" in planned.stdout
+
+
 def test_an_environment_does_not_get_another_one_s_token(shop: Shop) -> None:
     """The Supabase CLI reads .env by itself: `test_dotenv` shows that it does."""
     assert "SUPABASE_ACCESS_TOKEN" in (shop.root / ".env").read_text()

@@ -3,7 +3,7 @@
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
@@ -18,7 +18,7 @@ from stepbase.deploy.problem import Problem
 from stepbase.deploy.projectfile import ProjectFile
 from stepbase.deploy.settings import Settings
 from stepbase.deploy.staging import BUILD, ENGINE
-from stepbase.deploy.target import COMPOSE, label, port_of
+from stepbase.deploy.target import compose_folder, label, port_of, service
 
 _INSTALL = {
     "supabase": "npm install --global supabase, or supabase.com/docs/guides/local-development/cli",
@@ -30,6 +30,7 @@ _VERSION = re.compile(r"(\d+)\.(\d+)\.\d+")
 _SECONDS = 30
 _NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9_-]*[A-Za-z0-9])?")
 _LONGEST = {"compute": 63, "cloudrun": 49, "docker": 63}
+_ENV_FILE = re.compile(r"\.env\.([a-z0-9](?:[a-z0-9-]{0,29}[a-z0-9])?)")
 _RESERVED = ("compose",)
 _OF_AN_APP = ("functions-framework", "httpx", "rfc8785")
 
@@ -154,13 +155,18 @@ def _names(wish: Wish, project: Project) -> Iterable[Problem]:
     """
     ports: dict[int, str] = {}
     labels: dict[str, str] = {}
-    for name in [path.name for path in look.paths(project.root)]:
+    # Supabase Compute is inside of the project, and each environment has another one.
+    env = "" if wish.target == "compute" else wish.env
+    longest = _LONGEST[wish.target] - (len(env) + 1 if env else 0)
+    names = [path.name for path in look.paths(project.root)]
+    for name in names:
         where = f"functions/{name}"
-        if _NAME.fullmatch(name) is None or len(name) > _LONGEST[wish.target]:
+        if _NAME.fullmatch(name) is None or len(name) > longest:
+            behind = f", for -{env} follows it" if env else ""
             yield Problem(
                 where,
-                f"no name for {wish.target}: expected up to {_LONGEST[wish.target]} letters, digits, - and "
-                "_, beginning with a letter",
+                f"no name for {wish.target}: expected up to {longest} letters, digits, - and "
+                f"_, beginning with a letter{behind}",
                 "rename it",
             )
         if name in _RESERVED:
@@ -170,11 +176,34 @@ def _names(wish: Wish, project: Project) -> Iterable[Problem]:
             yield Problem(
                 where, f"is called {label(name)} there, as functions/{other} is", "rename it"
             )
-        elif wish.target == "docker" and ports.setdefault(port_of(name), name) != name:
-            other = ports[port_of(name)]
+        elif wish.target == "docker" and ports.setdefault(port_of(name, env), name) != name:
+            other = ports[port_of(name, env)]
             yield Problem(
-                where, f"has the same port as functions/{other}: {port_of(name)}", "rename it"
+                where, f"has the same port as functions/{other}: {port_of(name, env)}", "rename it"
             )
+    if wish.target != "compute":
+        yield from _between_environments(wish, project.root, names)
+
+
+def _between_environments(wish: Wish, root: Path, names: Sequence[str]) -> Iterable[Problem]:
+    """Yield what has the name or the port of another environment's: the default one's, or one with a file."""
+    files = [_ENV_FILE.fullmatch(path.name) for path in sorted(root.glob(".env.*"))]
+    others = {"", *(match[1] for match in files if match is not None)} - {wish.env}
+    for env, other in [(env, name) for env in sorted(others) for name in names]:
+        whose = f"functions/{other} of {f'--env {env}' if env else 'the default environment'}"
+        for name in names:
+            if service(name, wish.env) == service(other, env):
+                called = service(name, wish.env)
+                yield Problem(
+                    f"functions/{name}", f"is called {called} there, as {whose} is", "rename one"
+                )
+            elif wish.target == "docker" and port_of(name, wish.env) == port_of(other, env):
+                yield Problem(
+                    f"functions/{name}",
+                    f"has the same port as {whose}: {port_of(name, wish.env)}",
+                    "rename one, if both run on one host",
+                    is_fatal=False,
+                )
 
 
 def _orphans(wish: Wish, project: Project, file: ProjectFile) -> Iterable[Problem]:
@@ -191,12 +220,13 @@ def _orphans(wish: Wish, project: Project, file: ProjectFile) -> Iterable[Proble
                     is_fatal=False,
                 )
     if wish.target == "docker":
-        for path in sorted(project.root.glob(f"{COMPOSE}/*/compose.yaml")):
+        for path in sorted(project.root.glob(f"{compose_folder(wish.env)}/*/compose.yaml")):
             if path.parent.name not in there:
+                called = f"stepbase-{service(path.parent.name, wish.env)}"
                 yield Problem(
                     f"functions/{path.parent.name}",
                     "there is no such folder any more, and its container still runs",
-                    f"docker compose --project-name stepbase-{label(path.parent.name)} down, then remove "
+                    f"docker compose --project-name {called} down, then remove "
                     f"{path.parent.relative_to(project.root)} (docs/deploy.md)",
                     is_fatal=False,
                 )

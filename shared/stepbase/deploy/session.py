@@ -93,7 +93,7 @@ def target_of(wish: Wish, settings: Settings, file: ProjectFile) -> Target:
         return CloudRun(project, number, region, wish.env, settings.public_origin)
     if wish.target == "docker":
         origin = settings.public_origin or "<STEPBASE_PUBLIC_ORIGIN>"
-        return Docker(origin, settings.get("STEPBASE_REGISTRY"))
+        return Docker(origin, settings.get("STEPBASE_REGISTRY"), wish.env)
     sources = {str(block.get("source")) for block in file.compute.values()}
     folders = [source.rsplit("/", 1)[-1] for source in sources]
     names_there = {each: file.compute_name(each) for each in folders}

@@ -15,7 +15,7 @@ from stepbase.deploy import dotenv
 from stepbase.deploy.errors import DeployError
 
 REF = re.compile(r"[a-z]{20}")
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,29}[a-z0-9])?")
 
 FOR_DEPLOY = frozenset(
     {
@@ -170,7 +170,9 @@ def read(root: Path, env: str, shell: Mapping[str, str] | None = None) -> Settin
         DeployError: If the name is none, or the file cannot be read.
     """
     if env and _NAME.fullmatch(env) is None:
-        raise DeployError(f"--env {env!r}: expected lower-case letters, digits and -, e.g. staging")
+        raise DeployError(
+            f"--env {env!r}: expected lower-case letters, digits and - between them, e.g. staging"
+        )
     file = f".env.{env}" if env else ".env"
     in_file = _in_file(root, file)
     shell = config.environment() if shell is None else shell
@@ -185,7 +187,7 @@ def read(root: Path, env: str, shell: Mapping[str, str] | None = None) -> Settin
         file,
         variables,
         frozenset(in_file),
-        _project_ref(root, variables),
+        _project_ref(root, env, variables),
         frozenset(overridden),
     )
 
@@ -202,14 +204,19 @@ def _in_file(root: Path, file: str) -> dict[str, str]:
         raise DeployError(f"{file} cannot be read: {error.strerror}") from error
 
 
-def _project_ref(root: Path, variables: Mapping[str, str]) -> str | None:
-    """Return the project: named, else the one of SUPABASE_URL, else the one `supabase link` left."""
+def _project_ref(root: Path, env: str, variables: Mapping[str, str]) -> str | None:
+    """Return the project: named, else the one of SUPABASE_URL, else the one `supabase link` left.
+
+    The link is the default environment's alone: another one that names no project must not get this one.
+    """
     named = variables.get("SUPABASE_PROJECT_REF")
     if named:
         return named
     ref, _, domain = host_of(variables.get("SUPABASE_URL", "")).partition(".")
     if domain == "supabase.co" and REF.fullmatch(ref):
         return ref
+    if env:
+        return None
     try:
         return (root / "supabase" / ".temp" / "project-ref").read_text("utf-8").strip() or None
     except OSError:

@@ -18,7 +18,6 @@ from stepbase.deploy.staging import BUILD, ENGINE, PORT, Staged
 SERVE_PATH = "/api/inngest"
 FIRST_PORT = 8300
 PORTS = 700
-COMPOSE = f"{BUILD}/compose"
 _KEYS = ("INNGEST_EVENT_KEY", "INNGEST_SIGNING_KEY")
 _AWAY_FROM_SUPABASE = (*_KEYS, "SUPABASE_SECRET_KEY", "SUPABASE_URL")
 ENGINE_GETS = ("DATABASE_URL", "INNGEST_EVENT_KEY", "INNGEST_SIGNING_KEY")
@@ -30,6 +29,19 @@ _NOT_DNS = re.compile(r"[^a-z0-9-]")
 def label(folder: str) -> str:
     """Return a folder's name as DNS takes it."""
     return _NOT_DNS.sub("-", folder.lower())
+
+
+def service(folder: str, env: str = "") -> str:
+    """Return what a folder is called where several environments may be: with the environment after its name.
+
+    The default environment has no name there. The folder comes first, because Cloud Run wants a letter there.
+    """
+    return "-".join(filter(None, (label(folder), env)))
+
+
+def compose_folder(env: str = "") -> str:
+    """Return where an environment's Compose files are; no folder of functions has a dot in its name."""
+    return f"{BUILD}/compose.{env}" if env else f"{BUILD}/compose"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +183,7 @@ class CloudRun:
 
     def place(self, folder: str) -> Place:
         """Return the URL that Cloud Run makes of name, number and region, or the domain of one's own."""
-        host = f"https://{label(folder)}-{self.number}.{self.region}.run.app"
+        host = f"https://{service(folder, self.env)}-{self.number}.{self.region}.run.app"
         prefix = "" if self.origin is None else f"/{folder}"
         return Place(self.origin or host, prefix, prefix + SERVE_PATH)
 
@@ -212,7 +224,7 @@ class CloudRun:
         return [
             Command(
                 (
-                    "gcloud", "run", "deploy", label(name),
+                    "gcloud", "run", "deploy", service(name, self.env),
                     f"--source={each.folder}",
                     f"--project={self.project}", f"--region={self.region}",
                     f"--port={PORT}", "--cpu=1", "--memory=512Mi", "--cpu-boost",
@@ -237,6 +249,7 @@ class Docker:
 
     origin: str
     registry: str | None
+    env: str = ""
     name: str = "docker"
     needed: Sequence[str] = _AWAY_FROM_SUPABASE
 
@@ -254,7 +267,7 @@ class Docker:
 
     def where(self, folders: Sequence[str]) -> str:
         """Return the ports that a proxy passes requests to."""
-        ports = ", ".join(f"{name} on 127.0.0.1:{port_of(name)}" for name in folders)
+        ports = ", ".join(f"{name} on 127.0.0.1:{port_of(name, self.env)}" for name in folders)
         return f"Docker ({ports})"
 
     def deploy(self, staged: Mapping[str, Staged], names: Sequence[str]) -> list[Action]:
@@ -270,8 +283,8 @@ class Docker:
             if self.registry is not None:
                 actions.append(Command(("docker", "push", image), why="brings it to the registry"))
             given = ENGINE_GETS if name == ENGINE else tuple(names)
-            text = compose(name, image, given)
-            file = Staged.of(f"{COMPOSE}/{name}", {"compose.yaml": text.encode()})
+            text = compose(name, image, given, self.env)
+            file = Staged.of(f"{compose_folder(self.env)}/{name}", {"compose.yaml": text.encode()})
             up = ("up", "--detach", "--wait", "--no-build")
             line = ("docker", "compose", "--file", f"{file.folder}/compose.yaml", *up)
             actions += [Files(file), Command(line, _OURS_ALONE, secrets=given, why=_UP)]
@@ -282,16 +295,16 @@ class Docker:
         return f"{registry}{label(name)}:{staged.digest}"
 
 
-def port_of(folder: str) -> int:
-    """Return the loopback port of a folder's container: of its name alone, so that it never moves."""
-    return FIRST_PORT + zlib.crc32(label(folder).encode()) % PORTS
+def port_of(folder: str, env: str = "") -> int:
+    """Return the loopback port of a folder's container: of these names alone, so that it never moves."""
+    return FIRST_PORT + zlib.crc32(service(folder, env).encode()) % PORTS
 
 
-def compose(folder: str, image: str, names: Sequence[str]) -> str:
+def compose(folder: str, image: str, names: Sequence[str], env: str = "") -> str:
     """Return a Compose file: one container on a loopback port, read-only, without capabilities."""
     lines = [
         "# Made by `stepbase deploy`; the variables come from the environment of `docker compose`.\n",
-        f"name: stepbase-{label(folder)}\n",
+        f"name: stepbase-{service(folder, env)}\n",
         "services:\n",
         f"  {json.dumps(label(folder))}:\n",  # which would be no text if it were null, say
         f"    image: {json.dumps(image)}\n",
@@ -302,7 +315,7 @@ def compose(folder: str, image: str, names: Sequence[str]) -> str:
         "    cap_drop: [ALL]\n",
         "    security_opt: [no-new-privileges:true]\n",
         "    stop_grace_period: 35s\n",
-        f'    ports: ["127.0.0.1:{port_of(folder)}:{PORT}"]\n',
+        f'    ports: ["127.0.0.1:{port_of(folder, env)}:{PORT}"]\n',
     ]
     if names:
         lines.append("    environment:\n")

@@ -109,10 +109,12 @@ def supabase(wish: Wish, project: Project, settings: Settings) -> Iterable[Probl
 
 
 def database(wish: Wish, project: Project, settings: Settings) -> Iterable[Problem]:
-    """Yield what is wrong with the database's URL."""
+    """Yield what is wrong with the database's URL; that it is of the project, whatever is deployed."""
+    given, found = settings.get("DATABASE_URL"), settings.database
+    if found is not None:
+        yield from _of_another_project(settings, found[0])
     if not changes_database(wish, project):
         return
-    given, found = settings.get("DATABASE_URL"), settings.database
     if given is None:
         yield Problem(
             "DATABASE_URL",
@@ -134,17 +136,20 @@ def database(wish: Wish, project: Project, settings: Settings) -> Iterable[Probl
             "SUPABASE_DB_PASSWORD",
         )
     else:
-        yield from _database(settings, found[0])
+        yield from _pooler(found[0])
 
 
-def _database(settings: Settings, bare: str) -> Iterable[Problem]:
-    url = urlsplit(bare)
-    if url.port == _TRANSACTION_POOLER:
+def _pooler(bare: str) -> Iterable[Problem]:
+    if urlsplit(bare).port == _TRANSACTION_POOLER:
         yield Problem(
             "DATABASE_URL",
             f"port {_TRANSACTION_POOLER} is the transaction pooler, where migrations may break",
             "the session pooler or a direct connection: port 5432",
         )
+
+
+def _of_another_project(settings: Settings, bare: str) -> Iterable[Problem]:
+    url = urlsplit(bare)
     named = _OF_A_PROJECT.search(f"{url.username or ''} {url.hostname or ''}")
     ref = (named["user"] or named["host"]) if named else None
     if ref is not None and settings.project_ref is not None and ref != settings.project_ref:
