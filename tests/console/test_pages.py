@@ -166,3 +166,44 @@ async def test_a_large_payload_is_cut_and_fetched_when_asked_for(
     whole = await shown.page(f"/runs/{run['run_id']}/part?of=payload")
 
     assert len(page) < 30_000 < 300_000 < len(whole)
+
+
+async def test_home_says_that_nobody_takes_events_out(shown: Shown, database: str) -> None:
+    assert "Nothing needs attention" in await shown.page("/")
+    connection = await asyncpg.connect(database)
+    # Of both engine and relay: what is overdue stays so.
+    await connection.execute("alter function stepbase.outbox_take rename to outbox_not_taken")
+    await connection.execute("select stepbase.emit('app/f', '{}', id => 'late')")
+    fresh = await shown.text("/")
+    await connection.execute("update stepbase.outbox set due_at = now() - interval '5 minutes'")
+    await connection.close()
+
+    home, outbox = await shown.text("/"), await shown.text("/outbox")
+
+    assert "Nothing needs attention" in fresh
+    assert "Events in the outbox are overdue, the oldest by 5 min" in home
+    assert "Nothing needs attention" not in home and "nobody takes events out" in outbox
+
+
+async def test_a_function_says_among_how_many_runs_it_counts(
+    shown: Shown, database: str, make_run: MakeRun
+) -> None:
+    await make_run()
+    few = await shown.text("/functions/app-f")
+    connection = await asyncpg.connect(database)
+    await connection.execute(
+        "insert into stepbase.runs (run_id, function_id, fn_version, event_id, status, created_at,"
+        " ended_at) select '00AAAAAAAAAAAAAAAAAAAA' || lpad(n::text, 4, '0'), r.function_id, 1,"
+        " r.event_id, 'Completed', now(), now() from stepbase.runs r, generate_series(1, 1999) n"
+    )
+    await connection.close()
+
+    assert "its last 2,000 runs" not in few
+    assert "live runs are those of its last 2,000 runs" in await shown.text("/functions/app-f")
+
+
+@pytest.mark.parametrize("attempt", ["\u00b2", "9" * 30, "-1"])
+async def test_no_attempt_is_found_by_what_is_no_number(shown: Shown, attempt: str) -> None:
+    answer = await shown.web.get(f"/runs/{'0' * 26}/part?attempt={attempt}")
+
+    assert answer.status_code == 404

@@ -4,18 +4,32 @@ from starlette.requests import Request
 
 from stepbase.console import search
 from stepbase.console.page import Desk, Page
+from stepbase.console.reads import Row
 
 _PAGE = 100
+_LATE_SECONDS = 30
+
+
+def is_overdue(health: Row) -> bool:
+    """Say of `outbox_health` whether its oldest event is so late that nobody can be taking events out."""
+    late = health["oldest_due_s"]
+    return late is not None and bool(late > _LATE_SECONDS)
 
 
 async def outbox(desk: Desk, request: Request) -> Page:
     """Show how the outbox does, its dead letters with their reasons, and what waits longest."""
     health = await desk.reads.one("select * from stepbase.outbox_health")
+    assert health is not None, "one row of sums"
     dead = await desk.reads.all(_DEAD, _PAGE)
     waiting = await desk.reads.all(_WAITING_EVENTS, _PAGE)
-    shown = {"health": health, "dead": dead, "waiting": waiting}
+    shown = {
+        "health": health,
+        "is_overdue": is_overdue(health),
+        "dead": dead,
+        "waiting": waiting,
+    }
     data = {
-        "health": dict(health) if health else None,
+        "health": dict(health),
         "dead": [search.as_json(dict(row)) for row in dead],
         "waiting": [search.as_json(dict(row)) for row in waiting],
     }

@@ -58,6 +58,8 @@ async def function(desk: Desk, request: Request) -> Page:
     )
     shown = {
         "function": row,
+        "is_cut": row["ended"] + row["live"] >= _LOOKED_AT,
+        "looked_at": _LOOKED_AT,
         "success": words.success_rate(row["completed"], row["failed"]),
         "events": _events_of(raw),
         "triggers": words.triggers_in_words(raw),

@@ -8,6 +8,7 @@ from stepbase import clock
 from stepbase.console import search
 from stepbase.console.chart import columns, line
 from stepbase.console.page import Desk, Page
+from stepbase.console.pages.backlog import is_overdue
 from stepbase.console.reads import Row
 from stepbase.history.search import Wanted
 
@@ -35,6 +36,7 @@ async def home(desk: Desk, request: Request) -> Page:
         "numbers": numbers,
         "failing": failing,
         "outbox": outbox,
+        "is_overdue": is_overdue(outbox),
         "apps": apps,
         "throughput": columns(slots, ended, failed),
         "latency": line(slots, latency),

@@ -1,5 +1,6 @@
 """Runs: the list, one run as a timeline, and the parts of a run that are large."""
 
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -128,7 +129,7 @@ async def part(desk: Desk, request: Request) -> Page:
             "select * from stepbase.get_memo($1, $2, null)", run_id, query["step"]
         )
         text = row["memo"] if row else None
-    elif query.get("attempt", "").isdigit():
+    elif re.fullmatch(r"[0-9]{1,18}", query.get("attempt", "")):
         number = int(query["attempt"])
         row = await desk.reads.one("select * from stepbase.get_memo($1, null, $2)", run_id, number)
         text = row["memo"] if row else None
