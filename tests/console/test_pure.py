@@ -247,3 +247,14 @@ def test_coloured_json_is_the_same_text(value: object) -> None:
 
     assert html.unescape(re.sub(r"</?span[^>]*>", "", marked)) == text
     assert "<" not in re.sub(r'</?span( class="j-\w+")?>', "", marked)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [("*/15 * * * *", "every 15 minutes (*/15 * * * *)"), ("* * * * *", "every minute (* * * * *)"),
+     ("*/1 * * * *", "every minute (*/1 * * * *)"), ("*/60 * * * *", "every 60 minutes (*/60 * * * *)"),
+     ("*/45 * * * *", "on the schedule */45 * * * * UTC"), ("0/7 * * * *", "on the schedule 0/7 * * * * UTC"),
+     ("*/0 * * * *", "on the schedule */0 * * * * UTC"), ("0 */5 * * *", "on the schedule 0 */5 * * * UTC")],
+)  # fmt: skip
+def test_a_schedule_is_called_even_only_if_it_is(spec: str, said: str) -> None:
+    assert cronwords.cron_in_words(spec) == said

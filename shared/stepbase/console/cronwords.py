@@ -33,8 +33,15 @@ def _within_hours(minute: str) -> str | None:
     if minute == "*":
         return "every minute"
     if every := re.fullmatch(r"(?:\*|0)/(\d+)", minute):
-        return f"every {every[1]} minutes"
+        return _every(int(every[1]))
     return f"every hour at {int(minute)} past" if minute.isdigit() else None
+
+
+def _every(minutes: int) -> str | None:
+    """Say so only where the hour is divided evenly: `*/45` fires at 0 and 45, 45 and 15 minutes apart."""
+    if minutes == 1:
+        return "every minute"
+    return f"every {minutes} minutes" if minutes and 60 % minutes == 0 else None
 
 
 def _days(day: str, weekday: str) -> str | None:
