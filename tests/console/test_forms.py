@@ -170,3 +170,58 @@ def test_what_was_sent_once_can_be_sent_again(number: int, name: str) -> None:
     data = typed.read(made(), {**GOOD, "data.id": str(number), "data.name": name}).data
 
     assert typed.read(made(), typed.typed_of(made(), data)).data == data
+
+
+def one(**schema: object) -> form.Control:
+    """Return the control of one property, `x`."""
+    made = form.controls({"properties": {"x": schema}})
+    assert made is not None
+    return made[0]
+
+
+@pytest.mark.parametrize(
+    ("format", "value", "kept_by"),
+    [
+        ("date-time", "2026-11-24T09:30:00", "datetime-local"),
+        ("date-time", "2026-11-24T09:30:00.125000", "text"), ("date-time", "noon", "text"),
+        ("date-time", "2026-13-24T09:30", "text"), ("date-time", "", "datetime-local"),
+        ("date", "2026-11-24", "date"), ("date", "2026-02-30", "text"), ("date", "soon", "text"),
+        ("", "two\nlines", "textarea"), ("", "one line", "text"), ("email", "a@b", "email"),
+    ],
+)  # fmt: skip
+def test_a_value_stands_in_an_input_that_keeps_it(format: str, value: str, kept_by: str) -> None:
+    assert form.input_for(one(type="string", format=format), value) == kept_by
+
+
+@given(st.text("ab\n", min_size=1, max_size=9))
+def test_lines_come_back_from_a_browser_as_they_were(text: str) -> None:
+    control = one(type="string")
+
+    read = typed.read([control], {"data.x": text.replace("\n", "\r\n")})
+
+    assert read.data == {"x": text}
+
+
+@pytest.mark.parametrize("at", ["2026-11-24T09:30:00.123456Z", "2026-11-24T09:30:00.120Z"])
+def test_no_part_of_a_second_is_lost(at: str) -> None:
+    control = one(type="string", format="date-time")
+
+    filled = typed.typed_of([control], {"x": at})
+    read = typed.read([control], filled)
+
+    assert (form.input_for(control, filled["data.x"]) == "text") == at.endswith("456Z")
+    assert datetime.fromisoformat(str(read.data["x"])) == datetime.fromisoformat(at)
+
+
+def test_a_time_before_the_first_year_is_said() -> None:
+    control, early = one(type="string", format="date-time"), "0001-01-01T00:00:00+05:00"
+
+    assert typed.typed_of([control], {"x": early}) == {"data.x": early}
+    assert "must be a time" in typed.read([control], {"data.x": early}).errors["data.x"]
+
+
+@pytest.mark.parametrize("bound", [12_345_678, 0.1234567891])
+def test_a_bound_is_said_exactly(bound: float) -> None:
+    read = typed.read([one(type="number", minimum=bound)], {"data.x": "0"})
+
+    assert read.errors == {"data.x": f"must be at least {bound}"}

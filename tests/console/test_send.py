@@ -169,3 +169,35 @@ async def test_without_a_class_an_event_is_json(shown: Shown, make_run: MakeRun)
 
     assert "<textarea" in page and "so it is JSON" in page
     assert "app/f" in await shown.page("/send")
+
+
+async def test_lines_and_microseconds_are_sent_like_the_last_ones(typed: Shown) -> None:
+    data = {"id": 1, "note": "\none\ntwo\n", "at": "2026-11-24T09:30:00.123456Z"}
+    await typed.api.send({"name": "app/f", "data": data})
+
+    page = await typed.page("/send?name=app/f")
+
+    assert ">\n\none\ntwo\n</textarea>" in page
+    assert 'type="text" value="2026-11-24T09:30:00.123456"' in page
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"by": "form", "data.id": "tok-of-ann"},
+        {"by": "form", "data.id": "1", "data.at": "tok-of-ann"},
+        {"by": "json", "data": '["tok-of-ann"]'},
+        {"by": "json", "data": "1e999"},
+    ],
+)
+async def test_what_was_typed_is_not_logged(
+    typed: Shown, form: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "stepbase.console.audit"):
+        await typed.act("/send", name="app/f", **form)
+
+    [line] = [each for each in caplog.records if each.name == "stepbase.console.audit"]
+    said = line.__dict__["outcome"]
+    assert said.startswith("app/f: ") and "tok-of-ann" not in said and "1e999" not in said
+    if form["by"] == "form":
+        assert ("data.at" if "data.at" in form else "data.id") in said

@@ -6,11 +6,14 @@ name is its path, `data.address.city`.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 ROOT = "data"
+# What a browser's own input for times takes; whatever else stands in it, it empties without a word.
+_PICKED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,3})?)?|\d{4}-\d\d-\d\d")
 _DEEPEST = 4
 _MOST = 200
 _INPUTS = {"date-time": "datetime-local", "date": "date", "email": "email", "uri": "url"}
@@ -58,6 +61,29 @@ class Control:
     def id(self) -> str:
         """The control's id on the page."""
         return "f-" + self.path.replace(" ", "_")
+
+
+def input_for(control: Control, value: str) -> str:
+    """Return the input that keeps a value as it is: `control.input`, else "text" or "textarea".
+
+    A browser takes newlines out of inputs, and empties those for times and dates of what it cannot show,
+    such as microseconds.
+    """
+    if "\n" in value:
+        return "textarea"
+    if control.input in ("datetime-local", "date") and value and not _is_picked(control, value):
+        return "text"
+    return control.input
+
+
+def _is_picked(control: Control, value: str) -> bool:
+    if not _PICKED.fullmatch(value) or ("T" in value) != (control.input == "datetime-local"):
+        return False
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
 
 
 def controls(schema: Schema) -> tuple[Control, ...] | None:
@@ -197,10 +223,11 @@ def shown(value: object, kind: str, form: str) -> str:
     if kind == "time" and isinstance(value, str):
         try:
             at = datetime.fromisoformat(value)
-        except ValueError:
+            at = at.astimezone(UTC) if at.tzinfo else at
+        except (ValueError, OverflowError):  # no time, or one before the year 1 in UTC
             return value
-        at = at.astimezone(UTC) if at.tzinfo else at
-        return at.replace(tzinfo=None).isoformat()
+        part = "auto" if at.microsecond % 1000 or not at.microsecond else "milliseconds"
+        return at.replace(tzinfo=None).isoformat(timespec=part)
     if kind == "text" and isinstance(value, str):
         return value
     return text_of(value)

@@ -17,6 +17,7 @@ from stepbase.protocol.jsontext import loads
 from stepbase.protocol.redact import SHOWN
 
 Json = object
+_CHECKED = ("date", "time", "uuid", "decimal")
 WHOLE = ""
 """The path of what is wrong with the data as a whole."""
 
@@ -81,9 +82,7 @@ def _group(
                 errors |= found
             is_filled |= has_any
             continue
-        text = typed.get(control.path, "").strip("\r\n") if control.kind != "json" else typed.get(
-            control.path, ""
-        ).strip()  # fmt: skip
+        text = _as_typed(control, typed.get(control.path, ""))
         if text == "":
             if control.is_required and control.is_nullable:
                 data[control.label] = None
@@ -97,6 +96,14 @@ def _group(
             errors[control.path] = str(error)
             data[control.label] = text  # for whoever goes on as JSON
     return data, is_filled
+
+
+def _as_typed(control: Control, text: str) -> str:
+    """Return what somebody typed: a browser sends a newline as two characters; of text all are kept."""
+    text = text.replace("\r\n", "\n")
+    if control.kind == "text" and control.format not in _CHECKED:
+        return text
+    return text.strip() if control.kind == "json" else text.strip("\n")
 
 
 def _checked(control: Control, text: str) -> Json:
@@ -113,7 +120,7 @@ def _checked(control: Control, text: str) -> Json:
             and isinstance(value, int | float)
             and not holds(value, bound)
         ):
-            raise ValueError(f"must be {word} {bound:g}")
+            raise ValueError(f"must be {word} {bound}")
     if isinstance(value, str):
         least, most = control.schema.get("minLength"), control.schema.get("maxLength")
         if isinstance(least, int) and len(value) < least:
@@ -168,9 +175,9 @@ def _json(control: Control, text: str) -> Json:
 def _instant(text: str) -> str:
     try:
         at = datetime.fromisoformat(text)
-    except ValueError:
+        at = at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         raise ValueError(f"must be a time as 2026-11-24T09:30, got {text[:40]!r}") from None
-    at = at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
     return at.isoformat().replace("+00:00", "Z")
 
 

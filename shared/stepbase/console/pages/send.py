@@ -98,6 +98,7 @@ async def page(
         "text": shown.text,
         "values": shown.values,
         "errors": errors,
+        "input_for": form.input_for,
         "labels": {each.path: each.id for each in form.flat(made)},
         "problem": shown.problem,
         "listeners": starts,
