@@ -41,7 +41,7 @@
 --   SB012  a row trigger failed while it emitted its event
 --   SB013  the outbox belongs to another project: this is a copy
 --   SB014  the relay on pg_net lacks something, or is not set up
---   SB015  the outbox is read by another kind of reader: engine, relay or pg_net
+--   SB015  the outbox is read by another kind of reader: engine, relay or pg_net; or by any, and is to be disarmed
 --   SB020  retention cannot be scheduled: pg_cron is missing
 --   SB101  the engine's copy of the functions is out of date: reload and send again
 --   SB102  the signal is waited for already

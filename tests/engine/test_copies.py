@@ -92,7 +92,7 @@ async def test_taken_over_it_goes_on_where_the_original_was(copy: str, host: Stu
 
 async def test_a_disarmed_copy_does_nothing_of_the_originals(copy: str, host: StubHost) -> None:
     db = await asyncpg.connect(copy)
-    row = await db.fetchrow("select * from stepbase.disarm_copy('branch')")
+    row = await db.fetchrow("select * from stepbase.disarm_copy('branch', 'original')")
     assert row is not None and tuple(row) == (1, 1, 1)
 
     async with running(settings(copy, "branch")) as engine:
@@ -113,7 +113,7 @@ async def test_a_local_stack_refuses_a_copy_of_a_hosted_project_and_claims_none(
     with pytest.raises(StoreError, match='belongs to project "original", not to "local"'):
         async with running(settings(copy, "local")):
             pass
-    await db.execute("select stepbase.disarm_copy('local')")
+    await db.execute("select stepbase.disarm_copy('local', 'original')")
     for owner in ("local", "127.0.0.1:54321", "localhost:1", None):
         await db.execute("update stepbase.relay_state set project = $1", owner)
         async with running(settings(copy, "local")):
@@ -121,11 +121,61 @@ async def test_a_local_stack_refuses_a_copy_of_a_hosted_project_and_claims_none(
     await db.close()
 
 
-async def test_the_original_is_not_disarmed(copy: str) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("'original', 'original'", "is no copy"),
+        ("'', 'original'", "which project"),
+        ("null, 'original'", "which project"),
+        ("'branch', 'another'", 'belongs to project "original", not to "another"'),
+        ("'branch', null", 'belongs to project "original", not to nobody'),
+    ],
+)
+async def test_a_database_that_is_not_the_one_meant_is_not_disarmed(
+    copy: str, arguments: str, said: str
+) -> None:
     db = await asyncpg.connect(copy)
-    said = str(await refused(db, "22023", "select stepbase.disarm_copy('original')"))
-    assert "is no copy" in said and await db.fetchval(LIVE) == 1
-    await refused(db, "22023", "select stepbase.disarm_copy('')")
+    assert said in str(await refused(db, "22023", f"select stepbase.disarm_copy({arguments})"))
+    assert await db.fetchval(LIVE) == 1
+    await db.close()
+
+
+async def test_a_database_of_nobodys_is_disarmed_by_whoever_says_so(copy: str) -> None:
+    db = await asyncpg.connect(copy)
+    await db.execute("update stepbase.relay_state set project = null")
+    said = str(await refused(db, "22023", "select stepbase.disarm_copy('branch', 'original')"))
+    assert 'belongs to nobody, not to "original"' in said
+    row = await db.fetchrow("select * from stepbase.disarm_copy('branch', null)")
+    assert row is not None and tuple(row) == (1, 1, 1)
+    await db.close()
+
+
+async def test_the_original_is_not_disarmed_while_an_engine_works_on_it(copy: str) -> None:
+    db = await asyncpg.connect(copy)
+    disarm = "select stepbase.disarm_copy('branch', 'original')"
+    async with running(settings(copy, "original")):
+        said = str(await refused(db, "SB015", disarm))
+        assert "is read by an engine (session " in said
+        assert await db.fetchval("select count(*) from stepbase.apps where archived_at is null")
+    relay = await asyncpg.connect(copy)
+    await relay.execute("select stepbase.outbox_read_as('relay')")
+    assert "stepbase relay" in str(await refused(db, "SB015", disarm))
+    await relay.close()
+    await db.close()
+
+
+async def test_more_runs_than_one_part_takes_are_ended(copy: str) -> None:
+    db = await asyncpg.connect(copy)
+    await db.execute(
+        "insert into stepbase.runs select (jsonb_populate_record(r, jsonb_build_object("
+        "    'run_id', 'A' || lpad(n::text, 25, '0')))).*"
+        "  from stepbase.runs as r, generate_series(1, 2500) as n where r.ended_at is null;"
+        "insert into stepbase.queue select (jsonb_populate_record(q, jsonb_build_object("
+        "    'run_id', 'A' || lpad(n::text, 25, '0')))).*"
+        "  from stepbase.queue as q, generate_series(1, 2500) as n"
+    )
+    row = await db.fetchrow("select * from stepbase.disarm_copy('branch', 'original')")
+    assert row is not None and row["runs"] == 2501 and await db.fetchval(LIVE) == 0
     await db.close()
 
 

@@ -222,6 +222,18 @@ async def test_a_relay_that_was_stopped_reads_answers_and_sends_nothing(
     assert (await tick(net))["sent"] == 1
 
 
+async def test_the_original_is_not_disarmed_while_pg_net_relays(
+    net: asyncpg.Connection, receiver: EventReceiver
+) -> None:
+    await start(net, receiver)
+    await emit(net)
+    owner = await net.fetchval("select project from stepbase.relay_state")
+    with pytest.raises(asyncpg.PostgresError, match="is read by the relay on pg_net") as no:
+        await net.execute("select stepbase.disarm_copy('branch', $1)", owner)
+    assert no.value.sqlstate == "SB015" and "relay_stop()" in str(no.value.hint)
+    assert await net.fetchval("select count(*) from stepbase.outbox") == 1
+
+
 async def test_a_copy_of_its_set_up_is_no_reader(
     net: asyncpg.Connection, database: str, receiver: EventReceiver
 ) -> None:
@@ -229,6 +241,11 @@ async def test_a_copy_of_its_set_up_is_no_reader(
     await net.execute("update stepbase.relay_pg_net set home = '1/2'")
     assert await kinds(net) == []
     async with running(replace(settings(database, receiver), project="test")):
+        pass
+    await until(lambda: _none(net))
+    await net.execute("select stepbase.disarm_copy('branch', 'test')")
+    assert await net.fetchval("select is_stopped from stepbase.relay_pg_net")
+    async with running(replace(settings(database, receiver), project="branch")):
         pass
 
 

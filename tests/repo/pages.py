@@ -8,6 +8,7 @@ block is for the tests alone:
                                              memos of steps that a server does, by step id
     {"raises": "SB001"}                      the SQL block above fails with that SQLSTATE
     {"rows": [[…], …]}                       the last statement of the SQL block above returns these rows
+    {"belongs_to": "project"}                the database is that project's when the SQL block above begins
     {"shows": "output"}                      the text block above is what a command prints
 """
 

@@ -130,6 +130,8 @@ async def run_tests(module: ModuleType, block: Block) -> None:
 
 async def run_sql(connection: asyncpg.Connection, block: Block) -> None:
     wanted = {key: value for note in block.notes for key, value in note.items()}
+    if "belongs_to" in wanted:
+        await connection.execute("select stepbase.outbox_claim($1, true)", wanted["belongs_to"])
     if "raises" in wanted:
         with pytest.raises(asyncpg.PostgresError) as caught:
             await connection.execute(block.text)

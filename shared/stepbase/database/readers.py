@@ -15,8 +15,8 @@ OTHER_KIND = "SB015"
 
 ENGINE_ON_A_COPY = (
     "Is it a restored copy or a branch? An engine would go on with the original's runs here, and call its "
-    "apps. Make the copy harmless (select * from stepbase.disarm_copy('<this project>')), or, if the "
-    "original is gone, start the engine once with --take-over"
+    "apps. Make the copy harmless (select * from stepbase.disarm_copy('<this project>', '<the original>')), "
+    "or, if the original is gone, start the engine once with --take-over"
 )
 ALONE = "select stepbase.outbox_alone($1)"
 
