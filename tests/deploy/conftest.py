@@ -7,6 +7,7 @@ is the real one behind a recording wrapper, before a stand-in of the Management 
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -111,6 +112,8 @@ class Shop:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # As from a terminal: a shell has what it starts in the background ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     @property
