@@ -38,6 +38,7 @@ _log = logging.getLogger("stepbase.engine.executor")
 MAX_LOSSES = 20
 MAX_HOPS = 10
 _MOST_REASON = 300
+_LOOKED_AT = 16_384
 
 Settle = Callable[[Settling], Awaitable[Settled]]
 
@@ -301,7 +302,8 @@ def _in_words(error: str | None, secrets: tuple[str, ...]) -> str:
     found = json.loads(error or "null")
     if isinstance(found, dict):
         found = f"{found.get('name')}: {found.get('message')}"
-    return redact_text(str(found), secrets)[:_MOST_REASON]
+    # A reply may be large, and the loop stands still meanwhile.
+    return redact_text(str(found)[:_LOOKED_AT], secrets)[:_MOST_REASON]
 
 
 def _advance(item: Item, effects: Settlement, gen: int) -> None:

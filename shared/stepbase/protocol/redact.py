@@ -19,11 +19,12 @@ _FIELD = re.compile(rf"(?:^|_)(?:{_NAMES})s?$")
 """Matched against the end of a field's name in snake case: `apiKey` is `api_key`, `x-auth-token` is one."""
 
 _BREAK = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[-.\s]")
+# What may be long begins where a word does: tried in its middle too, it would take the square of its length.
 _FORMS = re.compile(
     r"sb_(?:secret|publishable)_[\w-]+"  # Supabase
     r"|sbp_[0-9a-f]{20,}"
     r"|signkey-[\w-]+|eventkey-[\w-]+"  # Inngest
-    r"|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"  # JSON web tokens
+    r"|(?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"  # JSON web tokens
     r"|(?<![\w-])(?:sk|rk|pk|whsec)[-_][\w-]{16,}"  # Stripe, OpenAI, Anthropic
     r"|gh[pousr]_\w{20,}|xox[abpr]-[\w-]{10,}|AKIA[0-9A-Z]{16}"
     r"|(?i:bearer|basic)\s+(?=\S*\d)[\w.~+/=-]{12,}"
@@ -33,7 +34,7 @@ _FORMS = re.compile(
 _IN_QUERY = re.compile(rf"(?i)([?&](?:[\w.-]*[_.-])?(?:{_NAMES}|signature|sig|key)=)[^&\s\"'<>#]+")
 """A parameter of a URL: `?apikey=…`, `&access_token=…`."""
 _IN_TEXT = re.compile(
-    r"(?i)\b((?:[\w-]*[-_])?(?:authorization|cookie|api[-_]?key|password|secret)[\"']?\s*[:=]\s*)"
+    r"(?i)(?<![\w-])((?:[\w-]*[-_])?(?:authorization|cookie|api[-_]?key|password|secret)[\"']?\s*[:=]\s*)"
     r"(?:(?:bearer|basic)\s+)?[\"']?(?=\S{0,40}\d|\S{12})[^\s\"',;}\])]{6,}"
 )
 """A header or a setting in a message: `authorization: …`, `password=…`."""
@@ -79,7 +80,8 @@ def redact(value: Any, secrets: tuple[str, ...] = ()) -> Any:
 def _pair(name: Any, value: Any, secrets: tuple[str, ...]) -> list[Any]:
     """Return a header, as some write them."""
     hides = isinstance(name, str) and names_a_secret(name)
-    return [name, _hidden(value, secrets) if hides else redact(value, secrets)]
+    shown = _hidden(value, secrets) if hides else redact(value, secrets)
+    return [redact(name, secrets), shown]
 
 
 def _hidden(value: Any, secrets: tuple[str, ...]) -> Any:

@@ -1,5 +1,6 @@
 """What is taken out of payloads and messages before they are stored elsewhere, and what is not."""
 
+import time
 from typing import Any
 
 import pytest
@@ -99,3 +100,41 @@ def test_a_given_secret_is_nowhere_left_and_the_shape_stays(value: Any) -> None:
 
     assert secret not in repr(shown)
     assert len(shown) == 3 and type(shown[0]) is type(value)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "a-",
+        "eyJ",
+        "eyJ-",
+        "0a1b2c3d-",
+        "password ",
+        "basic ",
+        "://a:",
+        "?a-",
+        "a_",
+        "=",
+        "x-api-key-",
+    ],
+)
+def test_a_long_text_takes_no_more_than_its_length(part: str) -> None:
+    def seconds(size: int) -> float:
+        text = (part * size)[:size]
+        times = []
+        for _ in range(3):
+            began = time.perf_counter()
+            redact_text(text)
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    # Eight times the text: 64 times as long if each place were compared with all that follow.
+    assert seconds(32_000) < 30 * max(seconds(4_000), 0.0001)
+
+
+def test_a_pair_is_looked_into_on_both_sides() -> None:
+    key = "sb_secret_abcdefgh123456"
+
+    assert redact([[key, "u"]]) == [[SHOWN, "u"]]
+    assert redact([[{"password": "hunter2hunter2"}, 1]]) == [[{"password": SHOWN}, 1]]
+    assert redact([["authorization", "x"]]) == [["authorization", SHOWN]]
