@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, cast
 
 import pytest
 from pydantic import BaseModel
 
-from stepbase import App, DefinitionError, Event, EventData, Step, SyncStep
+from stepbase import App, DefinitionError, Event, EventData, Step, StepError, SyncStep
 from stepbase.testing import Lab
 
 
@@ -144,10 +144,50 @@ async def called_off(step: Step) -> str:
     return "done"
 
 
+async def after(step: Step, name: str, then: Awaitable[str]) -> str:
+    """A helper as people write them: it awaits later what it was given."""
+    await step.sleep(name, "1h")
+    return await then
+
+
+@careful.function("lost", on="a/lost")
+async def lost(step: Step) -> str:
+    """A branch that lost may hold a step that it was yet to await."""
+    return await step.race(
+        step.run("fast", fetch, "fast"), after(step, "wait", step.run("slow", fetch, "slow"))
+    )
+
+
+@careful.function("late", on="a/late")
+async def late(step: Step) -> str:
+    """So may one whose time is over."""
+    try:
+        return await step.timeout("1m", after(step, "wait", step.run("slow", fetch, "slow")))
+    except TimeoutError:
+        return "late"
+
+
+@careful.function("in-turn", on="a/in-turn", retries=0)
+async def in_turn(step: Step) -> str:
+    """So may those that stood in line for a semaphore when another failed."""
+    one_by_one = asyncio.Semaphore(1)
+
+    async def limited(work: Awaitable[str]) -> str:
+        async with one_by_one:
+            return await work
+
+    works = [step.run("no", fails), step.run("b", fetch, "b"), step.run("c", fetch, "c")]
+    try:
+        return "".join(await asyncio.gather(*map(limited, works)))
+    except StepError:
+        return "caught"
+
+
 async def test_steps_that_others_have_put_aside_are_no_mistake() -> None:
     async with Lab(careful) as lab:
-        for name in ("left-over", "task", "called-off"):
+        for name in ("left-over", "task", "called-off", "lost", "late", "in-turn"):
             [run] = await lab.send(Event(f"a/{name}"))
+            await lab.advance("5m")
             assert run.status == "completed", run
 
 
