@@ -125,6 +125,30 @@ async def test_what_is_no_argument_comes_back_as_it_was_typed(
     assert len((await shown.data("/runs"))["runs"]) == 1
 
 
+async def test_a_database_that_is_away_takes_no_arguments(
+    shown: Shown, make_run: MakeRun, database: str
+) -> None:
+    run = await make_run()
+    typed = {"step": hash_step_id("a"), "argument-0": '{"id": 7}', "argument-1": '"two"'}
+    connection = await asyncpg.connect(database)
+    await connection.execute("alter table stepbase.runs rename to away")
+    try:
+        away = await shown.act(f"/runs/{run['run_id']}/again", **typed)
+        more = await shown.act(f"/runs/{run['run_id']}/again", more="1", **typed)
+    finally:
+        await connection.execute("alter table stepbase.away rename to runs")
+        await connection.close()
+    again = await shown.act(f"/runs/{run['run_id']}/again", **typed)
+
+    for answer, count in ((away, 2), (more, 3)):
+        page = html.unescape(answer.text)
+        assert answer.status_code == 503 and page.count("<textarea") == count
+        assert '>{"id": 7}</textarea>' in page and '>"two"</textarea>' in page
+        assert f'name="step" value="{typed["step"]}"' in page and 'role="alert"' in page
+    assert "Not made again: " in away.text
+    assert "made again as" in await shown.page(again.headers["location"])
+
+
 async def test_one_more_argument_is_asked_for(shown: Shown, make_run: MakeRun) -> None:
     run = await make_run()
 

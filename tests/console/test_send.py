@@ -3,6 +3,7 @@
 import html
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -169,6 +170,38 @@ async def test_without_a_class_an_event_is_json(shown: Shown, make_run: MakeRun)
 
     assert "<textarea" in page and "so it is JSON" in page
     assert "app/f" in await shown.page("/send")
+
+
+async def test_a_database_that_is_away_takes_nothing_of_what_was_typed(
+    typed: Shown, database: str
+) -> None:
+    form = {"by": "form", "name": "app/f", "of": "app-f", "data.id": "7", "data.note": "two\n<lines>",
+            "data.kind": '"big"', "data.to.city": "Trang"}  # fmt: skip
+    [token] = re.findall(r'name="csrf" value="(.+?)"', await typed.page("/send?name=app/f"))
+    as_json = {"csrf": token, "by": "json", "name": "app/f", "data": '{"id": <7'}
+    connection = await asyncpg.connect(database)
+    await connection.execute("alter table stepbase.functions rename to away")
+    try:
+        away = await typed.web.post("/send", data={"csrf": token, **form})
+        json_away = await typed.web.post("/send", data=as_json)
+    finally:
+        await connection.execute("alter table stepbase.away rename to functions")
+        await connection.close()
+    page = html.unescape(away.text)
+    fields = dict(re.findall(r'(?:input|textarea) [^>]*name="([^"]+)"[^>]*?(?:value="|>\n)(.*?)(?:">|</t)',
+                             away.text, re.DOTALL))  # fmt: skip
+
+    assert away.status_code == json_away.status_code == 503
+    assert "Not sent: the database does not answer" in page and 'role="alert"' in page
+    assert '{"id": <7</textarea>' in html.unescape(json_away.text)
+    assert await sent(typed) == []
+    again = {key: html.unescape(value) for key, value in fields.items() if key != "csrf"}
+    assert again == form
+    answer = await typed.act("/send", **again)
+    assert answer.headers["location"].startswith("/events/")
+    assert await sent(typed) == [
+        {"id": 7, "note": "two\n<lines>", "kind": "big", "to": {"city": "Trang"}}
+    ]
 
 
 async def test_lines_and_microseconds_are_sent_like_the_last_ones(typed: Shown) -> None:

@@ -67,7 +67,10 @@ async def rerun_from(desk: Desk, request: Request, form: Mapping[str, str]) -> D
     problem = "Not made again: correct what is marked below." if given.errors else ""
     if not given.errors:
         wanted = operate.Again(run_id, step, list(given.values) or None)
-        made, problem = await _made_again(desk, wanted)
+        try:
+            made, problem = await _made_again(desk, wanted)
+        except StoreError as error:
+            made, problem = "", f"Not made again: {error}"
         if made:
             return Done(f"/runs/{made}", "", f"made again as {made}")
     page = await again.page(desk, request, step, given, problem, 422)
@@ -125,7 +128,12 @@ async def requeue(desk: Desk, request: Request, form: Mapping[str, str]) -> Done
 async def send(desk: Desk, request: Request, form: Mapping[str, str]) -> Done:
     """Send an event as an app would; a form with something wrong in it comes back as it was typed."""
     name, is_json = form.get("name", "").strip(), form.get("by") != pages.BY_FORM
-    told = await pages.schemas_of(desk, name) if name else []
+    try:
+        told = await pages.schemas_of(desk, name) if name else []
+    except StoreError as error:
+        kept = pages.as_typed(name, form, f"Not sent: {error}")
+        shown_again = replace(await pages.page(desk, kept, told=[]), status=503)
+        return Done("/send", f"{name}: {kept.problem}", "", shown_again)
     one = pages.chosen(told, form.get("of", ""))
     made = (one.controls if one else None) or ()
     is_json = is_json or not made

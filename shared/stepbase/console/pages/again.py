@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 
 from stepbase.console.page import Desk, Page, not_found
+from stepbase.errors import StoreError
 from stepbase.protocol.jsontext import find_unstorable, loads
 from stepbase.protocol.redact import SHOWN
 
@@ -82,7 +83,11 @@ async def page(
 ) -> Page:
     """Show the form with what was typed, and beside it what is wrong with it."""
     run_id = request.path_params["run_id"]
-    row = await desk.reads.one(_STEP, run_id, step)
+    try:
+        row = await desk.reads.one(_STEP, run_id, step)
+    except StoreError as error:  # what was typed is kept, beside what is not known now
+        row = {**_UNKNOWN, "hash": step}
+        problem, status = problem or str(error), 503
     if row is None:
         return not_found(
             f"Run {run_id} has no such step", "Open the run: each step has a link to this form."
@@ -99,6 +104,7 @@ async def page(
     return Page("again.html", f"Run again from {row['name']}", shown, data, status)
 
 
+_UNKNOWN = {"name": "this step", "function": "its function", "kept": None, "ended_at": "unknown"}
 _STEP = """
 select k.hash, k.name, k.op, k.status, f.slug as function, r.ended_at, r.status as run_status,
        (select count(*) from stepbase.steps b

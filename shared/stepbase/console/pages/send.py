@@ -75,6 +75,18 @@ class Shown:
     problem: str = ""
 
 
+def as_typed(name: str, typed: Mapping[str, str], problem: str) -> Shown:
+    """Return what was typed while nobody knows its form: each field as text, or the JSON.
+
+    Sent again it is read as what it is, by the form that is known then.
+    """
+    of, text = typed.get("of", ""), typed.get("data") or "{}"
+    names = [key for key in typed if key.startswith(f"{form.ROOT}.")]
+    made = tuple(Control(key, key.removeprefix(f"{form.ROOT}."), "text") for key in names)
+    is_json = typed.get("by") != BY_FORM or not made
+    return Shown(name, Told(of, "", made or None), is_json, text, typed, problem=problem)
+
+
 async def page(
     desk: Desk,
     shown: Shown,
