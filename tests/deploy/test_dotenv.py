@@ -165,6 +165,7 @@ def test_the_real_cli_reads_what_we_write(tmp_path: Path) -> None:
         "DOUBLE": 'say "x"',
         "SINGLE": "it's",
         "LINES": "-----BEGIN\nabc\n-----END",
+        "LINES_SINGLE": "it's\ntwo lines",
         "SPACES": "  a  ",
         "EQUALS": "a=b==",
     }
@@ -210,6 +211,17 @@ def test_the_project_is_found(tmp_path: Path, variables: dict[str, str], ref: st
     (tmp_path / "supabase" / ".temp" / "project-ref").write_text("c" * 20 + "\n")
 
     assert settings.read(tmp_path, "", variables).project_ref == ref
+
+
+def test_only_the_default_file_is_read_by_the_cli(tmp_path: Path) -> None:
+    for name in (".env", ".env.staging"):
+        (tmp_path / name).write_text("SHOP_KEY=`one\ntwo`\nSHOP_DISK='C:\\'\n")
+
+    found = settings.read(tmp_path, "staging", {})
+
+    assert dict(found.variables) == {"SHOP_KEY": "one\ntwo", "SHOP_DISK": "C:\\"}
+    with pytest.raises(DeployError, match="the Supabase CLI reads this file too"):
+        settings.read(tmp_path, "", {})
 
 
 def test_an_environment_does_not_get_the_linked_project(tmp_path: Path) -> None:

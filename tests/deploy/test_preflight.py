@@ -62,6 +62,7 @@ class World:
     config: str = _CONFIG
     folders: list[Folder] = field(default_factory=list)
     plan: str | None = None
+    env: str = ""
     programs: dict[str, str] = field(default_factory=lambda: dict(_PROGRAMS))
 
     def problems(self, monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
@@ -69,7 +70,9 @@ class World:
         file = self.root / "supabase" / "config.toml"
         file.write_text(self.config)
         known = {name: value for name, value in self.variables.items() if value is not None}
-        settings = Settings("", ".env", known, frozenset(known), known.get("SUPABASE_PROJECT_REF"))
+        name = f".env.{self.env}" if self.env else ".env"
+        ref = known.get("SUPABASE_PROJECT_REF")
+        settings = Settings(self.env, name, known, frozenset(known), ref)
         folder = self.root / "bin"
         folder.mkdir(exist_ok=True)
         for name, line in self.programs.items():
@@ -224,7 +227,7 @@ REFUSED: Mapping[str, tuple[Change, str]] = {
     "a space in an origin": (variables(STEPBASE_PUBLIC_ORIGIN="https://a b.com"), "no origin that can be"),
     "a broken origin": (variables(STEPBASE_PUBLIC_ORIGIN="https://[x"), "no origin that can be called"),
     "the docs' dots": (variables(INNGEST_EVENT_KEY="…"), "INNGEST_EVENT_KEY: still has the example's value"),
-    "the plan's brackets": (variables(SHOP_KEY="<SHOP_KEY>"), "SHOP_KEY: still has the example's value"),
+    "the plan's brackets": (variables(SUPABASE_SECRET_KEY="<KEY>"), "SUPABASE_SECRET_KEY: still has the ex"),
     "the host's port": (variables(PORT="3000"), "PORT: set, though it belongs to where functions run"),
     "an old CLI": (programs(supabase="echo 2.109.0"), "is version 2.109.0; a deploy needs 3.1 or later"),
     "no Compose": (
@@ -438,6 +441,48 @@ def test_the_environment_counts_in_a_name_s_length(
     [problem] = world.problems(monkeypatch)
     assert problem.is_fatal and "expected up to 41 letters" in problem.what
     assert problem.what.endswith(", for -staging follows it")
+
+
+@pytest.mark.parametrize("value", ["<noreply@shop.example>", "Loading…"])
+def test_a_value_of_one_s_own_may_look_like_an_example(
+    world: World, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    world.variables["MAIL_FROM"] = value
+
+    [note] = world.problems(monkeypatch)
+
+    assert not note.is_fatal
+    assert (note.where, note.what) == ("MAIL_FROM", "looks like an example's value")
+
+
+def test_what_another_package_brings_need_not_be_named(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pins = "functions-framework==3.10.2\nrfc8785==0.1.4\nsupabase==2.20.0\n"
+    file("functions/currency/requirements.txt", "functions-framework\nrfc8785\nsupabase\n")(world)
+    file("functions/requirements.lock", f"{pins}httpx==0.28.1  # via postgrest\n")(world)
+    [problem] = world.problems(monkeypatch)
+    assert problem.is_fatal and problem.what.startswith("does not name httpx, without which")
+
+    through = "postgrest==2.20.0  # via supabase\nhttpx==0.28.1  # via postgrest\n"
+    file("functions/requirements.lock", pins + through)(world)
+
+    assert world.problems(monkeypatch) == []
+
+
+def test_the_cli_s_own_file_is_looked_at_for_every_environment(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CLI reads .env where it runs; a deploy that does without the CLI does not care."""
+    secret = "a\nvery secret key"
+    file(".env", f"SHOP_KEY=`{secret}`\n")(world)
+    world.env = "staging"
+    for name, count in (("compute", 1), ("docker", 0)):
+        world.wish = Wish(name, env="staging", skip_db=True)
+        found = world.problems(monkeypatch)
+        assert [each.where for each in found] == [".env"] * count
+        assert all(each.is_fatal and "SHOP_KEY" in each.what for each in found)
+        assert not any("very secret" in each.line() for each in found)
 
 
 async def _straight(step: Any) -> None:

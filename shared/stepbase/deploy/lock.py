@@ -112,15 +112,21 @@ def unpinned(wanted: Iterable[Requirement], lock: Lock) -> list[str]:
     return problems
 
 
-def pins_for(wanted: Iterable[Requirement], lock: Lock) -> str:
-    """Return the staged requirements.txt: pins of what is wanted and of all that it needs."""
+def needed_for(wanted: Iterable[Requirement], lock: Lock) -> set[str]:
+    """Return the normalised names of what is wanted and of all that it needs, as far as they are pinned."""
     chosen = {str(canonicalize_name(each.name)) for each in wanted} & lock.keys()
     while True:
         more = {name for name, pin in lock.items() if chosen & set(map(canonicalize_name, pin.via))}
         if more <= chosen:
             break
         chosen |= more
-    return "".join(f"{lock[name].name}=={lock[name].version}\n" for name in sorted(chosen))
+    return chosen
+
+
+def pins_for(wanted: Iterable[Requirement], lock: Lock) -> str:
+    """Return the staged requirements.txt: pins of what is wanted and of all that it needs."""
+    names = sorted(needed_for(wanted, lock))
+    return "".join(f"{lock[name].name}=={lock[name].version}\n" for name in names)
 
 
 def make(wanted: Sequence[Requirement]) -> str:

@@ -52,6 +52,7 @@ def check(
     found = [
         *_tools(wish, project),
         *variables.supabase(wish, project, settings),
+        *variables.default_file(wish, project, settings),
         *variables.database(wish, project, settings),
         *variables.given(settings),
         *variables.keys(wish, settings),
@@ -277,8 +278,9 @@ def _pins(project: Project) -> Iterable[Problem]:
         except DeployError as error:
             yield Problem(where, str(error), "name packages of PyPI, one a line")
             continue
-        named = {canonicalize_name(each.name) for each in wanted}
-        absent = [each for each in _needed(folder) if each not in named]
+        # The image installs what the folder names and all that this needs; a lock that is none has no pins.
+        named = {str(canonicalize_name(each.name)) for each in wanted}
+        absent = sorted(set(_needed(folder)) - named - lock.needed_for(wanted, pins))
         if absent:
             yield Problem(
                 where,

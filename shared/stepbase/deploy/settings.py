@@ -174,7 +174,7 @@ def read(root: Path, env: str, shell: Mapping[str, str] | None = None) -> Settin
             f"--env {env!r}: expected lower-case letters, digits and - between them, e.g. staging"
         )
     file = f".env.{env}" if env else ".env"
-    in_file = _in_file(root, file)
+    in_file = _in_file(root, file, is_shared=not env)
     shell = config.environment() if shell is None else shell
     known = {*FOR_DEPLOY, *FOR_FUNCTIONS, *in_file}
     taken = {name: shell[name] for name in known if shell.get(name)}
@@ -192,10 +192,19 @@ def read(root: Path, env: str, shell: Mapping[str, str] | None = None) -> Settin
     )
 
 
-def _in_file(root: Path, file: str) -> dict[str, str]:
+def problem_of_default_file(root: Path) -> str | None:
+    """Say why the Supabase CLI might end at `.env`, which it reads whatever the environment is, or None."""
+    try:
+        _in_file(root, ".env", is_shared=True)
+    except DeployError as error:
+        return str(error)
+    return None
+
+
+def _in_file(root: Path, file: str, *, is_shared: bool) -> dict[str, str]:
     try:
         # Editors of Windows put a mark at the beginning, which is no part of the first name.
-        return dotenv.parse((root / file).read_text("utf-8-sig"), file, is_shared=True)
+        return dotenv.parse((root / file).read_text("utf-8-sig"), file, is_shared=is_shared)
     except FileNotFoundError:
         return {}
     except UnicodeDecodeError as error:

@@ -8,7 +8,15 @@ from urllib.parse import urlsplit
 from stepbase.deploy import dotenv
 from stepbase.deploy.planning import Project, Wish
 from stepbase.deploy.problem import Problem
-from stepbase.deploy.settings import REF, Settings, host_of
+from stepbase.deploy.settings import (
+    FOR_DEPLOY,
+    FOR_FUNCTIONS,
+    FROM_THE_PLATFORM,
+    REF,
+    Settings,
+    host_of,
+    problem_of_default_file,
+)
 from stepbase.protocol.signing import key_text
 
 MOST_SECRETS = 100
@@ -26,6 +34,7 @@ _OF_THE_HOST = re.compile(
 _OF_A_PROJECT = re.compile(
     r"^[^ ]*\.(?P<user>[a-z]{20}) [^ ]*pooler\.supabase\.com$| db\.(?P<host>[a-z]{20})\.supabase\.co$"
 )
+_KNOWN = FOR_DEPLOY | FROM_THE_PLATFORM | set(FOR_FUNCTIONS)
 _PLACEHOLDER = re.compile(r"<[^<>]*>")
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
 _WEB = re.compile(rf"https?://{_HOST}(?:/[^\s?#]*)?")
@@ -108,6 +117,16 @@ def supabase(wish: Wish, project: Project, settings: Settings) -> Iterable[Probl
         )
 
 
+def default_file(wish: Wish, project: Project, settings: Settings) -> Iterable[Problem]:
+    """Yield what the Supabase CLI would end at in `.env`; that environment's own deploy refuses it itself."""
+    if settings.env and (needs_supabase(wish, project) or changes_database(wish, project)):
+        problem = problem_of_default_file(project.root)
+        if problem is not None:
+            yield Problem(
+                ".env", problem, f"the CLI reads it besides {settings.file}: change that line"
+            )
+
+
 def database(wish: Wish, project: Project, settings: Settings) -> Iterable[Problem]:
     """Yield what is wrong with the database's URL; that it is of the project, whatever is deployed."""
     given, found = settings.get("DATABASE_URL"), settings.database
@@ -164,8 +183,14 @@ def given(settings: Settings) -> Iterable[Problem]:
     """Yield what stands in the file that nobody can have meant, and what the shell has changed of it."""
     for name, value in settings.variables.items():
         if value.rstrip().endswith("…") or _PLACEHOLDER.fullmatch(value):
+            # Only of these names it is known what they may hold: an address of mail may stand in < and >.
             yield Problem(
-                name, "still has the example's value", f"put the real one into {settings.file}"
+                name,
+                "still has the example's value"
+                if name in _KNOWN
+                else "looks like an example's value",
+                f"put the real one into {settings.file}",
+                is_fatal=name in _KNOWN,
             )
     for name in ("SUPABASE_URL", "INNGEST_BASE_URL"):
         url = settings.get(name)
