@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 from tests.browser.conftest import Open, Site
 from tests.support.npm import ROOT, installed
 
@@ -286,6 +286,33 @@ def test_a_change_takes_nothing_from_who_reads(site: Site, open_page: Open) -> N
 
     expect(page.get_by_text('"reserved stock"')).to_be_visible()
     assert _focused(page) == "shop/order.placed"
+
+
+def test_a_change_opens_and_closes_nothing_else(site: Site, open_page: Open) -> None:
+    """Two charts have a table, and each failure its stack: what is open is the same one afterwards."""
+    page = open_page("/")
+    ended = page.get_by_role("figure").filter(has_text="Runs ended a minute")
+    took = page.get_by_role("figure").filter(has_text="From event to end")
+    ended.get_by_text("As a table").click()
+    site.run_of(site.send("shop/order.placed", id=112), "Completed")
+    run_id = site.run_of(site.send("shop/order.placed", id=113, fate="refused"), "Failed")
+    expect(page.get_by_role("link", name=run_id)).to_be_visible(timeout=5_000)
+
+    assert _is_open(ended) and not _is_open(took)
+
+    page.goto("/functions/shop-checkout")
+    failures = page.get_by_role("region", name="Last failures").locator(".error")
+    failures.first.get_by_text("Stack", exact=True).click()
+    later = site.run_of(site.send("shop/order.placed", id=114, fate="refused"), "Failed")
+    expect(failures.locator("xpath=preceding-sibling::p[1]").first).to_contain_text(
+        later, timeout=5_000
+    )
+
+    assert [_is_open(failures.nth(i)) for i in range(3)] == [False, True, False]
+
+
+def _is_open(place: Locator) -> bool:
+    return bool(place.locator("details").first.evaluate("each => each.open"))
 
 
 def test_every_page_has_its_json(site: Site, open_page: Open) -> None:

@@ -19,9 +19,25 @@ function tell() {
   for (const row of document.querySelectorAll("tr:has(td > a.id[href])")) row.classList.add("opens");
 }
 
-// What tells a place on the page from others of its kind, before and after a change.
-const keyOf = (details) => details.querySelector("summary .name, summary")?.textContent ?? "";
-const opened = () => document.querySelectorAll("[hx-ext] details");
+// What tells a place on the page from others of its kind, before and after a change: what it is called, where
+// it stands, what is said above it (the run or attempt of an error), and its number among those alike in this.
+function nameOf(details) {
+  const near = details.parentElement.closest("section, figure, details");
+  const where = near?.id || near?.getAttribute("aria-labelledby") || near?.getAttribute("aria-label") ||
+    near?.querySelector("figcaption, summary .name")?.textContent;
+  const above = details.closest(".error")?.previousElementSibling?.textContent;
+  const own = details.id || details.querySelector("summary .name, summary")?.textContent;
+  return JSON.stringify([own, where, above]);
+}
+function named() {
+  const counts = new Map(), keys = new Map();
+  for (const details of document.querySelectorAll("[hx-ext] details")) {
+    const name = nameOf(details), n = counts.get(name) ?? 0;
+    counts.set(name, n + 1);
+    keys.set(details, `${name} ${n}`);
+  }
+  return keys;
+}
 const alike = (element) =>
   [...document.querySelectorAll(`[hx-ext] ${element.tagName}`)].filter((each) =>
     each.textContent === element.textContent && each.getAttribute("href") === element.getAttribute("href") &&
@@ -31,9 +47,10 @@ let kept = { open: new Map(), fetched: new Map(), focus: null, scrolled: new Map
 
 function keep() {
   kept = { open: new Map(), fetched: new Map(), focus: null, scrolled: new Map() };
-  for (const details of opened()) kept.open.set(keyOf(details), details.open);
+  const keys = named();
+  for (const [details, key] of keys) kept.open.set(key, details.open);
   for (const box of document.querySelectorAll(".row .fetched")) {
-    if (box.childElementCount) kept.fetched.set(keyOf(box.closest("details.row")), [...box.childNodes]);
+    if (box.childElementCount) kept.fetched.set(keys.get(box.closest("details.row")), [...box.childNodes]);
   }
   for (const box of document.querySelectorAll(".scroll[aria-label]")) {
     kept.scrolled.set(box.getAttribute("aria-label"), [box.scrollLeft, box.scrollTop]);
@@ -45,12 +62,13 @@ function keep() {
 }
 
 function restore() {
-  for (const details of opened()) {
-    const was = kept.open.get(keyOf(details));
+  const keys = named();
+  for (const [details, key] of keys) {
+    const was = kept.open.get(key);
     if (was !== undefined) details.open = was;
   }
   for (const box of document.querySelectorAll(".row .fetched")) {
-    const nodes = kept.fetched.get(keyOf(box.closest("details.row")));
+    const nodes = kept.fetched.get(keys.get(box.closest("details.row")));
     if (nodes) box.append(...nodes);
   }
   for (const box of document.querySelectorAll(".scroll[aria-label]")) {
