@@ -112,8 +112,7 @@ class Shop:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # As from a terminal: a shell has what it starts in the background ignore Ctrl-C.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=_as_from_a_terminal,
         )
 
     @property
@@ -247,3 +246,9 @@ def _running(shop: Shop, name: str) -> Found | None:
 
 
 assert os.sep == "/", "the stubs are programs of a shell"
+
+
+def _as_from_a_terminal() -> None:
+    """Listen to Ctrl-C, which a shell has what it starts in the background ignore, and to SIGHUP (nohup)."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
