@@ -8,7 +8,7 @@
 -- anything, needs no heartbeat and no clock, and is gone when the session is. The relay on pg_net, which is no
 -- session, is known by its row in relay_pg_net.
 
--- Says that this session reads the outbox as p_kind ('engine' or 'relay'), for as long as the session lasts.
+-- Says that the caller's connection reads the outbox as p_kind ('engine' or 'relay'), for as long as it is open.
 -- Returns nothing; raises 22023 for another kind. Takes a shared advisory lock, for which it never waits. A
 -- peer whose machine is gone is noticed within a minute, else its session would stand here for hours.
 create function stepbase.outbox_read_as(p_kind text) returns void

@@ -142,7 +142,6 @@ def test_a_pipe_is_no_file(folder: Path) -> None:
     assert list(read(folder).files) == ["main.py"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs another user")
 def test_a_file_that_cannot_be_read_is_named(folder: Path) -> None:
     """Asked for as somebody who may not."""
     (folder / "closed.txt").touch(0o000)

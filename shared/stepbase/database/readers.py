@@ -24,7 +24,7 @@ Kind = Literal["engine", "relay"]
 
 
 async def read_as(connection: "asyncpg.Connection[asyncpg.Record]", kind: Kind) -> None:
-    """Say that this session reads the outbox, until it ends.
+    """Say that the connection reads the outbox, until it is closed.
 
     Raises:
         StoreError: If the database is away, or has no fitting schema.
