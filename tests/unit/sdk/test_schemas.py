@@ -13,7 +13,10 @@ from stepbase import App, CancelOn, Event, EventData, asgi
 from stepbase.errors import ProtocolError
 from stepbase.protocol import signing
 from stepbase.protocol.schemas import MAX_SCHEMA_BYTES, decode_schemas
-from stepbase.sdk import http
+from stepbase.sdk import http, registration
+from stepbase.sdk.endpoint import Endpoint
+from stepbase.sdk.http import Answer
+from stepbase.sdk.message import Request
 from stepbase.sdk.schemas import schemas_of
 
 KEY = "signkey-test-" + "ab" * 16
@@ -146,3 +149,35 @@ def test_what_others_send_is_kept_within_the_same_bounds() -> None:
     noted = [each for each in (decode_schemas({"schemas": {"f": many}}) or {})["f"].values()
              if "note" in each]  # fmt: skip
     assert 5 < len(noted) < 10
+
+
+class _SilentError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("not even a message")
+
+
+class Hostile(EventData, name="shop/hostile"):
+    @classmethod
+    def model_json_schema(cls, *args: Any, **options: Any) -> dict[str, Any]:
+        raise _SilentError
+
+
+@pytest.mark.parametrize("event", [Hostile, OrderPlaced])
+def test_a_sync_that_was_taken_is_done_whatever_becomes_of_the_schemas(
+    event: type[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("INNGEST_DEV", "1")
+    shop = App("shop")
+    shop.function("f", on=event)(_nothing)
+    request = Request(
+        method="PUT", url="http://a.example/api/inngest", query="", headers={}, body=b""
+    )
+    script = registration.sync(Endpoint(shop, framework="x").site, request, None, None)
+
+    next(script)
+    with pytest.raises(StopIteration) as done:
+        script.send(Answer(200, OURS, b'{"ok":true}'))
+        script.send(Answer(0, {}, b"no answer"))
+
+    assert (done.value.value.status, done.value.value.body) == (200, b'{"ok":true}')
+    assert "event schemas were not t" in caplog.text
