@@ -144,3 +144,13 @@ async def test_the_command_says_how_far_it_looked(
     monkeypatch.setattr(reads.list_runs, "__defaults__", (10.0,))
     more = await asyncio.to_thread(CliRunner().invoke, main, [*words, "--before", older])
     assert len(more.stdout.splitlines()) == 6 and "looked" not in more.stderr
+
+
+async def test_what_is_read_is_of_one_moment(database: str, connect: Connect) -> None:
+    count = "select count(*) from stepbase.outbox"
+    writer = await connect()
+    async with reads.reading(database) as reading:
+        before = await reading.fetchval(count)
+        await writer.execute("select stepbase.emit('a/b', '{}')")
+        assert await writer.fetchval(count) == before + 1
+        assert await reading.fetchval(count) == before

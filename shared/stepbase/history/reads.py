@@ -74,12 +74,15 @@ class NotFoundError(LookupError):
 
 @asynccontextmanager
 async def reading(url: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
-    """Open a connection in a read-only transaction, through whatever pooler.
+    """Open a connection in a read-only transaction, through whatever pooler; all of it sees one moment.
 
     Raises:
         StoreError: If the database cannot be reached or has no stepbase in it; the message says what to do.
     """
-    async with connected(url) as connection, connection.transaction(readonly=True):
+    async with (
+        connected(url) as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
         await connection.execute(f"set local statement_timeout = '{TIMEOUT}'")
         yield connection
 
