@@ -20,7 +20,7 @@ NEEDS_AN_ACCOUNT = (
     "gcloud services enable",
     "gcloud projects",
     "gcloud run services delete",
-    "supabase compute delete",
+    "SUPABASE_EXPERIMENTAL_COMPUTE=1 supabase compute delete",
     "docker compose --project-name",
 )
 

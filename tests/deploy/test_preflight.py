@@ -375,7 +375,8 @@ def test_what_has_lost_its_folder_is_told(world: World, monkeypatch: pytest.Monk
     world.wish = Wish("docker")
     [docker] = world.problems(monkeypatch)
 
-    assert not compute.is_fatal and "supabase compute delete old" in compute.remedy
+    delete = f"SUPABASE_EXPERIMENTAL_COMPUTE=1 supabase compute delete old --remote={REF}, then"
+    assert not compute.is_fatal and compute.remedy.startswith(delete)
     assert (
         not docker.is_fatal and "docker compose --project-name stepbase-old down" in docker.remedy
     )

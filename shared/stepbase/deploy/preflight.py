@@ -18,7 +18,14 @@ from stepbase.deploy.problem import Problem
 from stepbase.deploy.projectfile import ProjectFile
 from stepbase.deploy.settings import Settings
 from stepbase.deploy.staging import BUILD, ENGINE
-from stepbase.deploy.target import compose_folder, label, port_of, service
+from stepbase.deploy.target import (
+    EXPERIMENTAL,
+    compose_folder,
+    label,
+    port_of,
+    service,
+    supabase_cli,
+)
 
 _INSTALL = {
     "supabase": "npm install --global supabase, or supabase.com/docs/guides/local-development/cli",
@@ -58,7 +65,7 @@ def check(
         *variables.keys(wish, settings),
         *variables.places(wish, settings),
         *_names(wish, project),
-        *_orphans(wish, project, file),
+        *_orphans(wish, project, settings, file),
         *_engine(wish, project, settings),
         *_dashboard(wish, project, settings),
         *variables.secrets(wish, settings, given),
@@ -207,17 +214,23 @@ def _between_environments(wish: Wish, root: Path, names: Sequence[str]) -> Itera
                 )
 
 
-def _orphans(wish: Wish, project: Project, file: ProjectFile) -> Iterable[Problem]:
+def _orphans(
+    wish: Wish, project: Project, settings: Settings, file: ProjectFile
+) -> Iterable[Problem]:
     """Yield what was deployed once and has no folder any more: nothing here takes it down."""
     there = {path.name for path in look.paths(project.root)} | {ENGINE}
     if wish.target == "compute":
         for name, block in file.compute.items():
             folder = str(block.get("source", "")).removeprefix("./").rstrip("/")
             if folder.startswith(f"{BUILD}/") and folder.removeprefix(f"{BUILD}/") not in there:
+                words = ("compute", "delete", name)
+                delete = supabase_cli(settings).command(*words, why="", **EXPERIMENTAL).line
+                # Typed by a person: the CLI may ask before it deletes.
+                delete = delete.removesuffix(" --yes")
                 yield Problem(
                     f"{projectfile.FILE}, [compute.{name}]",
                     "there is no such folder any more, and what was deployed of it still runs",
-                    f"supabase compute delete {name}, then take the block out (docs/deploy.md)",
+                    f"{delete}, then take the block out (docs/deploy.md)",
                     is_fatal=False,
                 )
     if wish.target == "docker":

@@ -16,7 +16,7 @@ from stepbase.deploy.projectfile import ProjectFile
 from stepbase.deploy.runner import Vault
 from stepbase.deploy.settings import FOR_DEPLOY, FOR_FUNCTIONS, Settings
 from stepbase.deploy.staging import Staged
-from stepbase.deploy.target import CloudRun, Compute, Docker, Supabase, Target
+from stepbase.deploy.target import CloudRun, Compute, Docker, Target, supabase_cli
 
 _THEN = "repair that, and --dry-run shows the plan"
 
@@ -99,18 +99,9 @@ def target_of(wish: Wish, settings: Settings, file: ProjectFile) -> Target:
     names_there = {each: file.compute_name(each) for each in folders}
     return Compute(
         supabase_cli(settings),
-        settings.public_origin or f"https://{_ref(settings)}.supabase.co",
+        settings.public_origin or f"https://{supabase_cli(settings).ref}.supabase.co",
         {folder: name for folder, name in names_there.items() if name is not None},
     )
-
-
-def supabase_cli(settings: Settings) -> Supabase:
-    """Return the Supabase CLI for the settings' project."""
-    return Supabase(_ref(settings), settings.get("SUPABASE_ACCESS_TOKEN") is not None)
-
-
-def _ref(settings: Settings) -> str:
-    return settings.project_ref or "<SUPABASE_PROJECT_REF>"
 
 
 def _project(root: Path, wish: Wish, chosen: Sequence[str], settings: Settings) -> Project:

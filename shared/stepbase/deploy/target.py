@@ -22,6 +22,8 @@ _KEYS = ("INNGEST_EVENT_KEY", "INNGEST_SIGNING_KEY")
 _AWAY_FROM_SUPABASE = (*_KEYS, "SUPABASE_SECRET_KEY", "SUPABASE_URL")
 ENGINE_GETS = ("DATABASE_URL", "INNGEST_EVENT_KEY", "INNGEST_SIGNING_KEY")
 _OURS_ALONE = {"COMPOSE_DISABLE_ENV_FILE": "1"}  # Compose would read another environment's .env
+EXPERIMENTAL = {"SUPABASE_EXPERIMENTAL_COMPUTE": "1"}
+"""What the Supabase CLI must be told before it knows its commands for Compute."""
 _UP = "replaces the container if anything of it has changed, and waits until it is healthy"
 _NOT_DNS = re.compile(r"[^a-z0-9-]")
 
@@ -122,6 +124,12 @@ class Supabase:
         )
 
 
+def supabase_cli(settings: Settings) -> Supabase:
+    """Return the Supabase CLI for the settings' project."""
+    ref = settings.project_ref or "<SUPABASE_PROJECT_REF>"
+    return Supabase(ref, settings.get("SUPABASE_ACCESS_TOKEN") is not None)
+
+
 @dataclass(frozen=True, slots=True)
 class Compute:
     """Supabase Compute, inside the project.
@@ -163,7 +171,7 @@ class Compute:
                 "push",
                 self.names.get(name, label(name)),
                 why=f"uploads {each.folder}, builds its image there, and waits for it",
-                SUPABASE_EXPERIMENTAL_COMPUTE="1",
+                **EXPERIMENTAL,
             )
             for name, each in staged.items()
         ]
