@@ -314,7 +314,11 @@ BROKEN = {
         "other = App('other')\nmain = serve(other)\n",
         '`main` serves the app "other", so the functions of "shop" (hello) would never run',
     ),
-    "no app's": ("def main(request): ...\n", 'nothing serves the app "shop"'),
+    "no app's": ("def main(request): ...\n", '`main` does not say that it serves the app "shop"'),
+    "around serve": (
+        "inner = serve(app)\ndef main(request):\n    return inner(request)\n",
+        "`main.app = app`",
+    ),
 }
 
 
@@ -331,6 +335,15 @@ async def test_a_folder_that_would_serve_nothing_says_what_to_write(
     answer = await get(application, "/shop/api/inngest")
     assert (answer.status_code, application.names) == (503, ["good"])
     assert says in answer.json()["error"]
+
+
+def test_a_main_around_serve_that_names_its_app_is_served(tmp_path: Path) -> None:
+    around = "inner = serve(app)\ndef main(request):\n    return inner(request)\nmain.app = app\n"
+    write_folder(tmp_path, "shop", APP.format(id="shop") + around)
+
+    application = host.load(tmp_path, tolerant=False)
+
+    assert (application.names, application.others) == (["shop"], [])
 
 
 async def test_an_app_that_another_module_lends_is_no_mistake(tmp_path: Path) -> None:

@@ -84,7 +84,11 @@ def _own(app: App, module: ModuleType) -> str:
 
 def _left_out(app: App, functions: str, served: object) -> str:
     if not isinstance(served, App):
-        return f'nothing serves the app "{app.id}": end the file with `{_TARGET} = serve(app)`'
+        return (
+            f'`{_TARGET}` does not say that it serves the app "{app.id}", which would never be synced: end '
+            f"the file with `{_TARGET} = serve(app)`, or, where a `{_TARGET}` of your own calls what "
+            f"serve(app) returned, with `{_TARGET}.app = app`"
+        )
     return (
         f'`{_TARGET}` serves the app "{served.id}", so the functions of "{app.id}" ({functions}) would '
         "never run. A folder has one app: give them to that one, or a folder of their own"
